@@ -1,0 +1,1 @@
+"""Forward-backward interpretability for convolutional networks."""

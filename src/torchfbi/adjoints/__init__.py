@@ -1,0 +1,29 @@
+"""The adjoints: one small function an operator, found by ATen overload."""
+
+from torchfbi.adjoints import activations, linear, pointwise, pooling, shape
+from torchfbi.adjoints.registry import (
+    Adjoint,
+    Site,
+    adjoint,
+    find,
+    is_tensor,
+    operators,
+    receivers,
+    tensor_arguments,
+)
+
+__all__ = [
+    "Adjoint",
+    "Site",
+    "activations",
+    "adjoint",
+    "find",
+    "is_tensor",
+    "linear",
+    "operators",
+    "pointwise",
+    "pooling",
+    "receivers",
+    "shape",
+    "tensor_arguments",
+]

@@ -1,0 +1,131 @@
+"""Adjoints of the affine layers: convolution, dense, and normalisation with fixed statistics."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchfbi.adjoints.registry import Site, adjoint
+
+aten = torch.ops.aten
+
+
+@adjoint(aten.convolution.default)
+def convolution(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Tensor:
+    """Convolution with the flipped filters, no bias term (section 2, "Deconvolution")."""
+    if transposed:
+        zeros = [0] * len(stride)
+        return aten.convolution.default(
+            s, weight, None, stride, padding, dilation, False, zeros, groups
+        )
+    # A strided convolution does not tell how many input pixels its last window left over.
+    leftover = [
+        x.shape[i + 2]
+        - ((s.shape[i + 2] - 1) * stride[i]
+           - 2 * padding[i] + dilation[i] * (weight.shape[i + 2] - 1) + 1)
+        for i in range(len(stride))
+    ]
+    return aten.convolution.default(
+        s, weight, None, stride, padding, dilation, True, leftover, groups
+    )
+
+
+@adjoint(aten.linear.default)
+def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
+    if at.settings.subtract_bias and bias is not None:
+        s = s - bias
+    return s @ weight
+
+
+@adjoint(aten.batch_norm.default)
+def batch_norm(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """s gamma / sqrt(var + eps): at inference batch norm is an affine layer."""
+    scale = torch.rsqrt(running_var + eps)
+    return s * _per_channel(scale if weight is None else scale * weight, s)
+
+
+@adjoint(aten.layer_norm.default, keeps=("inputs",))
+def layer_norm(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    """Linear with the statistics held constant: s gamma / std."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    scaled = s if weight is None else s * weight
+    return scaled * torch.rsqrt(x.var(dims, correction=0, keepdim=True) + eps)
+
+
+@adjoint(aten.group_norm.default, keeps=("inputs",))
+def group_norm(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    """Linear with the statistics held constant: s gamma / std of the group."""
+    grouped = x.reshape(x.shape[0], num_groups, -1)
+    scale = torch.rsqrt(grouped.var(2, correction=0, keepdim=True) + eps)
+    scaled = s if weight is None else s * _per_channel(weight, s)
+    return (scaled.reshape(grouped.shape) * scale).reshape(x.shape)
+
+
+@adjoint(aten.instance_norm.default, keeps=("inputs",))
+def instance_norm(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """Linear with the statistics held constant: s gamma / std of the map."""
+    if use_input_stats or running_var is None:
+        variance = x.var(tuple(range(2, x.ndim)), correction=0, keepdim=True)
+    else:
+        variance = _per_channel(running_var, x)
+    scaled = s if weight is None else s * _per_channel(weight, s)
+    return scaled * torch.rsqrt(variance + eps)
+
+
+def _per_channel(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.reshape(1, -1, *([1] * (like.ndim - 2)))

@@ -1,0 +1,215 @@
+"""Adjoints of pooling: three for the maximum, the exact one for averages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfbi.adjoints.registry import Site, adjoint
+from torchfbi.adjoints.shape import separable
+
+aten = torch.ops.aten
+
+
+@adjoint(
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    keeps=("inputs", "output"),
+)
+def max_pool(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ceil_mode: bool,
+) -> Tensor:
+    """``replicate`` (section 2, "Unpooling"), ``proportional`` or ``winner``."""
+    window = (kernel, stride, padding, dilation)
+    if at.settings.pooling == "winner":
+        pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(kernel)]
+        _, indices = pool(x, *window, ceil_mode, return_indices=True)  # type: ignore[operator]
+        empty = s.new_zeros(x.shape).flatten(2)
+        return empty.scatter_add(2, indices.flatten(2), s.flatten(2)).reshape(x.shape)
+    if at.settings.pooling == "proportional":
+        active = torch.relu(x)
+        total = _sum_pool(active, s.shape[2:], *window)
+        share = torch.where(total > 0, s / total.clamp(min=torch.finfo(s.dtype).tiny), 0)
+        return spread(share, x, *window) * active
+    copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
+    back = spread(s, x, *window) / copies
+    forward = spread(at.output, x, *window) / copies
+    if at.settings.signs == "positive":
+        return torch.minimum(back, forward)
+    # With both signs the minimum bounds the magnitude, so that a negative signal survives.
+    bound = torch.relu(forward)
+    return torch.maximum(torch.minimum(back, bound), -bound)
+
+
+@adjoint(aten.amax.default, keeps=("inputs", "output"))
+def amax(s: Tensor, at: Site, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Tensor:  # noqa: B006
+    """The maxima share the signal equally."""
+    winners = (x == _restore(at.output, x, dim, keepdim)).to(s.dtype)
+    counts = winners.sum(tuple(dim) or tuple(range(x.ndim)), keepdim=True)
+    return _restore(s, x, dim, keepdim) * winners / counts
+
+
+@adjoint(aten.avg_pool1d.default, aten.avg_pool2d.default, aten.avg_pool3d.default)
+def avg_pool(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Every pixel of a window gets its share of the window's signal."""
+    window = (kernel, stride, padding, [1] * len(kernel))
+    if divisor_override is not None:
+        return spread(s, x, *window) / divisor_override
+    ones = s.new_ones(1, 1, *x.shape[2:])
+    if count_include_pad:
+        border = [width for width in reversed(padding) for _ in range(2)]
+        ones = F.pad(ones, border, value=1.0)
+    inside = [0] * len(kernel) if count_include_pad else padding
+    divisor = _sum_pool(ones, s.shape[2:], kernel, stride, inside, window[3])
+    return spread(s / divisor, x, *window)
+
+
+@adjoint(
+    aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.adaptive_avg_pool3d.default,
+)
+def adaptive_avg_pool(s: Tensor, at: Site, x: Tensor, output_size: list[int]) -> Tensor:
+    """Averages along each axis, spread back along each axis."""
+
+    def operator(basis: Tensor, axis: int) -> Tensor:
+        size = [1] * len(output_size)
+        size[axis] = s.shape[axis + 2]
+        pooled: Tensor = at.node.target(basis, size)  # type: ignore[operator]
+        return pooled
+
+    return separable(s, x, operator)
+
+
+@adjoint(aten.mean.dim, aten.mean.default)
+def mean(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    dim: list[int] | None = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """Spread equally over what was averaged."""
+    count = 1
+    for d in dim or range(x.ndim):
+        count *= x.shape[d]
+    return _restore(s, x, dim, keepdim).to(x.dtype) / count
+
+
+@adjoint(aten.sum.dim_IntList, aten.sum.default)
+def sum_(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    dim: list[int] | None = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """Copied to all that was summed."""
+    return _restore(s, x, dim, keepdim).to(x.dtype)
+
+
+def spread(
+    s: Tensor,
+    x: Tensor,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    """Copy each pooled value over its window in the input; overlapping copies are summed.
+
+    Args:
+        s: (N, C, *pooled sizes).
+        x: the pooling's input (only its shape counts), (N, C, *sizes).
+
+    Returns:
+        A tensor (N, C, *sizes).
+    """
+    dims = len(kernel)
+    if stride == kernel and not any(padding) and set(dilation) == {1}:
+        full = s
+        for axis, size in enumerate(kernel):
+            dim = axis + 2
+            full = full.unsqueeze(dim + 1)
+            shape = list(full.shape)
+            shape[dim + 1] = size
+            full = full.expand(shape).flatten(dim, dim + 1)
+    else:
+        one_map = s.reshape(-1, 1, *s.shape[2:])
+        zeros, ones = [0] * dims, s.new_ones(1, 1, *kernel)
+        full = aten.convolution.default(
+            one_map, ones, None, stride, zeros, dilation, True, zeros, 1
+        ).reshape(*s.shape[:2], *_full_size(s.shape[2:], kernel, stride, dilation))
+    trim = [
+        width
+        for axis in reversed(range(dims))
+        for width in (
+            -padding[axis],
+            x.shape[axis + 2] + padding[axis] - full.shape[axis + 2],
+        )
+    ]
+    return F.pad(full, trim) if any(trim) else full
+
+
+def _full_size(
+    outputs: torch.Size, kernel: list[int], stride: list[int], dilation: list[int]
+) -> list[int]:
+    return [
+        (outputs[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
+        for i in range(len(kernel))
+    ]
+
+
+def _sum_pool(
+    x: Tensor,
+    outputs: torch.Size,
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+) -> Tensor:
+    """The sum over each window, borders counting nothing: the transpose of ``spread``."""
+    dims = range(len(kernel))
+    full = _full_size(outputs, kernel, stride, dilation)
+    border = [
+        width
+        for i in reversed(dims)
+        for width in (padding[i], full[i] - x.shape[i + 2] - padding[i])
+    ]
+    one_map = F.pad(x, border).flatten(0, 1).unsqueeze(1)
+    zeros, ones = [0] * len(kernel), x.new_ones(1, 1, *kernel)
+    summed: Tensor = aten.convolution.default(
+        one_map, ones, None, stride, zeros, dilation, False, zeros, 1
+    )
+    return summed.reshape(*x.shape[:2], *outputs)
+
+
+def _restore(s: Tensor, x: Tensor, dim: list[int] | None, keepdim: bool) -> Tensor:
+    """Undo a reduction's loss of dimensions and copy along them."""
+    if not keepdim:
+        for d in sorted(d % x.ndim for d in (dim or range(x.ndim))):
+            s = s.unsqueeze(d)
+    return s.expand(x.shape)

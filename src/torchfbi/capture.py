@@ -1,0 +1,238 @@
+"""From any ``nn.Module`` to a ``Graph``, without touching the module."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import threading
+import warnings
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from torchfbi import adjoints, rewrite
+from torchfbi.errors import (
+    CaptureError,
+    ControlFlowError,
+    InputError,
+    OutputError,
+    TrainingModeError,
+    UnsupportedOperatorError,
+)
+from torchfbi.graph import Graph
+
+_cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+def capture(
+    module: nn.Module | ExportedProgram, example: Tensor, output: int | str | None = None
+) -> Graph:
+    """The functional operator graph of ``module`` for inputs like ``example``.
+
+    The module is not changed in any way: a copy that shares its tensors is traced, on fake
+    data. The graph takes any batch size (unless the model itself does not) and exactly the
+    example's other sizes. It is cached for as long as the module lives and its tensors, and
+    the example's shape, dtype and device, stay the same.
+
+    Args:
+        module: a network of one input tensor in evaluation mode, or an exported program.
+        example: a tensor (N, C, ...); only its shape, dtype and device count.
+        output: which output is explained, by key or position; None where there is only one.
+
+    Raises:
+        TrainingModeError: a part of the module is in training mode.
+        InputError: the module itself rejects such an input.
+        ControlFlowError: the module's Python code depends on the values of a tensor.
+        OutputError: the module does not return one tensor and none was chosen.
+        UnsupportedOperatorError: operators without an adjoint, all of them listed.
+        CaptureError: torch.export failed for another reason.
+    """
+    _check_module(module)
+    sizes = (example.shape[1:], example.dtype, example.device, output)
+    with _lock:
+        cached = _cache.setdefault(module, {})
+        tensors = _fingerprint(module)
+        for key in ((None, *sizes), (example.shape[0], *sizes)):
+            if key in cached and cached[key][0] == tensors:
+                return cached[key][1]
+        graph = _to_graph(_exported(module, example), output)
+        cached[graph.batch, *sizes] = (tensors, graph)
+        return graph
+
+
+def _check_module(module: Any) -> None:
+    if isinstance(module, ExportedProgram):
+        return
+    if isinstance(module, torch.jit.ScriptModule):
+        raise CaptureError(
+            "the model is a TorchScript module, which torch.export does not read: give the "
+            "original nn.Module, or an exported program (torch.export.export)."
+        )
+    if not isinstance(module, nn.Module):
+        raise CaptureError(f"the model must be a torch.nn.Module, not {type(module).__name__}.")
+    if isinstance(module, fx.GraphModule):
+        return  # exported programs turned into modules cannot change their mode
+    training = [name or "the model itself" for name, m in module.named_modules() if m.training]
+    if training:
+        shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
+        raise TrainingModeError(
+            f"the model is in training mode ({shown}), where its answer depends on the batch "
+            "and on chance: call model.eval() first."
+        )
+
+
+def _fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
+    """Changes whenever a parameter or buffer is replaced or written to."""
+    tensors = module.state_dict(keep_vars=True) if isinstance(module, nn.Module) else {}
+    return tuple(
+        (name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version)
+        for name, t in tensors.items()
+        if isinstance(t, Tensor)
+    )
+
+
+def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
+    if isinstance(module, ExportedProgram):
+        return module
+    shadow = _share_tensors(module)
+    try:
+        program = _export(shadow, example, batch=max(2, example.shape[0]))
+        if _batch_size(program) is not None and _batch_size(program) != example.shape[0]:
+            program = _export(shadow, example, batch=example.shape[0])
+    except Exception as error:
+        raise _diagnosis(shadow, example, error) from error
+    return program
+
+
+def _share_tensors(module: nn.Module) -> nn.Module:
+    """A copy of the module's structure around the very same tensors.
+
+    torch.export swaps a module's parameters while it traces; on a copy no other thread sees it.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    try:
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    except Exception:  # an attribute that cannot be copied: trace the module itself
+        return module
+
+
+def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(example.device.type, enabled=False))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # torch.export warns about its own internals
+        x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
+        sizes = ({0: Dim.AUTO},) if batch > 1 else None
+        return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
+
+
+def _batch_size(program: ExportedProgram) -> int | None:
+    """The batch size that a program is fixed to, if it is."""
+    size = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
+    return size if isinstance(size, int) else None
+
+
+def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
+    shape = tuple(example.shape)
+    try:
+        with torch.no_grad():
+            module(torch.zeros_like(example))
+    except Exception as own:
+        return InputError(f"the model rejects an input of shape {shape}: {_first_line(own)}")
+    text = str(error)
+    if "data-dependent" in text or "dynamic control flow" in text:
+        places = re.findall(r'File "(.+?)", line (\d+), in', text)
+        where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+        return ControlFlowError(
+            f"the model's forward{where} decides by the values of a tensor which operators to "
+            "run, so it has no single graph: replace the branch, for example by torch.where."
+        )
+    return CaptureError(f"torch.export could not capture the model: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
+    if rewrite.has_aliased_mutation(program.graph):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = program.run_decompositions({})
+    graph, tensors, outputs = _lift(program)
+    graph.output(rewrite.strip_probabilities(_choose(outputs, output)))
+    rewrite.name_layers(graph)
+    with torch.no_grad(), torch.inference_mode(False):
+        rewrite.canonicalise(graph, tensors)
+    used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    constants = {name: tensors[name].detach() for name in sorted(used)}
+    captured = Graph(graph, constants, _batch_size(program))
+    _check_operators(captured)
+    return captured
+
+
+def _lift(
+    program: ExportedProgram,
+) -> tuple[fx.Graph, dict[str, Tensor], dict[str, fx.Node]]:
+    """The program's calls in a new graph, its lifted tensors as ``get_attr`` nodes again, and
+    its floating-point outputs by key."""
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
+    inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
+    if len(inputs) != 1:
+        raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
+    graph, tensors, copies = fx.Graph(), dict[str, Tensor](), dict[fx.Node, fx.Node]()
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name != inputs[0]:
+            target = specs[node.name].target
+            value = program.state_dict.get(target, program.constants.get(target))
+            copies[node] = rewrite.add_tensor(graph, tensors, node.name, value)
+        elif node.op != "output":
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    outputs = {
+        key: copies[node]
+        for key, node in _output_keys(program).items()
+        if adjoints.is_tensor(node) and node.meta["val"].is_floating_point()
+    }
+    return graph, tensors, outputs
+
+
+def _output_keys(program: ExportedProgram) -> dict[str, Any]:
+    """The user's outputs by their key or position in what the module returns."""
+    names = program.graph_signature.user_outputs
+    nodes = {node.name: node for node in program.graph.nodes}
+    structure = pytree.tree_unflatten(list(names), program.call_spec.out_spec)
+    flat, _ = pytree.tree_flatten_with_path(structure)
+    keys = (".".join(re.findall(r"[\w-]+", pytree.keystr(path))) for path, _ in flat)
+    return {key: nodes[name] for key, (_, name) in zip(keys, flat, strict=True) if name in nodes}
+
+
+def _choose(outputs: dict[str, fx.Node], output: int | str | None) -> fx.Node:
+    if output is None and len(outputs) == 1:
+        return next(iter(outputs.values()))
+    if output is not None and str(output) in outputs:
+        return outputs[str(output)]
+    if not outputs:
+        raise OutputError("the model returns no floating-point tensor, so there are no logits.")
+    wanted = "" if output is None else f" and none is called {output!r}"
+    raise OutputError(
+        f"the model returns {len(outputs)} tensors{wanted}: "
+        f"choose output= one of {', '.join(map(repr, outputs))}."
+    )
+
+
+def _check_operators(graph: Graph) -> None:
+    missing: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if node in graph.path and adjoints.find(node.target) is None:
+            missing.setdefault(str(node.target), []).append(node.meta["layer"])
+    if missing:
+        raise UnsupportedOperatorError(missing)

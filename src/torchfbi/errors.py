@@ -1,0 +1,61 @@
+"""Everything that torchfbi raises on purpose. Each message says what was wrong and what to do."""
+
+
+class TorchFBIError(Exception):
+    """Base of all errors raised by torchfbi."""
+
+
+class SettingsError(TorchFBIError, ValueError):
+    """A setting has a value that the method does not know."""
+
+
+class CaptureError(TorchFBIError):
+    """The model could not be turned into an operator graph."""
+
+
+class TrainingModeError(CaptureError):
+    """The model, or a part of it, is in training mode."""
+
+
+class ControlFlowError(CaptureError):
+    """The model's Python code decides by the values of a tensor which operators to run."""
+
+
+class OutputError(CaptureError):
+    """The model returns no floating-point tensor, or several and none was chosen."""
+
+
+class UnsupportedOperatorError(CaptureError):
+    """The model has operators without an adjoint; ``operators`` maps each to its layers."""
+
+    def __init__(self, operators: dict[str, list[str]]) -> None:
+        self.operators = operators
+        rows = "\n".join(f"  {op}  at {', '.join(layers)}" for op, layers in operators.items())
+        super().__init__(
+            f"{len(operators)} operator(s) of this model have no adjoint:\n{rows}\n"
+            "An adjoint is about ten lines: see 'Add an operator' in CONTRIBUTING.md."
+        )
+
+
+class InputError(TorchFBIError, ValueError):
+    """The input tensor does not fit the model."""
+
+
+class NonFiniteError(InputError):
+    """The input contains NaN or infinite values."""
+
+
+class TargetError(TorchFBIError, ValueError):
+    """The target names no class of the model."""
+
+
+class ImageError(TorchFBIError, ValueError):
+    """A picture could not be read."""
+
+
+class ModelError(TorchFBIError, ValueError):
+    """A model name is unknown, or the package or weights behind it are missing."""
+
+
+class FileFormatError(TorchFBIError, ValueError):
+    """A saved explanation is damaged, foreign or of an unknown schema version."""

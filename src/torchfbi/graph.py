@@ -1,0 +1,165 @@
+"""The captured network: its operators in order, its tensors, and what the walk must know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.adjoints import find, is_tensor, receivers, tensor_arguments
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A model as a functional graph of ATen operators.
+
+    Args:
+        fx: one placeholder (the image), ``get_attr`` nodes (tensors), calls, one output node.
+        tensors: the values of the ``get_attr`` nodes. They share memory with the user's
+            parameters unless a batch norm was folded into them.
+        batch: the only batch size the model allows, or None where it takes any.
+    """
+
+    fx: fx.Graph
+    tensors: dict[str, Tensor]
+    batch: int | None
+
+    @cached_property
+    def nodes(self) -> list[fx.Node]:
+        """All operators in the order of the forward pass."""
+        return [node for node in self.fx.nodes if node.op == "call_function"]
+
+    @cached_property
+    def image(self) -> fx.Node:
+        """The input."""
+        return next(node for node in self.fx.nodes if node.op == "placeholder")
+
+    @cached_property
+    def logits(self) -> fx.Node:
+        """The node at which the seed is put."""
+        (result,) = self.fx.output_node().args
+        assert isinstance(result, fx.Node)
+        return result
+
+    @cached_property
+    def path(self) -> set[fx.Node]:
+        """The nodes that the signal can reach from the logits. Gates are not among them."""
+        reached = {self.logits}
+        for node in reversed(self.nodes):
+            if node in reached:
+                reached.update(receivers(node))
+        return reached
+
+    @cached_property
+    def features(self) -> list[fx.Node]:
+        """The outputs of activation functions on the path: the paper's a^(l)."""
+        return [n for n in self.nodes if n in self.path and is_activation(n)]
+
+    @cached_property
+    def top_feature(self) -> fx.Node | None:
+        """The last feature with spatial extent, the paper's "top convolutional layer"."""
+        return next((node for node in reversed(self.features) if is_spatial(node)), None)
+
+    @cached_property
+    def evidence(self) -> fx.Node | None:
+        """Where the evidence gate stands: the first tensor from the top feature on through
+        which all signal passes, so that no shortcut goes around the gate."""
+        if self.top_feature is None:
+            return None
+        position = {node: i for i, node in enumerate(self.nodes)}
+        start, last_use = position[self.top_feature], -1
+        for i, node in enumerate(self.nodes):
+            if i >= start and last_use <= i and node in self.path:
+                return node if is_spatial(node) else self.top_feature
+            uses = [position.get(user, len(self.nodes)) for user in node.users]
+            last_use = max([last_use, *uses])
+        return self.top_feature
+
+    @cached_property
+    def kept(self) -> set[fx.Node]:
+        """The nodes whose forward values the backward walk reads."""
+        kept = {self.image, self.logits, *self.features}
+        if self.evidence is not None:
+            kept.add(self.evidence)
+        for node in self.nodes:
+            rule = find(node.target)
+            if node not in self.path or rule is None:
+                continue
+            if "inputs" in rule.keeps:
+                kept.update(tensor_arguments(node))
+            if "output" in rule.keeps:
+                kept.add(node)
+        return kept
+
+    @cached_property
+    def stations(self) -> set[fx.Node]:
+        """Where the walk may filter the signal: the features and the evidence gate."""
+        gate = set() if self.evidence is None else {self.evidence}
+        return gate | set(self.features)
+
+    @cached_property
+    def last_uses(self) -> dict[fx.Node, list[fx.Node]]:
+        """For each node the values that the forward pass uses there for the last time and the
+        walk does not read."""
+        last: dict[fx.Node, fx.Node] = {}
+        for node in self.nodes:
+            for source in node.all_input_nodes:
+                last[source] = node
+        uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.nodes}
+        for source, node in last.items():
+            if source.op == "call_function" and is_tensor(source) and source not in self.kept:
+                uses[node].append(source)
+        return uses
+
+    def __repr__(self) -> str:
+        return f"Graph({len(self.nodes)} operators, {len(self.features)} features)"
+
+
+def is_activation(node: fx.Node) -> bool:
+    """Whether the node is an activation function, whose output is a feature."""
+    found = find(node.target)
+    return found is not None and found.activation
+
+
+def is_spatial(node: fx.Node) -> bool:
+    """Whether the node's value is a stack of maps with more than one position."""
+    shape = node.meta["val"].shape
+    if len(shape) < 3:
+        return False
+    channel = channel_dim(node)
+    return any(size != 1 for dim, size in enumerate(shape) if dim not in (0, channel))
+
+
+def channel_dim(node: fx.Node) -> int:
+    """Which dimension of the node's value counts the feature maps.
+
+    Convolutions put them at 1, dense layers last (ConvNeXt's activations are N, H, W, C), a
+    permutation moves them, and everything else leaves them where they are.
+    """
+    ndim = node.meta["val"].ndim
+    if node.op != "call_function" or ndim < 3 or node.target in _MAPS_FIRST:
+        return 1
+    if node.target in (aten.linear.default, aten.layer_norm.default):
+        return ndim - 1
+    source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
+    if source is None or source.meta["val"].ndim != ndim:
+        return 1
+    dim = channel_dim(source)
+    if node.target == aten.permute.default:
+        return [d % ndim for d in _argument(node, 1)].index(dim)
+    if node.target == aten.transpose.int:
+        swapped = [_argument(node, 1) % ndim, _argument(node, 2) % ndim]
+        return swapped[1 - swapped.index(dim)] if dim in swapped else dim
+    return dim
+
+
+_MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
+
+
+def _argument(node: fx.Node, index: int) -> Any:
+    return node.args[index]

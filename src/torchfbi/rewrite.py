@@ -1,0 +1,204 @@
+"""From torch.export's graph to ours: functional, folded, in a small canonical vocabulary.
+
+Every pass takes the fx graph and the tensors behind its ``get_attr`` nodes and changes both in
+place; the tensors themselves are never written to.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.adjoints import is_tensor
+from torchfbi.spelling import spell_out, untuple
+
+aten = torch.ops.aten
+Tensors = dict[str, Tensor]
+
+
+def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
+    """Run all passes. ``graph`` must be functional (see ``has_aliased_mutation``)."""
+    drop_checks(graph)
+    drop_identities(graph)
+    use_functional_operators(graph)
+    spell_out(graph)
+    untuple(graph)
+    fold_constants(graph, tensors)
+    fold_batch_norms(graph, tensors)
+    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+
+
+def drop_checks(graph: fx.Graph) -> None:
+    """Remove assertions: they check what torch.export assumed, not what the model computes."""
+    for node in reversed(graph.nodes):
+        name = str(node.target)
+        if node.op == "call_function" and ("_assert" in name or "sym_constrain" in name):
+            graph.erase_node(node)
+
+
+_IDENTITIES = {
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+    aten.lift_fresh.default,
+}
+
+
+def drop_identities(graph: fx.Graph) -> None:
+    """Remove operators that return their input, among them dropout at inference."""
+    for node in list(graph.nodes):
+        same = node.target in _IDENTITIES or (
+            str(node.target).startswith(("aten.to.", "aten._to_copy"))
+            and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+        )
+        if same and node.op == "call_function":
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def has_aliased_mutation(graph: fx.Graph) -> bool:
+    """Whether an in-place operator writes to memory that is also read under another name.
+
+    Where it does not, the operator can simply be replaced by its functional twin.
+    """
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not _is_inplace(node):
+            continue
+        written = node.args[0]
+        if not isinstance(written, fx.Node) or written.op != "call_function":
+            return True
+        read_later = any(order[user] > order[node] for user in written.users)
+        if read_later or _is_view(written) or any(map(_is_view, written.users)):
+            return True
+    return False
+
+
+def _is_inplace(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable) and node.target not in _IDENTITIES
+
+
+def _is_view(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return node.target is operator.getitem
+    return not schema.is_mutable and any(r.alias_info is not None for r in schema.returns)
+
+
+def use_functional_operators(graph: fx.Graph) -> None:
+    """relu_ becomes relu, add_ becomes add."""
+    for node in graph.nodes:
+        if node.op == "call_function" and _is_inplace(node):
+            packet, overload = node.target._schema.name.split("::")[1], node.target._overloadname
+            node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
+
+
+def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
+    """Compute once what does not depend on the image (weight standardisation, layer scales)."""
+    for node in list(graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or any(source.op != "get_attr" for source in inputs):
+            continue
+        if not is_tensor(node) or node.target is operator.getitem:
+            continue
+        args, kwargs = fx.node.map_arg(
+            (node.args, node.kwargs), lambda source: tensors[source.target]
+        )
+        value = node.target(*args, **kwargs)  # type: ignore[operator]
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, value))
+        graph.erase_node(node)
+
+
+def add_tensor(graph: fx.Graph, tensors: Tensors, name: str, value: Tensor) -> fx.Node:
+    """A new ``get_attr`` node, at the graph's current insertion point."""
+    tensors[name] = value
+    node = graph.create_node("get_attr", name)
+    node.meta["val"] = value
+    return node
+
+
+def fold_batch_norms(graph: fx.Graph, tensors: Tensors) -> None:
+    """Fold a batch norm into the convolution or dense layer that alone feeds it.
+
+    BN(W x + b) = (g W) x + g (b - mean) + beta with g = gamma / sqrt(var + eps), computed in
+    float64 so that half-precision models lose nothing.
+    """
+    for node in list(graph.nodes):
+        if node.target is not aten.batch_norm.default or node.args[5]:
+            continue
+        layer = node.args[0]
+        if layer.target not in (aten.convolution.default, aten.linear.default):
+            continue
+        is_conv = layer.target is aten.convolution.default
+        if len(layer.users) > 1 or (is_conv and layer.args[6]) or layer.args[1].op != "get_attr":
+            continue
+        weight = tensors[layer.args[1].target]
+        bias, gamma, beta, mean, var = (
+            None if argument is None else tensors[argument.target].double()
+            for argument in (layer.args[2], *node.args[1:5])
+        )
+        assert mean is not None and var is not None
+        gain = torch.rsqrt(var + node.args[7])
+        gain = gain if gamma is None else gain * gamma
+        shift = (0 if bias is None else bias) - mean
+        shift = shift * gain + (0 if beta is None else beta)
+        folded = weight.double() * gain.reshape(-1, *([1] * (weight.ndim - 1)))
+        with graph.inserting_before(layer):
+            w = add_tensor(graph, tensors, f"{layer.name}_weight", folded.to(weight.dtype))
+            b = add_tensor(graph, tensors, f"{layer.name}_bias", shift.to(weight.dtype))
+        layer.args = (layer.args[0], w, b, *layer.args[3:])
+        node.replace_all_uses_with(layer)
+        graph.erase_node(node)
+
+
+_PROBABILITIES = {
+    aten.softmax.int,
+    aten._softmax.default,
+    aten.log_softmax.int,
+    aten._log_softmax.default,
+    aten.sigmoid.default,
+}
+
+
+def strip_probabilities(result: fx.Node) -> fx.Node:
+    """The logits behind a softmax or sigmoid at the very end (section 2: the seed is put at z)."""
+    return result.args[0] if result.target in _PROBABILITIES else result  # type: ignore[return-value]
+
+
+def name_layers(graph: fx.Graph) -> None:
+    """Give each call a unique ``meta["layer"]``: the module's path, as ``named_modules`` has it.
+
+    A call made directly in the forward of a block is named after the block and the operator
+    (``layer1.0.add``); a module called again gets a number (``layer1.0.relu:2``).
+    """
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        path, leaf = _module_path(node)
+        operation = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
+        base = path if leaf else ".".join(filter(None, [path, operation]))
+        counts[base] = counts.get(base, 0) + 1
+        node.meta["layer"] = base if counts[base] == 1 else f"{base}:{counts[base]}"
+
+
+def _module_path(node: fx.Node) -> tuple[str, bool]:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "", False
+    path, kind = stack[-1][0], stack[-1][1]
+    name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    is_leaf = name.startswith("torch.nn.modules") and "container" not in name
+    return str(path).split("@")[0], is_leaf

@@ -1,0 +1,253 @@
+"""Every knob of the method, validated, with the presets that are worth a name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+from torchfbi.errors import SettingsError
+
+SeedKind = Literal["paper", "one-hot", "centered", "contrast"]
+ThresholdKind = Literal["absolute", "relative", "quantile", "mass"]
+Signs = Literal["positive", "signed"]
+Ranking = Literal["activation", "contribution"]
+Gates = Literal["rectify", "held", "derivative"]
+Pooling = Literal["replicate", "proportional", "winner"]
+Values = Literal["signal", "contribution"]
+TopKAt = Literal["every layer", "top layer"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which entries of a feature count: those whose contribution p exceeds t.
+
+    Args:
+        kind: how t follows from ``value``, per sample and per layer:
+            ``absolute``: t = value (the paper's tau, any number >= 0);
+            ``relative``: t = value * max |p|, value in [0, 1);
+            ``quantile``: the share ``value`` of the layer's entries is dropped, value in [0, 1);
+            ``mass``: the smallest set of entries that holds the share ``value`` of the sum of
+            |p| is kept, value in (0, 1].
+        value: the number.
+
+    Raises:
+        SettingsError: unknown kind, or a value outside its range.
+    """
+
+    kind: ThresholdKind
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_choice("threshold kind", self.kind, ThresholdKind)
+        _check_number("threshold value", self.value)
+        in_range, expected = {
+            "absolute": (self.value >= 0, ">= 0"),
+            "relative": (0 <= self.value < 1, "in [0, 1)"),
+            "quantile": (0 <= self.value < 1, "in [0, 1)"),
+            "mass": (0 < self.value <= 1, "in (0, 1]"),
+        }[self.kind]
+        if not in_range:
+            raise SettingsError(f"threshold {self}: the value must be {expected}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """Read ``"mass:0.9"``, ``"absolute:10"``, ``"relative:0.1"`` or ``"quantile:0.98"``."""
+        kind, _, number = text.partition(":")
+        try:
+            value = float(number)
+        except ValueError:
+            raise SettingsError(
+                f"threshold {text!r}: write KIND:NUMBER, for example mass:0.9 or absolute:10."
+            ) from None
+        return cls(kind.strip(), value)  # type: ignore[arg-type]  # validated in __post_init__
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value!r}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the backward walk behaves. Start from a preset and override what you like.
+
+    >>> Settings.paper(tau=0.0, k=1.0).k
+    1.0
+
+    Args:
+        preset: the name of the preset that these settings started from; a label only.
+        seed: what is put at the logits z for the probed class c. ``paper``: max z at c, min z
+            elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``centered``: e_c minus
+            1/(n-1) elsewhere; ``contrast``: e_c minus its rivals, weighted by their softmax
+            probabilities among themselves.
+        signs: ``positive`` keeps contributions p > t and rectifies (section 2,
+            "Forward-Backward masking"); ``signed`` keeps \\|p\\| > t and both signs go on.
+        threshold: how t is found; None keeps everything.
+        k: the share of the feature maps that goes on, in (0, 1]. Section 3: 0.5.
+        rank: maps are ranked by their total signal (``activation``, section 2, "Contributing
+            feature maps") or by their total contribution (``contribution``).
+        top_k_at: section 3 keeps the top maps at ``every layer``, section 2 only at the
+            ``top layer``, the last feature with spatial extent.
+        layers: names of the features at which the selection happens, with * as wildcard.
+        gates: the adjoint of an activation function. ``rectify``: ReLU of the signal
+            (section 2); ``held``: f(x) = x g(x) with g held constant; ``derivative``: f'(x).
+        pooling: the adjoint of max pooling. ``replicate``: copy over the window, then minimum
+            with the forward map (section 2, "Unpooling"); ``proportional``: share by
+            activation; ``winner``: all to the maximum.
+        subtract_bias: W^T (s - b) at dense layers (section 2, "Dense layers") or W^T s.
+        evidence_gate: at the last feature with spatial extent only the positions go on whose
+            evidence exceeds this share of the largest, in [0, 1); None for no gate.
+        evidence_power: what goes on there is weighted by (relative evidence)^power; 0: not.
+        select_image: treat the image as feature 0 and select there as well.
+        values: what ``values`` holds: the ``signal`` (section 2) or its product with the
+            input, the ``contribution``.
+
+    Raises:
+        SettingsError: a field has a value that the method does not know.
+    """
+
+    preset: str = "custom"
+    seed: SeedKind = "one-hot"
+    signs: Signs = "signed"
+    threshold: Threshold | None = None
+    k: float = 1.0
+    rank: Ranking = "contribution"
+    top_k_at: TopKAt = "every layer"
+    layers: tuple[str, ...] = ("*",)
+    gates: Gates = "held"
+    pooling: Pooling = "winner"
+    subtract_bias: bool = False
+    evidence_gate: float | None = None
+    evidence_power: float = 0.0
+    select_image: bool = False
+    values: Values = "signal"
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        if isinstance(self.threshold, str):
+            object.__setattr__(self, "threshold", Threshold.parse(self.threshold))
+        if not (self.threshold is None or isinstance(self.threshold, Threshold)):
+            raise SettingsError(
+                f"threshold is {self.threshold!r}: give a Threshold, 'mass:0.9' or None."
+            )
+        if isinstance(self.layers, str):
+            object.__setattr__(self, "layers", (self.layers,))
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not self.layers or not all(isinstance(name, str) for name in self.layers):
+            raise SettingsError("layers must hold at least one name; '*' stands for all of them.")
+        _check_number("k", self.k)
+        if not 0 < self.k <= 1:
+            raise SettingsError(f"k is {self.k}: it is a share of the maps, in (0, 1].")
+        if self.evidence_gate is not None:
+            _check_number("evidence_gate", self.evidence_gate)
+            if not 0 <= self.evidence_gate < 1:
+                raise SettingsError(
+                    f"evidence_gate is {self.evidence_gate}: give a share in [0, 1) or None."
+                )
+        _check_number("evidence_power", self.evidence_power)
+        if self.evidence_power < 0:
+            raise SettingsError(f"evidence_power is {self.evidence_power}: it must be >= 0.")
+        if self.evidence_power and self.evidence_gate is None:
+            raise SettingsError("evidence_power needs an evidence_gate; 0 keeps all positions.")
+        for name in ("subtract_bias", "select_image"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} must be True or False.")
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> Settings:
+        """The method as published: sections 2 and 3, tau = 10.0 and k = 50 %.
+
+        ``tau=...`` is a short form of ``threshold=Threshold("absolute", ...)``, in all presets.
+        """
+        base = cls(
+            preset="paper",
+            seed="paper",
+            signs="positive",
+            threshold=Threshold("absolute", 10.0),
+            k=0.5,
+            rank="activation",
+            gates="rectify",
+            pooling="replicate",
+            subtract_bias=True,
+        )
+        return base.override(**overrides)
+
+    @classmethod
+    def plain(cls, **overrides: Any) -> Settings:
+        """The bare adjoint, nothing selected: the gradient on piecewise linear networks."""
+        return cls(preset="plain", gates="derivative").override(**overrides)
+
+    @classmethod
+    def contrast(cls, **overrides: Any) -> Settings:
+        """The default: what speaks for the class against its rivals, where it does."""
+        base = cls(
+            preset="contrast",
+            seed="contrast",
+            threshold=Threshold("mass", 0.9),
+            evidence_gate=0.3,
+            evidence_power=1.0,
+            select_image=True,
+        )
+        return base.override(**overrides)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Settings:
+        """The preset of that name: ``paper``, ``contrast`` or ``plain``."""
+        if name not in PRESETS:
+            raise SettingsError(f"preset {name!r} is unknown: choose {', '.join(PRESETS)}.")
+        settings: Settings = getattr(cls, name)(**overrides)
+        return settings
+
+    def override(self, **changes: Any) -> Settings:
+        """A copy with some fields changed; ``tau=`` is short for an absolute threshold."""
+        if "tau" in changes:
+            if "threshold" in changes:
+                raise SettingsError("tau is an absolute threshold: give tau or threshold.")
+            tau = changes.pop("tau")
+            changes["threshold"] = None if tau is None else Threshold("absolute", tau)
+        known = {field.name for field in fields(self)}
+        if unknown := sorted(changes.keys() - known):
+            raise SettingsError(
+                f"unknown setting {', '.join(unknown)}: choose from {', '.join(sorted(known))}."
+            )
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary of plain JSON values from which ``from_dict`` makes an equal object."""
+        plain = asdict(self)
+        plain["threshold"] = None if self.threshold is None else str(self.threshold)
+        plain["layers"] = list(self.layers)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Settings:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            SettingsError: an unknown field, or a value that the method does not know.
+        """
+        return cls().override(**plain)
+
+
+PRESETS = ("paper", "contrast", "plain")
+
+_CHOICES: dict[str, Any] = {
+    "seed": SeedKind,
+    "signs": Signs,
+    "rank": Ranking,
+    "top_k_at": TopKAt,
+    "gates": Gates,
+    "pooling": Pooling,
+    "values": Values,
+}
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in get_args(choices):
+        options = ", ".join(map(repr, get_args(choices)))
+        raise SettingsError(f"{name} is {value!r}: choose one of {options}.")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SettingsError(f"{name} is {value!r}: it must be a finite number.")

@@ -1,0 +1,204 @@
+"""One spelling for one operation, so that the table of adjoints stays small."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def spell_out(graph: fx.Graph) -> None:
+    """One spelling for one operation: canonical overloads with all arguments in full."""
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not hasattr(node.target, "_schema"):
+            continue
+        _fill_defaults(node)
+        if change := _SPELLINGS.get(node.target):
+            change(node)
+    graph.lint()
+
+
+def _fill_defaults(node: fx.Node) -> None:
+    """All positional arguments of the schema become positional, defaults included."""
+    args, kwargs = list(node.args), dict(node.kwargs)
+    for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.kwarg_only:
+            if argument.name in kwargs and kwargs[argument.name] == argument.default_value:
+                del kwargs[argument.name]
+        elif i >= len(args):
+            args.append(kwargs.pop(argument.name, argument.default_value))
+    node.args, node.kwargs = tuple(args), kwargs
+
+
+def _spell(target: Any, arguments: Callable[..., tuple[Any, ...]]) -> Callable[[fx.Node], None]:
+    def change(node: fx.Node) -> None:
+        node.args = arguments(*node.args)
+        node.target = target
+
+    return change
+
+
+def _full(sizes: Any, dims: int) -> list[int]:
+    sizes = [sizes] if isinstance(sizes, int) else list(sizes)
+    return sizes * dims if len(sizes) == 1 else sizes
+
+
+def _conv(dims: int) -> Callable[[fx.Node], None]:
+    def arguments(
+        x: Any, w: fx.Node, b: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    ) -> tuple[Any, ...]:
+        dilation = _full(dilation, dims)
+        if isinstance(padding, str):
+            kernel = w.meta["val"].shape[2:]
+            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel)]
+            if any(t % 2 for t in total):
+                pads = [p for t in reversed(total) for p in (t // 2, t - t // 2)]
+                x = _insert_pad(x, pads)
+                total = [0] * dims
+            padding = [t // 2 for t in total]
+        return (x, w, b, _full(stride, dims), _full(padding, dims), dilation, False,
+                [0] * dims, groups)  # fmt: skip
+
+    return _spell(aten.convolution.default, arguments)
+
+
+def _insert_pad(x: fx.Node, pads: list[int]) -> fx.Node:
+    graph = x.graph
+    with graph.inserting_after(x):
+        padded = graph.call_function(aten.constant_pad_nd.default, (x, pads, 0.0))
+    padded.meta = {**x.meta, "val": aten.constant_pad_nd.default(x.meta["val"], pads, 0.0)}
+    return padded
+
+
+def _transposed_conv(dims: int) -> Callable[[fx.Node], None]:
+    def arguments(
+        x: Any, w: Any, b: Any, stride: Any, padding: Any, out: Any, groups: int, dilation: Any
+    ) -> tuple[Any, ...]:
+        full = (_full(sizes, dims) for sizes in (stride, padding, dilation))
+        return (x, w, b, *full, True, _full(out, dims), groups)
+
+    return _spell(aten.convolution.default, arguments)
+
+
+def _max_pool(target: Any, dims: int) -> Callable[[fx.Node], None]:
+    def arguments(
+        x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+    ) -> tuple[Any, ...]:
+        full = (_full(sizes, dims) for sizes in (kernel, stride or kernel, padding, dilation))
+        return (x, *full, ceil_mode)
+
+    return _spell(target, arguments)
+
+
+def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
+    def change(node: fx.Node) -> None:
+        x, kernel, stride, padding, *rest = node.args
+        full = (_full(sizes, dims) for sizes in (kernel, stride or kernel, padding))
+        node.args = (x, *full, *rest)
+
+    return change
+
+
+def _pad(node: fx.Node) -> None:
+    x, pads, mode, value = node.args
+    if mode == "constant":
+        node.target = aten.constant_pad_nd.default
+        node.args = (x, pads, 0.0 if value is None else value)
+
+
+_SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
+    aten.conv1d.default: _conv(1),
+    aten.conv1d.padding: _conv(1),
+    aten.conv2d.default: _conv(2),
+    aten.conv2d.padding: _conv(2),
+    aten.conv3d.default: _conv(3),
+    aten.conv3d.padding: _conv(3),
+    aten.conv_transpose1d.default: _transposed_conv(1),
+    aten.conv_transpose2d.input: _transposed_conv(2),
+    aten.conv_transpose3d.input: _transposed_conv(3),
+    aten.max_pool1d.default: _max_pool(aten.max_pool1d.default, 1),
+    aten.max_pool2d.default: _max_pool(aten.max_pool2d.default, 2),
+    aten.max_pool3d.default: _max_pool(aten.max_pool3d.default, 3),
+    # The indices are found again where they are needed; the first output is all that is used.
+    aten.max_pool2d_with_indices.default: _max_pool(aten.max_pool2d_with_indices.default, 2),
+    aten.max_pool3d_with_indices.default: _max_pool(aten.max_pool3d_with_indices.default, 3),
+    aten.avg_pool1d.default: _avg_pool(1),
+    aten.avg_pool2d.default: _avg_pool(2),
+    aten.avg_pool3d.default: _avg_pool(3),
+    aten._adaptive_avg_pool2d.default: _spell(aten.adaptive_avg_pool2d.default, lambda *a: a),
+    aten._adaptive_avg_pool3d.default: _spell(aten.adaptive_avg_pool3d.default, lambda *a: a),
+    aten.relu6.default: _spell(aten.hardtanh.default, lambda x: (x, 0.0, 6.0)),
+    aten.clamp_min.default: _spell(aten.clamp.default, lambda x, low: (x, low, None)),
+    aten.clamp_max.default: _spell(aten.clamp.default, lambda x, high: (x, None, high)),
+    aten.mul.Scalar: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
+    aten.div.Scalar: _spell(aten.div.Tensor, lambda x, y: (x, y)),
+    aten.add.Scalar: _spell(aten.add.Tensor, lambda x, y, alpha: (x, y * alpha)),
+    aten.sub.Scalar: _spell(aten.sub.Tensor, lambda x, y, alpha: (x, y * alpha)),
+    aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
+    aten.pad.default: _pad,
+    # A view would ask for the memory layout that the model had before its copies were dropped.
+    aten.view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),
+    aten._unsafe_view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),
+}
+
+
+def untuple(graph: fx.Graph) -> None:
+    """Operators that return several tensors become several operators that return one."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and node.target is operator.getitem:
+            source, index = node.args
+            if replacement := _part(node, source, index):
+                node.target, node.args = replacement
+                node.kwargs = {}
+
+
+def _part(node: fx.Node, source: fx.Node, index: int) -> tuple[Any, tuple[Any, ...]] | None:
+    if source.op != "call_function":
+        return None
+    target, args = source.target, source.args
+    if target in (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default,
+                  aten.split.sizes, aten.tensor_split.sections):  # fmt: skip
+        dim = args[2] % args[0].meta["val"].ndim
+        sizes = [part.shape[dim] for part in source.meta["val"]]
+        start = sum(sizes[:index])
+        return aten.slice.Tensor, (args[0], dim, start, start + sizes[index], 1)
+    if target is aten.unbind.int:
+        return aten.select.int, (*args, index)
+    if index != 0:
+        return None
+    if target in (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default):
+        return _MAX_POOLS[len(args[1])], args
+    if target in _ADAPTIVE_MAX_POOLS:
+        return _equal_windows(*args)
+    if target is aten._native_batch_norm_legit_no_training.default:
+        x, weight, bias, mean, var, momentum, eps = args
+        return aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, True)
+    if target is aten.native_layer_norm.default:
+        return aten.layer_norm.default, (*args, True)
+    return None
+
+
+_MAX_POOLS = {
+    1: aten.max_pool1d.default,
+    2: aten.max_pool2d.default,
+    3: aten.max_pool3d.default,
+}
+_ADAPTIVE_MAX_POOLS = {
+    aten.adaptive_max_pool1d.default,
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+}
+
+
+def _equal_windows(x: fx.Node, outputs: list[int]) -> tuple[Any, tuple[Any, ...]] | None:
+    """Adaptive max pooling as the ordinary one, where its windows are all of one size."""
+    inputs = x.meta["val"].shape[2:]
+    if any(n % out for n, out in zip(inputs, outputs, strict=True)):
+        return None
+    kernel, dims = [n // out for n, out in zip(inputs, outputs, strict=True)], len(outputs)
+    return _MAX_POOLS[dims], (x, kernel, kernel, [0] * dims, [1] * dims, False)

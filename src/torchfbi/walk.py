@@ -1,0 +1,284 @@
+"""The one idea: forward once and keep the activations, then walk back by adjoints.
+
+Reads like section 2 of the paper. ``ForwardBackward`` runs the captured network, puts a seed at
+the logits and hands it back operator by operator. Signals that meet at one tensor are summed,
+and at every feature only the selected part goes on. What reaches the image is the attribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from torchfbi import adjoints
+from torchfbi.capture import capture
+from torchfbi.errors import InputError, NonFiniteError, SettingsError, TargetError
+from torchfbi.graph import Graph, channel_dim, is_spatial
+from torchfbi.selection import gate_by_evidence, seed, select, select_positions
+from torchfbi.settings import Settings
+
+Target = Tensor | Callable[[Tensor], Tensor] | int | None
+
+
+class LayerFlow(NamedTuple):
+    """What the walk saw at one feature, from the top layer down to the image.
+
+    Args:
+        layer: the feature's name, ``"features.28"``; the image is ``"image"``.
+        activation: the forward values, (N, C, ...).
+        incoming: the signal before selection, (N, C, ...).
+        signal: the signal that went on, (N, C, ...).
+        kept_maps: which maps went on, (N, C) bool; all True where no maps were chosen.
+        support: positions at which some map's signal went on, (N, ...) bool without C; for a
+            dense layer its units, (N, C).
+        density: the share of the support's positions that are True, (N,) in [0, 1].
+    """
+
+    layer: str
+    activation: Tensor
+    incoming: Tensor
+    signal: Tensor
+    kept_maps: Tensor
+    support: Tensor
+    density: Tensor
+
+
+Visit = Callable[[LayerFlow], None]
+
+
+class ForwardBackward(nn.Module):
+    """Explain a network's answer by a forward pass and a backward walk, without autograd.
+
+    >>> fbi = ForwardBackward(network, images, Settings.paper())
+    >>> values, logits = fbi(images, target)
+
+    Args:
+        module: a network of one input in evaluation mode, or an exported program; unchanged.
+        example: an input tensor (N, C, ...) that tells the sizes; its values do not count.
+        settings: the method's knobs; ``Settings.contrast()`` by default.
+        output: which output is explained where the network returns several.
+
+    Raises:
+        CaptureError: see ``torchfbi.capture.capture``.
+        InputError: the network rejects inputs like ``example``.
+        SettingsError: ``settings.layers`` names no feature of this network.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | ExportedProgram,
+        example: Tensor,
+        settings: Settings | None = None,
+        output: int | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph: Graph = capture(module, example, output)
+        self.settings = settings if settings is not None else Settings.contrast()
+        self._sizes = tuple(example.shape[1:])
+        self._selected = self._choose_features()
+        for name, tensor in self.graph.tensors.items():
+            self.register_buffer(f"network_{name}", tensor)
+        self.eval()
+
+    def forward(self, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
+        """Explain a batch.
+
+        Args:
+            x: images as the network takes them, (N, C, ...), floating point.
+            target: the probed class of each sample, (N,) integers, or one for all; None for
+                the top class; or a function from the logits to such classes (integers) or to a
+                seed of the logits' own shape (floating point).
+
+        Returns:
+            values: the attribution, shaped like ``x``; zero off the support.
+            logits: the network's output before a final softmax, (N, classes).
+
+        Raises:
+            InputError: wrong sizes, dtype or device. NonFiniteError: NaN or infinity in ``x``.
+            TargetError: no such class, or an output that needs a function as target.
+        """
+        return self.walk(x, target)
+
+    def walk(
+        self, x: Tensor, target: Target = None, visit: Visit | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
+        x = x.detach()
+        self._check(x)
+        graph, settings = self.graph, self.settings
+        values = self._run(x)
+        logits = values[graph.logits]
+        signals: dict[fx.Node, Tensor] = {graph.logits: _seed(logits, target, settings)}
+        for node in reversed(graph.nodes):
+            value = values.pop(node)  # all that used it lies behind us
+            s = signals.pop(node, None)
+            if s is None:
+                continue  # it computes a gate, or an output that was not probed
+            if node in graph.stations:
+                s = self._select(node, s, value, visit)
+            for source, back in self._hand_back(node, s, value, values):
+                signals[source] = signals[source] + back if source in signals else back
+        s = self._select(graph.image, signals.pop(graph.image, torch.zeros_like(x)), x, visit)
+        return s * x if settings.values == "contribution" else s, logits
+
+    def flow(
+        self, x: Tensor, target: Target = None
+    ) -> tuple[Tensor, Tensor, tuple[LayerFlow, ...]]:
+        """As ``forward``, and what was seen at every feature on the way (which keeps it all)."""
+        flow: list[LayerFlow] = []
+        values, logits = self.walk(x, target, flow.append)
+        return values, logits, tuple(flow)
+
+    def _run(self, x: Tensor) -> dict[fx.Node, Any]:
+        """The forward pass. What the walk will not read is let go at its last use."""
+        graph = self.graph
+        values: dict[fx.Node, Any] = {graph.image: x}
+        for node in graph.nodes:
+            args, kwargs = self._arguments(node, values)
+            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            for source in graph.last_uses[node]:
+                values[source] = _only_shape(values[source])
+        return values
+
+    def _hand_back(
+        self, node: fx.Node, s: Tensor, output: Tensor, values: dict[fx.Node, Any]
+    ) -> list[tuple[fx.Node, Tensor]]:
+        """The adjoint of one operator: a signal for each of its inputs."""
+        found = adjoints.find(node.target)
+        assert found is not None
+        args, kwargs = self._arguments(node, values)
+        back = found.rule(s, adjoints.Site(output, self.settings, node), *args, **kwargs)
+        signals = [back] if isinstance(back, Tensor) else back or []
+        return [
+            (source, signal)
+            for source, signal in zip(adjoints.tensor_arguments(node), signals, strict=False)
+            if signal is not None and source.op != "get_attr"
+        ]
+
+    def _arguments(self, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[Any, Any]:
+        def value(source: fx.Node) -> Any:
+            if source.op == "get_attr":
+                return self.get_buffer(f"network_{source.target}")
+            return values[source]
+
+        return fx.node.map_arg((node.args, node.kwargs), value)  # type: ignore[return-value]
+
+    def _select(self, node: fx.Node, s: Tensor, value: Tensor, visit: Visit | None) -> Tensor:
+        """Filter the signal at a feature, at the evidence gate or at the image."""
+        graph, settings, channel = self.graph, self.settings, channel_dim(node)
+        incoming, maps = s, None
+        if node is graph.image and settings.select_image:
+            s = select_positions(s, value, settings, channel)
+        if node in self._selected:
+            top_k = is_spatial(node) and (
+                settings.top_k_at == "every layer" or node is graph.top_feature
+            )
+            s, maps = select(s, value, settings, channel=channel, top_k=top_k)
+        if node is graph.evidence and settings.evidence_gate is not None:
+            s = gate_by_evidence(s, value, settings, channel)
+        if visit is not None and (node in graph.features or node is graph.image):
+            visit(_seen(node, value, incoming, s, maps))
+        return s
+
+    def _choose_features(self) -> set[fx.Node]:
+        features, patterns = self.graph.features, self.settings.layers
+        names = [node.meta["layer"] for node in features]
+        for pattern in patterns:
+            if names and not any(fnmatchcase(name, pattern) for name in names):
+                raise SettingsError(
+                    f"layers: no feature of this network is called {pattern!r}; "
+                    f"they are {', '.join(names)}."
+                )
+        return {
+            node
+            for node, name in zip(features, names, strict=True)
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+
+    def _check(self, x: Tensor) -> None:
+        expected = next((b for b in self.buffers() if b.is_floating_point()), x)
+        if tuple(x.shape[1:]) != self._sizes:
+            raise InputError(
+                f"the input has shape {tuple(x.shape)}, but this explainer was made for "
+                f"(N, {', '.join(map(str, self._sizes))}): make another one for this size."
+            )
+        if (x.dtype, x.device) != (expected.dtype, expected.device):
+            raise InputError(
+                f"the input is {x.dtype} on {x.device}, the network {expected.dtype} on "
+                f"{expected.device}: convert one of them with .to()."
+            )
+        if self.graph.batch is not None and x.shape[0] != self.graph.batch:
+            raise InputError(
+                f"this network's code fixes the batch size to {self.graph.batch}, "
+                f"but the input holds {x.shape[0]} samples."
+            )
+        if torch.compiler.is_compiling():
+            return  # what follows depends on the values, which a compiled graph cannot ask
+        if not torch.isfinite(x).all():
+            raise NonFiniteError("the input contains NaN or infinite values.")
+
+
+def _seed(logits: Tensor, target: Target, settings: Settings) -> Tensor:
+    chosen: Any = target(logits) if callable(target) else target
+    if isinstance(chosen, Tensor) and chosen.is_floating_point():
+        if chosen.shape != logits.shape:
+            raise TargetError(
+                f"the target function returned a seed of shape {tuple(chosen.shape)}, but the "
+                f"network's output has shape {tuple(logits.shape)}."
+            )
+        return chosen.to(logits)
+    if logits.ndim != 2:
+        raise TargetError(
+            f"the network's output has shape {tuple(logits.shape)}, not (N, classes): give a "
+            "function from this output to a seed of the same shape as target."
+        )
+    return seed(logits, as_classes(chosen, logits), settings.seed)
+
+
+def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
+    """The probed class of each sample, (N,) int64: the top class for None.
+
+    Raises:
+        TargetError: not one integer for each sample, or no such class.
+    """
+    if target is None:
+        return logits.argmax(1)
+    samples, classes = logits.shape
+    chosen = torch.as_tensor(target, device=logits.device)
+    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+        raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
+    if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
+        raise TargetError(
+            f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
+            f"each of the {samples} samples."
+        )
+    if not torch.compiler.is_compiling() and ((chosen < 0) | (chosen >= classes)).any():
+        raise TargetError(
+            f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
+            f"0 to {classes - 1}."
+        )
+    return chosen.long().expand(samples)
+
+
+def _seen(
+    node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
+) -> LayerFlow:
+    channel = channel_dim(node)
+    support = s != 0
+    if s.ndim > 2:
+        support = support.any(channel)
+    if maps is None:
+        maps = torch.ones(s.shape[0], s.shape[channel], dtype=torch.bool, device=s.device)
+    density = support.flatten(1).float().mean(1)
+    layer = node.meta.get("layer", "image")
+    return LayerFlow(layer, value, incoming, s, maps, support, density)
+
+
+def _only_shape(value: Tensor) -> Tensor:
+    """A tensor of the same shape, dtype and device that holds no memory."""
+    return value.new_zeros(()).expand(value.shape)
