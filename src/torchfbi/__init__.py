@@ -1,1 +1,31 @@
-"""Forward-backward interpretability for convolutional networks."""
+"""torchfbi: which pixels made a convolutional network say that, and how the information got there.
+
+>>> import torchfbi
+>>> explanation = torchfbi.explain("efficientnet-lite0", "cat.jpg")
+>>> explanation.plot()
+"""
+
+from torchfbi.api import explain
+from torchfbi.errors import TorchFBIError
+from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.images import Photo
+from torchfbi.models import Labels, Model, load
+from torchfbi.preprocess import Preprocess
+from torchfbi.settings import Settings, Threshold
+from torchfbi.walk import ForwardBackward, LayerFlow
+
+__all__ = [
+    "Explanation",
+    "ForwardBackward",
+    "Labels",
+    "LayerFlow",
+    "LayerSupport",
+    "Model",
+    "Photo",
+    "Preprocess",
+    "Settings",
+    "Threshold",
+    "TorchFBIError",
+    "explain",
+    "load",
+]

@@ -7,6 +7,7 @@ import copy
 import re
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -62,9 +63,24 @@ def capture(
         for key in ((None, *sizes), (example.shape[0], *sizes)):
             if key in cached and cached[key][0] == tensors:
                 return cached[key][1]
-        graph = _to_graph(_exported(module, example), output)
-        cached[graph.batch, *sizes] = (tensors, graph)
+        with _neutral(example.device):
+            graph = _to_graph(_exported(module, example), output)
+        cached[(graph.batch, *sizes)] = (tensors, graph)
         return graph
+
+
+@contextlib.contextmanager
+def _neutral(device: torch.device) -> Iterator[None]:
+    """Whatever the caller's modes are, the capture is the same; torch.export's warnings about
+    its own internals do not reach the user."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch.autocast(device.type, enabled=False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check_module(module: Any) -> None:
@@ -124,15 +140,9 @@ def _share_tensors(module: nn.Module) -> nn.Module:
 
 
 def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.autocast(example.device.type, enabled=False))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # torch.export warns about its own internals
-        x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
-        sizes = ({0: Dim.AUTO},) if batch > 1 else None
-        return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
+    x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
+    sizes = ({0: Dim.AUTO},) if batch > 1 else None
+    return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
 
 
 def _batch_size(program: ExportedProgram) -> int | None:
@@ -144,8 +154,7 @@ def _batch_size(program: ExportedProgram) -> int | None:
 def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
     shape = tuple(example.shape)
     try:
-        with torch.no_grad():
-            module(torch.zeros_like(example))
+        module(torch.zeros_like(example))
     except Exception as own:
         return InputError(f"the model rejects an input of shape {shape}: {_first_line(own)}")
     text = str(error)
@@ -165,14 +174,11 @@ def _first_line(error: Exception) -> str:
 
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
     if rewrite.has_aliased_mutation(program.graph):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = program.run_decompositions({})
+        program = program.run_decompositions({})
     graph, tensors, outputs = _lift(program)
     graph.output(rewrite.strip_probabilities(_choose(outputs, output)))
     rewrite.name_layers(graph)
-    with torch.no_grad(), torch.inference_mode(False):
-        rewrite.canonicalise(graph, tensors)
+    rewrite.canonicalise(graph, tensors)
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     constants = {name: tensors[name].detach() for name in sorted(used)}
     captured = Graph(graph, constants, _batch_size(program))

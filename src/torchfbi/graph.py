@@ -19,30 +19,30 @@ class Graph:
     """A model as a functional graph of ATen operators.
 
     Args:
-        fx: one placeholder (the image), ``get_attr`` nodes (tensors), calls, one output node.
+        calls: one placeholder (the image), ``get_attr`` nodes (tensors), calls, one output node.
         tensors: the values of the ``get_attr`` nodes. They share memory with the user's
             parameters unless a batch norm was folded into them.
         batch: the only batch size the model allows, or None where it takes any.
     """
 
-    fx: fx.Graph
+    calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
         """All operators in the order of the forward pass."""
-        return [node for node in self.fx.nodes if node.op == "call_function"]
+        return [node for node in self.calls.nodes if node.op == "call_function"]
 
     @cached_property
     def image(self) -> fx.Node:
         """The input."""
-        return next(node for node in self.fx.nodes if node.op == "placeholder")
+        return next(node for node in self.calls.nodes if node.op == "placeholder")
 
     @cached_property
     def logits(self) -> fx.Node:
         """The node at which the seed is put."""
-        (result,) = self.fx.output_node().args
+        (result,) = self.calls.output_node().args
         assert isinstance(result, fx.Node)
         return result
 
@@ -115,6 +115,9 @@ class Graph:
             if source.op == "call_function" and is_tensor(source) and source not in self.kept:
                 uses[node].append(source)
         return uses
+
+    def __deepcopy__(self, memo: Any) -> Graph:
+        return self  # nothing ever writes to it
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} operators, {len(self.features)} features)"

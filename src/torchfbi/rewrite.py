@@ -25,8 +25,14 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     use_functional_operators(graph)
     spell_out(graph)
     untuple(graph)
+    drop_dead(graph)
     fold_constants(graph, tensors)
     fold_batch_norms(graph, tensors)
+    drop_dead(graph)
+
+
+def drop_dead(graph: fx.Graph) -> None:
+    """Remove what the logits do not depend on."""
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
 
 
@@ -113,9 +119,9 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         if not is_tensor(node) or node.target is operator.getitem:
             continue
         args, kwargs = fx.node.map_arg(
-            (node.args, node.kwargs), lambda source: tensors[source.target]
+            (node.args, node.kwargs), lambda source: tensors[str(source.target)]
         )
-        value = node.target(*args, **kwargs)  # type: ignore[operator]
+        value = node.target(*args, **kwargs)
         with graph.inserting_before(node):
             node.replace_all_uses_with(add_tensor(graph, tensors, node.name, value))
         graph.erase_node(node)
@@ -149,7 +155,8 @@ def fold_batch_norms(graph: fx.Graph, tensors: Tensors) -> None:
             None if argument is None else tensors[argument.target].double()
             for argument in (layer.args[2], *node.args[1:5])
         )
-        assert mean is not None and var is not None
+        assert mean is not None
+        assert var is not None
         gain = torch.rsqrt(var + node.args[7])
         gain = gain if gamma is None else gain * gamma
         shift = (0 if bias is None else bias) - mean

@@ -55,10 +55,11 @@ def _conv(dims: int) -> Callable[[fx.Node], None]:
         dilation = _full(dilation, dims)
         if isinstance(padding, str):
             kernel = w.meta["val"].shape[2:]
-            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel)]
+            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            total = reach if padding == "same" else [0] * dims
             if any(t % 2 for t in total):
                 pads = [p for t in reversed(total) for p in (t // 2, t - t // 2)]
-                x = _insert_pad(x, pads)
+                x = _insert(aten.constant_pad_nd.default, x, pads, 0.0)
                 total = [0] * dims
             padding = [t // 2 for t in total]
         return (x, w, b, _full(stride, dims), _full(padding, dims), dilation, False,
@@ -67,12 +68,12 @@ def _conv(dims: int) -> Callable[[fx.Node], None]:
     return _spell(aten.convolution.default, arguments)
 
 
-def _insert_pad(x: fx.Node, pads: list[int]) -> fx.Node:
-    graph = x.graph
-    with graph.inserting_after(x):
-        padded = graph.call_function(aten.constant_pad_nd.default, (x, pads, 0.0))
-    padded.meta = {**x.meta, "val": aten.constant_pad_nd.default(x.meta["val"], pads, 0.0)}
-    return padded
+def _insert(operator: Any, x: fx.Node, *args: Any) -> fx.Node:
+    """A new call right after ``x``."""
+    with x.graph.inserting_after(x):
+        node = x.graph.call_function(operator, (x, *args))
+    node.meta = {**x.meta, "val": operator(x.meta["val"], *args)}
+    return node
 
 
 def _transposed_conv(dims: int) -> Callable[[fx.Node], None]:
@@ -102,6 +103,13 @@ def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
         node.args = (x, *full, *rest)
 
     return change
+
+
+def _addmm(node: fx.Node) -> None:
+    if not node.kwargs:  # beta and alpha are 1
+        bias, x, weight = node.args
+        node.target = aten.linear.default
+        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), bias)
 
 
 def _pad(node: fx.Node) -> None:
@@ -140,6 +148,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.add.Scalar: _spell(aten.add.Tensor, lambda x, y, alpha: (x, y * alpha)),
     aten.sub.Scalar: _spell(aten.sub.Tensor, lambda x, y, alpha: (x, y * alpha)),
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
+    aten.addmm.default: _addmm,
     aten.pad.default: _pad,
     # A view would ask for the memory layout that the model had before its copies were dropped.
     aten.view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),
@@ -160,7 +169,8 @@ def untuple(graph: fx.Graph) -> None:
 def _part(node: fx.Node, source: fx.Node, index: int) -> tuple[Any, tuple[Any, ...]] | None:
     if source.op != "call_function":
         return None
-    target, args = source.target, source.args
+    target = source.target
+    args: Any = source.args  # as the schemas below have them
     if target in (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default,
                   aten.split.sizes, aten.tensor_split.sections):  # fmt: skip
         dim = args[2] % args[0].meta["val"].ndim

@@ -77,6 +77,8 @@ class ForwardBackward(nn.Module):
         output: int | str | None = None,
     ) -> None:
         super().__init__()
+        if not example.is_floating_point():
+            raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
         self.graph: Graph = capture(module, example, output)
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
@@ -140,7 +142,8 @@ class ForwardBackward(nn.Module):
         values: dict[fx.Node, Any] = {graph.image: x}
         for node in graph.nodes:
             args, kwargs = self._arguments(node, values)
-            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            operator: Any = node.target
+            values[node] = operator(*args, **kwargs)
             for source in graph.last_uses[node]:
                 values[source] = _only_shape(values[source])
         return values
@@ -166,7 +169,7 @@ class ForwardBackward(nn.Module):
                 return self.get_buffer(f"network_{source.target}")
             return values[source]
 
-        return fx.node.map_arg((node.args, node.kwargs), value)  # type: ignore[return-value]
+        return fx.node.map_arg((node.args, node.kwargs), value)
 
     def _select(self, node: fx.Node, s: Tensor, value: Tensor, visit: Visit | None) -> Tensor:
         """Filter the signal at a feature, at the evidence gate or at the image."""
@@ -174,7 +177,7 @@ class ForwardBackward(nn.Module):
         incoming, maps = s, None
         if node is graph.image and settings.select_image:
             s = select_positions(s, value, settings, channel)
-        if node in self._selected:
+        if node.name in self._selected:
             top_k = is_spatial(node) and (
                 settings.top_k_at == "every layer" or node is graph.top_feature
             )
@@ -185,7 +188,7 @@ class ForwardBackward(nn.Module):
             visit(_seen(node, value, incoming, s, maps))
         return s
 
-    def _choose_features(self) -> set[fx.Node]:
+    def _choose_features(self) -> set[str]:
         features, patterns = self.graph.features, self.settings.layers
         names = [node.meta["layer"] for node in features]
         for pattern in patterns:
@@ -195,7 +198,7 @@ class ForwardBackward(nn.Module):
                     f"they are {', '.join(names)}."
                 )
         return {
-            node
+            node.name
             for node, name in zip(features, names, strict=True)
             if any(fnmatchcase(name, pattern) for pattern in patterns)
         }

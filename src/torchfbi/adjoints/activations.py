@@ -70,7 +70,7 @@ def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
 @activation(aten.leaky_relu.default)
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """One above zero, the slope below."""
-    return torch.where(x > 0, 1.0, negative_slope).to(x.dtype)
+    return torch.where(x > 0, torch.ones_like(x), negative_slope)
 
 
 @activation(aten.prelu.default)
@@ -97,9 +97,7 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 @activation(
     aten.selu.default,
-    derivative=lambda x: torch.where(
-        x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * torch.exp(x)
-    ),
+    derivative=lambda x: torch.where(x > 0, _SELU_SCALE, _SELU_SCALE * _SELU_ALPHA * torch.exp(x)),
 )
 def selu(x: Tensor) -> Tensor:
     """ELU with SELU's constants."""
@@ -142,7 +140,7 @@ def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
 
 @activation(
     aten.hardswish.default,
-    derivative=lambda x: torch.where(x > 3, 1.0, torch.where(x < -3, 0.0, x / 3 + 0.5)),
+    derivative=lambda x: torch.where(x >= 3, 1.0, torch.where(x <= -3, 0.0, x / 3 + 0.5)),
 )
 def hardswish(x: Tensor) -> Tensor:
     """relu6(x + 3) / 6."""
@@ -158,9 +156,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
     return _secant((x / 6).clamp(-0.5, 0.5), x, 1 / 6)
 
 
-@activation(
-    aten.sigmoid.default, derivative=lambda x: torch.sigmoid(x) * torch.sigmoid(-x)
-)
+@activation(aten.sigmoid.default, derivative=lambda x: torch.sigmoid(x) * torch.sigmoid(-x))
 def sigmoid(x: Tensor) -> Tensor:
     """The secant from (0, 1/2)."""
     return _secant(torch.tanh(x / 2) / 2, x, 0.25)

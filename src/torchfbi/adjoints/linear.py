@@ -33,8 +33,12 @@ def convolution(
     # A strided convolution does not tell how many input pixels its last window left over.
     leftover = [
         x.shape[i + 2]
-        - ((s.shape[i + 2] - 1) * stride[i]
-           - 2 * padding[i] + dilation[i] * (weight.shape[i + 2] - 1) + 1)
+        - (
+            (s.shape[i + 2] - 1) * stride[i]
+            - 2 * padding[i]
+            + dilation[i] * (weight.shape[i + 2] - 1)
+            + 1
+        )
         for i in range(len(stride))
     ]
     return aten.convolution.default(

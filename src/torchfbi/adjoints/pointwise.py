@@ -47,7 +47,7 @@ _TRANSPARENT = {
 @adjoint(aten.add.Tensor, receivers=tensor_arguments)
 def add(
     s: Tensor, at: Site, x: Tensor, y: Tensor | float, *, alpha: float = 1
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None]:
     """Both summands get the signal."""
     return _fit(s, x), _fit(s if alpha == 1 else s * alpha, y)
 
@@ -55,7 +55,7 @@ def add(
 @adjoint(aten.sub.Tensor, receivers=tensor_arguments)
 def sub(
     s: Tensor, at: Site, x: Tensor, y: Tensor | float, *, alpha: float = 1
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None]:
     """The signal, and its negative."""
     return _fit(s, x), _fit(s * -alpha, y)
 
@@ -87,7 +87,7 @@ def gated_arguments(node: fx.Node) -> list[fx.Node]:
     if entries[0] != entries[1]:
         return [x if entries[0] > entries[1] else y]
     for signal, gate in ((x, y), (y, x)):
-        if signal in _pointwise_sources(gate):
+        if signal is not gate and signal in _pointwise_sources(gate):
             return [signal]
     gates = [bool(_BOUNDED & {source.target for source in _pointwise_sources(f)}) for f in (x, y)]
     if gates[0] != gates[1]:

@@ -34,7 +34,7 @@ def max_pool(
     window = (kernel, stride, padding, dilation)
     if at.settings.pooling == "winner":
         pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}[len(kernel)]
-        _, indices = pool(x, *window, ceil_mode, return_indices=True)  # type: ignore[operator]
+        _, indices = pool(x, *window, ceil_mode, return_indices=True)
         empty = s.new_zeros(x.shape).flatten(2)
         return empty.scatter_add(2, indices.flatten(2), s.flatten(2)).reshape(x.shape)
     if at.settings.pooling == "proportional":
@@ -93,13 +93,14 @@ def avg_pool(
 def adaptive_avg_pool(s: Tensor, at: Site, x: Tensor, output_size: list[int]) -> Tensor:
     """Averages along each axis, spread back along each axis."""
 
-    def operator(basis: Tensor, axis: int) -> Tensor:
+    operator: Any = at.node.target
+
+    def pool(basis: Tensor, axis: int) -> Tensor:
         size = [1] * len(output_size)
         size[axis] = s.shape[axis + 2]
-        pooled: Tensor = at.node.target(basis, size)  # type: ignore[operator]
-        return pooled
+        return operator(basis, size)
 
-    return separable(s, x, operator)
+    return separable(s, x, pool)
 
 
 @adjoint(aten.mean.dim, aten.mean.default)
@@ -178,8 +179,7 @@ def _full_size(
     outputs: torch.Size, kernel: list[int], stride: list[int], dilation: list[int]
 ) -> list[int]:
     return [
-        (outputs[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1
-        for i in range(len(kernel))
+        (outputs[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(len(kernel))
     ]
 
 

@@ -46,7 +46,7 @@ def transpose(s: Tensor, at: Site, x: Tensor, dim0: int, dim1: int) -> Tensor:
 @adjoint(aten.cat.default, receivers=tensor_arguments)
 def cat(s: Tensor, at: Site, tensors: list[Tensor], dim: int = 0) -> list[Tensor]:
     """Each part gets back its own slice."""
-    return list(s.split([part.shape[dim] for part in tensors], dim))
+    return list(torch.split(s, [part.shape[dim] for part in tensors], dim))
 
 
 @adjoint(aten.stack.default, receivers=tensor_arguments)
@@ -144,9 +144,7 @@ def border_pad(
     s: Tensor, at: Site, x: Tensor, pad: list[int], mode: str = "", value: float | None = None
 ) -> Tensor:
     """Border pixels return to the pixels they are copies of."""
-    name = at.node.target.__name__ if not mode else mode
-    kind = next(kind for kind in ("constant", "reflect", "replicat", "circular") if kind in name)
-    kind = "replicate" if kind == "replicat" else kind
+    kind = mode or ("reflect" if "reflection" in str(at.node.target) else "replicate")
     for axis in range(len(pad) // 2):
         ends = pad[2 * axis : 2 * axis + 2]
         dim = s.ndim - 1 - axis
@@ -165,9 +163,21 @@ def border_pad(
     aten.upsample_trilinear3d.vec,
     aten.upsample_bicubic2d.vec,
 )
-def upsample(s: Tensor, at: Site, x: Tensor, *args: Any) -> Tensor:
+def upsample(
+    s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any
+) -> Tensor:
     """Interpolation works on each axis alone, so its adjoint does."""
-    return separable(s, x, lambda basis, axis: at.node.target(basis, *args))
+    operator: Any = at.node.target
+    *aligned, scales = args
+
+    def resize(basis: Tensor, axis: int) -> Tensor:
+        one_size, one_scale = (
+            None if along is None else [n if i == axis else 1 for i, n in enumerate(along)]
+            for along in (size, scales)
+        )
+        return operator(basis, one_size, *aligned, one_scale)
+
+    return separable(s, x, resize)
 
 
 def separable(s: Tensor, x: Tensor, operator: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -184,7 +194,7 @@ def separable(s: Tensor, x: Tensor, operator: Callable[[Tensor, int], Tensor]) -
         shape = [1, n, *([1] * (x.ndim - 2))]
         shape[axis + 2] = n
         basis = torch.eye(n, dtype=s.dtype, device=s.device).reshape(shape)
-        columns = operator(basis, axis).movedim(axis + 2, 2).flatten(3)[0, :, :, 0]
+        columns = operator(basis, axis).reshape(n, -1)
         s = along_axis(s, columns, axis + 2)
     return s
 

@@ -1,0 +1,150 @@
+"""``explain``: a model and an image in, an ``Explanation`` out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from torchfbi.errors import InputError, TargetError
+from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.images import Photo
+from torchfbi.models import Labels, Model, load
+from torchfbi.preprocess import Region
+from torchfbi.settings import Settings
+from torchfbi.walk import ForwardBackward, LayerFlow, as_classes
+
+AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
+
+
+def explain(
+    model: str | Model | nn.Module | ExportedProgram,
+    images: Any,
+    target: AnyTarget = None,
+    settings: Settings | str | None = None,
+    *,
+    output: int | str | None = None,
+    record: bool = False,
+) -> Explanation:
+    """Explain which pixels made ``model`` say ``target``.
+
+    >>> explanation = explain("efficientnet-lite0", "cat.jpg")          # the top class
+    >>> explanation = explain(network, tensor, target=[3, 7], settings="paper")
+
+    Args:
+        model: a ``Model``, the name of one, or any ``nn.Module`` of one input in evaluation
+            mode. It is not changed.
+        images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
+            a list of them: paths, bytes, PIL images, arrays or ``Photo``.
+        target: None: the top class. An integer: that class. A text: the class of that name,
+            or ``"top2"`` for the second most probable. A list or tensor: one for each sample.
+            A function from the logits (N, classes) to classes, or to a seed of their shape.
+        settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
+        output: which output is explained where the network returns several.
+        record: keep the whole flow in ``Explanation.flow``.
+
+    Raises:
+        ImageError: a photo cannot be read.
+        TargetError: no such class.
+        InputError: the images do not fit the model, or hold NaN.
+        CaptureError: the model cannot be captured.
+        SettingsError, ModelError: unknown names.
+    """
+    if isinstance(model, str):
+        model = load(model)
+    if isinstance(settings, str):
+        settings = Settings.from_preset(settings)
+    module = model.module if isinstance(model, Model) else model
+    labels = model.labels if isinstance(model, Model) else None
+    x, photos, regions = _as_batch(model, images)
+    walker = ForwardBackward(module, x, settings, output)
+    chosen = _resolve(target, labels, len(x))
+    layers: list[LayerSupport] = []
+    flow: list[LayerFlow] = []
+
+    def visit(seen: LayerFlow) -> None:
+        layers.append(LayerSupport(seen.layer, seen.support, seen.density))
+        if record:
+            flow.append(seen)
+
+    values, logits = walker.walk(x, chosen, visit)
+    return Explanation(
+        values=values,
+        logits=logits,
+        target=_classes(chosen, logits),
+        layers=tuple(layers),
+        settings=walker.settings,
+        labels=None if labels is None else tuple(labels),
+        photos=photos,
+        regions=regions,
+        model=model.name if isinstance(model, Model) else type(module).__name__,
+        flow=tuple(flow),
+    )
+
+
+def _as_batch(
+    model: Model | nn.Module | ExportedProgram, images: Any
+) -> tuple[Tensor, tuple[Photo, ...], tuple[Region, ...]]:
+    if isinstance(images, Tensor):
+        if images.ndim < 3:
+            raise InputError(f"images have shape {tuple(images.shape)}: give (N, C, ...).")
+        return images, (), ()
+    if not isinstance(model, Model):
+        raise InputError(
+            "a bare nn.Module takes a tensor (N, C, ...): to explain photos, wrap it in a "
+            "torchfbi.Model with its preprocessing."
+        )
+    sources = list(images) if isinstance(images, list | tuple) else [images]
+    if not sources:
+        raise InputError("there is no image to explain.")
+    photos = tuple(s if isinstance(s, Photo) else Photo.read(s) for s in sources)
+    tensors, regions = zip(*(model.preprocess(photo) for photo in photos), strict=True)
+    weights = next(model.module.parameters(), tensors[0])
+    return torch.stack(tensors).to(weights), photos, tuple(regions)
+
+
+def _resolve(
+    target: AnyTarget, labels: Labels | None, samples: int
+) -> Tensor | int | Callable[[Tensor], Tensor] | None:
+    """Names become numbers; ``top2`` becomes a function of the logits."""
+    if target is None or isinstance(target, int | Tensor) or callable(target):
+        return target
+    if isinstance(target, str):
+        if rank := re.fullmatch(r"top([1-9]\d*)", target.strip()):
+            return _ranked(int(rank[1]))
+        return _number(target, labels)
+    if len(target) != samples:
+        raise TargetError(f"{len(target)} targets were given for {samples} image(s).")
+    return torch.tensor([t if isinstance(t, int) else _number(t, labels) for t in target])
+
+
+def _number(name: str, labels: Labels | None) -> int:
+    if name.strip().isdecimal():
+        return int(name)
+    if labels is None:
+        raise TargetError(
+            f"the target is {name!r}, but this model has no labels: give the class number, or "
+            "wrap it in a torchfbi.Model with labels."
+        )
+    return labels.find(name)
+
+
+def _ranked(rank: int) -> Callable[[Tensor], Tensor]:
+    def classes(logits: Tensor) -> Tensor:
+        if rank > logits.shape[1]:
+            raise TargetError(f"top{rank}: the network has only {logits.shape[1]} classes.")
+        return logits.topk(rank, dim=1).indices[:, rank - 1]
+
+    return classes
+
+
+def _classes(chosen: Any, logits: Tensor) -> Tensor | None:
+    """The probed classes, or None where a function gave the seed itself."""
+    answer = chosen(logits) if callable(chosen) else chosen
+    if isinstance(answer, Tensor) and answer.is_floating_point():
+        return None
+    return as_classes(answer, logits)

@@ -1,0 +1,90 @@
+"""``torchfbi``: the entry point, and how errors become one line and an exit code.
+
+Exit codes: 0 done, 1 some inputs failed (they are listed), 2 bad usage or input.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from torchfbi.cli.demo import demo
+from torchfbi.cli.explain import explain
+from torchfbi.cli.flow import flow
+from torchfbi.cli.report import complain
+from torchfbi.cli.sweep import sweep
+from torchfbi.errors import TorchFBIError
+from torchfbi.explanation import versions
+
+app = typer.Typer(
+    name="torchfbi",
+    help="Which pixels made a convolutional network say that, and how the information got there.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (explain, flow, sweep, demo):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(", ".join(f"{name} {number}" for name, number in versions().items()))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: what follows the program's name; ``sys.argv`` by default.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(separate_values(arguments), standalone_mode=False, prog_name="torchfbi")
+    except TorchFBIError as error:
+        complain(str(error))
+        code = 2
+    except (click.ClickException, typer.BadParameter) as error:
+        complain(error.format_message())
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        complain("stopped; what was written so far is complete.")
+        code = 130
+    except OSError as error:
+        complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+        code = 2
+    sys.exit(code or 0)
+
+
+def separate_values(arguments: list[str]) -> list[str]:
+    """``--k 0.1 0.5 1`` as the parser wants it: ``--k 0.1 --k 0.5 --k 1``."""
+    separated: list[str] = []
+    option = None
+    for argument in arguments:
+        if option and _VALUE.fullmatch(argument) and separated[-1] != option:
+            separated.append(option)
+        elif not _VALUE.fullmatch(argument):
+            option = argument if argument in ("--k", "--tau", "--threshold") else None
+        separated.append(argument)
+    return separated
+
+
+_VALUE = re.compile(r"(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+
+
+if __name__ == "__main__":
+    main()

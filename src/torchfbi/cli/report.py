@@ -1,0 +1,119 @@
+"""What the commands print: tables, one-line errors, and the list of failed inputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from torchfbi.errors import ImageError, InputError
+from torchfbi.explanation import Explanation
+
+console = Console()
+notes = Console(stderr=True)
+
+
+def complain(message: str) -> None:
+    """One error on standard error."""
+    notes.print(f"torchfbi: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(result: Any) -> None:
+    """Plain JSON on standard output, and nothing else."""
+    typer.echo(json.dumps(result, indent=2))
+
+
+def print_top(explanation: Explanation, index: int = 0) -> None:
+    """The five most probable classes as a table, the probed one marked."""
+    target = None if explanation.target is None else int(explanation.target[index])
+    table = Table(title=explanation.photos[index].name, title_justify="left")
+    table.add_column("class", justify="right")
+    table.add_column("name")
+    table.add_column("probability", justify="right")
+    for number, name, probability in explanation.top(5, index):
+        mark = "bold green" if number == target else None
+        table.add_row(str(number), name, f"{probability:.1%}", style=mark)
+    console.print(table)
+    console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
+    console.print(support_line(explanation, index), markup=False, highlight=False)
+
+
+def support_line(explanation: Explanation, index: int = 0) -> str:
+    """How large the support is, in words."""
+    density = explanation.density[index].item()
+    if density == 0:
+        return "empty support: no contribution exceeded the threshold on the way to the image"
+    return f"support: {density:.1%} of the pixels the network saw"
+
+
+def print_files(files: list[Path]) -> None:
+    """Where the results lie."""
+    for file in files:
+        console.print(f"written: {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def each(images: list[Path], work: Callable[[Path], None]) -> int:
+    """Do ``work`` for every image; a bad one does not stop the others.
+
+    Returns:
+        The exit code: 0, or 1 if some of several images failed; these are listed.
+
+    Raises:
+        ImageError, InputError: the only image failed.
+    """
+    failures: list[Exception] = []
+    for image in _progress(images):
+        try:
+            work(image)
+        except (ImageError, InputError) as error:
+            if len(images) == 1:
+                raise
+            failures.append(error)
+    if failures:
+        complain(f"{len(failures)} of {len(images)} images failed:")
+        for failure in failures:
+            complain(f"  {failure}")
+    return 1 if failures else 0
+
+
+def _progress(images: list[Path]) -> Iterator[Path]:
+    if len(images) == 1:
+        yield images[0]
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notes, transient=True) as progress:
+        task = progress.add_task("", total=len(images))
+        for image in images:
+            progress.update(task, description=image.name)
+            yield image
+            progress.advance(task)
+
+
+class Names:
+    """File names for results: the photo's stem and the class asked for, never twice the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._taken: set[str] = set()
+
+    def new(self, image: str, *parts: str) -> Path:
+        """A path without suffix in the folder."""
+        words = [re.sub(r"[^\w]+", "-", part).strip("-") for part in (Path(image).stem, *parts)]
+        base = "-".join(filter(None, words)) or "image"
+        name, number = base, 2
+        while name in self._taken:
+            name, number = f"{base}-{number}", number + 1
+        self._taken.add(name)
+        return self.folder / name

@@ -1,0 +1,277 @@
+"""The answer: what an explanation holds, how it is saved and how it shows itself."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchfbi import plot
+from torchfbi.errors import FileFormatError, SettingsError
+from torchfbi.images import Photo
+from torchfbi.preprocess import Region, on_photo
+from torchfbi.settings import Settings
+from torchfbi.walk import LayerFlow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = 1
+
+
+class LayerSupport(NamedTuple):
+    """The support at one feature.
+
+    Args:
+        layer: the feature's name; the last one is ``"image"``.
+        support: (N, ...) bool, positions (or units) at which a signal went on.
+        density: (N,) float in [0, 1], the share of True positions.
+    """
+
+    layer: str
+    support: Tensor
+    density: Tensor
+
+
+def versions() -> dict[str, str]:
+    """The versions of torchfbi, torch and numpy that are running."""
+    try:
+        own = version("torchfbi")
+    except PackageNotFoundError:
+        own = "source"
+    return {"torchfbi": own, "torch": torch.__version__, "numpy": np.__version__}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation:
+    """Which pixels made the network say that, and how the information got there.
+
+    Args:
+        values: the attribution, (N, C, ...) float, signed and raw; zero off the support.
+        logits: the network's output before a final softmax, (N, classes).
+        target: the probed class of each sample, (N,) int64; None if a function gave the seed.
+        layers: the support at every feature from the top layer down to the image.
+        settings: how the walk was done.
+        labels: the classes' names, or None.
+        photos: the photos behind the samples, where there were any.
+        regions: which part of each photo the network saw, in photo pixels.
+        model: the model's name.
+        versions: which versions of torchfbi, torch and numpy computed it.
+        flow: everything seen on the way, if it was recorded; it is not saved.
+    """
+
+    values: Tensor
+    logits: Tensor
+    target: Tensor | None
+    layers: tuple[LayerSupport, ...]
+    settings: Settings
+    labels: tuple[str, ...] | None = None
+    photos: tuple[Photo, ...] = ()
+    regions: tuple[Region, ...] = ()
+    model: str = "model"
+    versions: dict[str, str] = field(default_factory=versions)
+    flow: tuple[LayerFlow, ...] = ()
+
+    @property
+    def support(self) -> Tensor:
+        """The pixels that carry the explanation, (N, ...) bool."""
+        return (self.values != 0).any(1)
+
+    @property
+    def density(self) -> Tensor:
+        """The share of the pixels in the support, (N,) float in [0, 1]."""
+        return self.support.flatten(1).float().mean(1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """softmax of the logits, (N, classes)."""
+        return torch.softmax(self.logits, 1)
+
+    def __len__(self) -> int:
+        return int(self.values.shape[0])
+
+    def top(self, count: int = 5, index: int = 0) -> list[tuple[int, str, float]]:
+        """The most probable classes of one sample: number, name and probability."""
+        best = self.probabilities[index].topk(min(count, self.logits.shape[1]))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(number, self.label(number), probability) for number, probability in pairs]
+
+    def label(self, number: int) -> str:
+        """The name of a class."""
+        return f"class {number}" if self.labels is None else self.labels[number]
+
+    def title(self, index: int = 0) -> str:
+        """What was asked of one sample: the probed class and its probability."""
+        if self.target is None:
+            return "seed function"
+        number = int(self.target[index])
+        return f"{self.label(number)} ({self.probabilities[index, number].item():.1%})"
+
+    def to_heatmap(self) -> Tensor:
+        """The magnitude of ``values`` summed over the channels, each sample scaled to [0, 1].
+
+        The scale is the 99.5th percentile on the support, so that a few peaks do not hide the
+        rest; an empty support gives zeros.
+
+        Returns:
+            (N, ...) float.
+        """
+        magnitude = self.values.abs().sum(1)
+        maps = []
+        for one in magnitude:
+            inside = one[one > 0].float()
+            top = np.quantile(inside.cpu().numpy(), 0.995) if inside.numel() else 1.0
+            maps.append((one / float(top)).clamp(0, 1))
+        return torch.stack(maps)
+
+    def on_photo(self, index: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Values (C, H, W) float and support (H, W) bool on the original photo's own pixels.
+
+        Pixels outside of what the network saw are zero.
+
+        Raises:
+            SettingsError: this explanation was made from a tensor, so there is no photo.
+        """
+        if not self.photos:
+            raise SettingsError("this explanation was made from a tensor: it has no photo.")
+        shape, region = self.photos[index].pixels.shape[:2], self.regions[index]
+        values = on_photo(self.values[index].float().cpu().numpy(), shape, region)
+        support = on_photo(self.support[index].cpu().numpy(), shape, region)
+        return values * support, support
+
+    def plot(self, index: int = 0, *, dark: bool = False) -> Figure:
+        """The figure of one sample: photo, values, support over the photo, and the top five."""
+        return plot.explanation_figure(self, index, dark=dark)
+
+    def __repr__(self) -> str:
+        rows = []
+        for index in range(min(len(self), 4)):
+            density = self.density[index].item()
+            found = f"support {density:.1%} of the image" if density else "empty support"
+            rows.append(f"{self.title(index)}: {found}")
+        more = "" if len(self) <= 4 else f"; and {len(self) - 4} more"
+        return f"Explanation({self.model}, {self.settings.preset}; {'; '.join(rows)}{more})"
+
+    def _repr_png_(self) -> bytes | None:
+        if self.values.ndim != 4:
+            return None
+        buffer = io.BytesIO()
+        plot.save(self.plot(), buffer, dpi=80)
+        return buffer.getvalue()
+
+    def manifest(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "settings": self.settings.to_dict(),
+            "values": self.settings.values,
+            "versions": self.versions,
+            "shape": list(self.values.shape),
+            "samples": [
+                {
+                    "photo": self.photos[i].name if self.photos else None,
+                    "region": list(self.regions[i]) if self.regions else None,
+                    "target": None if self.target is None else int(self.target[i]),
+                    "title": self.title(i),
+                    "top": self.top(5, i) if self.logits.ndim == 2 else [],
+                    "density": self.density[i].item(),
+                }
+                for i in range(len(self))
+            ],
+            "layers": [layer.layer for layer in self.layers],
+            "labels": None if self.labels is None else list(self.labels),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write ``path`` (.npz) and beside it the manifest (.json).
+
+        The manifest is also inside the npz, so the npz alone can be loaded. Both are written
+        under another name first: an interrupted save leaves no half file.
+
+        Returns:
+            The npz's path.
+        """
+        path = Path(path).with_suffix(".npz")
+        manifest = json.dumps(self.manifest(), indent=1)
+        arrays = {
+            "manifest": np.array(manifest),
+            "values": self.values.cpu().numpy(),
+            "logits": self.logits.cpu().numpy(),
+        }
+        if self.target is not None:
+            arrays["target"] = self.target.cpu().numpy()
+        for i, layer in enumerate(self.layers):
+            arrays[f"layer_{i}"] = layer.support.cpu().numpy()
+        for i, photo in enumerate(self.photos):
+            arrays[f"photo_{i}"] = photo.pixels
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub of numpy
+        _write(path, buffer.getvalue())
+        _write(path.with_suffix(".json"), manifest.encode())
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what ``save`` wrote. Nothing in the file is executed.
+
+        Raises:
+            FileFormatError: the file is missing, damaged, foreign or of another schema.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls._from_arrays(arrays)
+        except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+            raise FileFormatError(
+                f"{path}: not an explanation saved by torchfbi: {error}"
+            ) from None
+
+    @classmethod
+    def _from_arrays(cls, arrays: Any) -> Explanation:
+        manifest = json.loads(str(arrays["manifest"]))
+        if manifest["schema"] != SCHEMA:
+            raise ValueError(f"schema {manifest['schema']}, this version reads {SCHEMA}")
+        samples = manifest["samples"]
+        has_photos = "photo_0" in arrays
+        layers = []
+        for i, name in enumerate(manifest["layers"]):
+            support = torch.from_numpy(arrays[f"layer_{i}"])
+            layers.append(LayerSupport(name, support, support.flatten(1).float().mean(1)))
+        explanation = cls(
+            values=torch.from_numpy(arrays["values"]),
+            logits=torch.from_numpy(arrays["logits"]),
+            target=torch.from_numpy(arrays["target"]) if "target" in arrays else None,
+            layers=tuple(layers),
+            settings=Settings.from_dict(manifest["settings"]),
+            labels=None if manifest["labels"] is None else tuple(manifest["labels"]),
+            photos=tuple(
+                Photo(arrays[f"photo_{i}"], sample["photo"]) for i, sample in enumerate(samples)
+            )
+            if has_photos
+            else (),
+            regions=tuple(Region(*sample["region"]) for sample in samples) if has_photos else (),
+            model=manifest["model"],
+            versions=manifest["versions"],
+        )
+        if list(explanation.values.shape) != manifest["shape"]:
+            raise ValueError("its arrays and its manifest disagree")
+        return explanation
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

