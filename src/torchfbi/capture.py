@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.utils import _pytree as pytree
 
 from torchfbi import adjoints, rewrite
@@ -148,7 +149,7 @@ def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
 def _batch_size(program: ExportedProgram) -> int | None:
     """The batch size that a program is fixed to, if it is."""
     size = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
-    return size if isinstance(size, int) else None
+    return int(size) if is_concrete_int(size) else None
 
 
 def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:

@@ -71,13 +71,14 @@ class Graph:
         which all signal passes, so that no shortcut goes around the gate."""
         if self.top_feature is None:
             return None
-        position = {node: i for i, node in enumerate(self.nodes)}
-        start, last_use = position[self.top_feature], -1
-        for i, node in enumerate(self.nodes):
-            if i >= start and last_use <= i and node in self.path:
-                return node if is_spatial(node) else self.top_feature
-            uses = [position.get(user, len(self.nodes)) for user in node.users]
-            last_use = max([last_use, *uses])
+        order = [self.image, *self.nodes]
+        position = {node: i for i, node in enumerate(order)}
+        reaches = 0  # how far down the values computed so far are used
+        for i, node in enumerate(order):
+            if i >= position[self.top_feature] and reaches <= i and is_spatial(node):
+                return node
+            uses = (position[user] for user in node.users if user in self.path)
+            reaches = max(reaches, *uses, i)
         return self.top_feature
 
     @cached_property

@@ -150,6 +150,8 @@ def fold_batch_norms(graph: fx.Graph, tensors: Tensors) -> None:
         is_conv = layer.target is aten.convolution.default
         if len(layer.users) > 1 or (is_conv and layer.args[6]) or layer.args[1].op != "get_attr":
             continue
+        if not is_conv and layer.meta["val"].ndim != 2:
+            continue  # the dense layer's outputs are last, not the channels of the batch norm
         weight = tensors[layer.args[1].target]
         bias, gamma, beta, mean, var = (
             None if argument is None else tensors[argument.target].double()

@@ -75,6 +75,32 @@ def select(s: Tensor, at: Site, x: Tensor, dim: int, index: int) -> Tensor:
     return torch.select_scatter(s.new_zeros(x.shape), s, dim, index)
 
 
+@adjoint(aten.slice_scatter.default, receivers=tensor_arguments)
+def slice_scatter(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """The slice belongs to the source, the rest to the input."""
+    zeros = s.new_zeros(source.shape)
+    taken = aten.slice.Tensor(s, dim, start, end, step)
+    return torch.slice_scatter(s, zeros, dim, start, end, step), taken
+
+
+@adjoint(aten.select_scatter.default, receivers=tensor_arguments)
+def select_scatter(
+    s: Tensor, at: Site, x: Tensor, source: Tensor, dim: int, index: int
+) -> tuple[Tensor, Tensor]:
+    """The selected index belongs to the source, the rest to the input."""
+    zeros = s.new_zeros(source.shape)
+    return torch.select_scatter(s, zeros, dim, index), s.select(dim, index)
+
+
 @adjoint(aten.index_select.default)
 def index_select(s: Tensor, at: Site, x: Tensor, dim: int, index: Tensor) -> Tensor:
     """Every entry returns to where it was taken, repeated ones are summed."""

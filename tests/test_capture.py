@@ -1,0 +1,286 @@
+"""Capture: every model, or a message that says why not and what to do."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchfbi import ForwardBackward, Settings
+from torchfbi.capture import capture
+from torchfbi.errors import (
+    CaptureError,
+    ControlFlowError,
+    InputError,
+    NonFiniteError,
+    OutputError,
+    SettingsError,
+    TargetError,
+    TrainingModeError,
+    UnsupportedOperatorError,
+)
+
+
+class Lambda(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x))
+
+
+X = torch.zeros(1, 3, 8, 8)
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+
+
+def test_training_mode_is_refused_with_the_names_of_the_parts() -> None:
+    net = small()
+    net[1].train()
+    with pytest.raises(TrainingModeError, match=r"training mode \(1\).*model\.eval\(\)"):
+        capture(net, X)
+
+
+def test_all_missing_operators_are_listed_with_their_layers() -> None:
+    def body(x: Tensor) -> Tensor:
+        x = torch.cumsum(x, 2)
+        x = F.softmax(x, 1)
+        return torch.cumsum(x, 3).flatten(1)
+
+    with pytest.raises(UnsupportedOperatorError) as error:
+        capture(Lambda(body), X)
+    assert error.value.operators == {
+        "aten.cumsum.default": ["cumsum", "cumsum:2"],
+        "aten.softmax.int": ["softmax"],
+    }
+    assert "2 operator(s)" in str(error.value)
+    assert "CONTRIBUTING.md" in str(error.value)
+
+
+def test_attention_is_refused_and_not_silently_differentiated() -> None:
+    def attend(x: Tensor) -> Tensor:
+        q = x.flatten(2)
+        return (torch.softmax(q @ q.mT, -1) @ q).flatten(1)
+
+    with pytest.raises(UnsupportedOperatorError, match="matmul"):
+        capture(Lambda(attend), X)
+
+
+def test_control_flow_is_refused_with_its_place() -> None:
+    def branch(x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(ControlFlowError, match=r"test_capture\.py, line \d+.*torch\.where"):
+        capture(Lambda(branch), X)
+
+
+def test_the_wrong_channel_count_is_told_in_the_models_own_words() -> None:
+    with pytest.raises(InputError, match=r"\(2, 4, 8, 8\).*to have 3 channels"):
+        capture(small(), torch.zeros(2, 4, 8, 8))
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_refused(poison: float) -> None:
+    x = X.clone()
+    x[0, 1, 2, 3] = poison
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        ForwardBackward(small(), X)(x)
+
+
+def test_other_inputs_that_do_not_fit() -> None:
+    fbi = ForwardBackward(small(), X)
+    with pytest.raises(InputError, match=r"\(1, 3, 9, 8\).*made for \(N, 3, 8, 8\)"):
+        fbi(torch.zeros(1, 3, 9, 8))
+    with pytest.raises(InputError, match=r"float64.*float32.*\.to\(\)"):
+        fbi(X.double())
+    with pytest.raises(InputError, match=r"int64.*\.float\(\)"):
+        ForwardBackward(small(), X.long())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (5, "5 classes, 0 to 4"),
+        (-1, "5 classes, 0 to 4"),
+        (torch.tensor([0, 1]), r"shape \(2,\).*1 samples"),
+        (torch.tensor([True]), "not torch.bool"),
+        (lambda z: z[:, :2], r"seed of shape \(1, 2\).*\(1, 5\)"),
+    ],
+)
+def test_targets_that_name_no_class(target: object, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        ForwardBackward(small(), X)(X, target)
+
+
+def test_a_dense_output_needs_a_function_as_target() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    nn.init.constant_(net[0].bias, 10.0)  # every unit is active
+    fbi = ForwardBackward(net, X, Settings.plain())
+    with pytest.raises(TargetError, match=r"\(1, 2, 6, 6\).*give a\s+function"):
+        fbi(X)
+
+    def one_pixel(z: Tensor) -> Tensor:
+        seed = torch.zeros_like(z)
+        seed[:, 1, 2, 3] = 1.0
+        return seed
+
+    values, _ = fbi(torch.randn(1, 3, 8, 8), one_pixel)
+    rows, columns = (values[0] != 0).any(0).nonzero().T
+    assert rows.min() >= 2
+    assert rows.max() <= 4
+    assert columns.min() >= 3
+    assert columns.max() <= 5
+
+
+def test_layers_must_exist() -> None:
+    with pytest.raises(SettingsError, match=r"no feature.*'conv5_3'; they are 1\."):
+        ForwardBackward(small(), X, Settings.paper(layers=("conv5_3",)))
+
+
+def test_selection_only_where_it_was_asked_for() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(),
+        nn.Linear(64, 5),
+    ).eval()  # fmt: skip
+    x = torch.randn(2, 3, 8, 8)
+    settings = Settings.plain(threshold="relative:0.99", layers="3")
+    _, _, flow = ForwardBackward(net, x, settings).flow(x)
+    top, lower, _ = flow
+    assert (top.signal != top.incoming).any()
+    assert torch.equal(lower.signal, lower.incoming)
+
+
+def test_what_is_no_module() -> None:
+    with pytest.raises(CaptureError, match="torch.nn.Module, not str"):
+        capture("resnet50", X)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_modules_are_refused_with_the_way_out() -> None:
+    with pytest.raises(CaptureError, match="TorchScript.*original nn.Module"):
+        capture(torch.jit.trace(small(), X), X)
+
+
+def test_two_inputs_are_refused() -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    with pytest.raises(InputError, match=r"rejects.*'y'"):
+        capture(Two().eval(), X)
+
+
+def test_no_tensor_output_is_refused() -> None:
+    with pytest.raises(OutputError, match="no floating-point tensor"):
+        capture(Lambda(lambda x: x.argmax(1)), X)
+
+
+def test_a_fixed_batch_is_kept_and_checked() -> None:
+    net = Lambda(lambda x: F.relu(x).view(2, 144))
+    x = torch.randn(2, 3, 8, 8)
+    fbi = ForwardBackward(net, x, Settings.plain())
+    assert fbi.graph.batch == 2
+    assert fbi(x)[0].shape == x.shape
+    with pytest.raises(InputError, match="fixes the batch size to 2"):
+        fbi(torch.randn(3, 3, 8, 8))
+
+
+def test_the_graph_is_functional_folded_and_named() -> None:
+    net = nn.Sequential()
+    net.add_module("conv", nn.Conv2d(3, 4, 3, bias=False))
+    net.add_module("norm", nn.BatchNorm2d(4))
+    net.add_module("act", nn.ReLU(inplace=True))
+    net.add_module("drop", nn.Dropout())
+    net.add_module("flat", nn.Flatten())
+    net.add_module("head", nn.Linear(144, 5))
+    net.add_module("prob", nn.Softmax(1))
+    graph = capture(net.eval(), X)
+    assert [(node.meta["layer"], str(node.target)) for node in graph.nodes] == [
+        ("conv", "aten.convolution.default"),
+        ("act", "aten.relu.default"),
+        ("flat", "aten.flatten.using_ints"),
+        ("head", "aten.linear.default"),
+    ]
+    assert graph.batch is None
+
+
+def test_writing_to_a_view_is_functionalised() -> None:
+    def body(x: Tensor) -> Tensor:
+        x[:, :2].relu_()
+        return x.flatten(1)
+
+    net = Lambda(body)
+    x = torch.randn(2, 3, 8, 8)
+    values, logits = ForwardBackward(net, x, Settings.plain())(x, 0)
+    assert torch.allclose(logits, net(x), atol=1e-6)
+    probe = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(probe)[:, 0].sum(), probe)
+    assert torch.allclose(values, gradient, atol=1e-6)
+
+
+def test_squeeze_and_excitation_holds_its_gate() -> None:
+    # z = sum x * sigmoid(mean x): with the gate held the attribution is the gate itself.
+    class Gated(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * torch.sigmoid(x.mean((2, 3), keepdim=True))).sum((2, 3))
+
+    x = torch.randn(2, 3, 4, 4)
+    values, _ = ForwardBackward(Gated().eval(), x, Settings.plain())(x, 1)
+    gate = torch.sigmoid(x.mean((2, 3), keepdim=True))
+    assert torch.allclose(values[:, 1], gate[:, 1].expand(2, 4, 4))
+    assert not values[:, 0].any()
+
+
+def test_channels_last_features_are_ranked_by_channel() -> None:
+    """ConvNeXt's activations are (N, H, W, C)."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(3, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.permute(0, 2, 3, 1)
+            y = self.down(F.gelu(self.up(y))).permute(0, 3, 1, 2)
+            return (x + y).mean((2, 3))
+
+    x = torch.randn(2, 3, 6, 5)
+    settings = Settings.contrast(k=0.25, evidence_gate=None, evidence_power=0.0, threshold=None)
+    _, _, flow = ForwardBackward(Block().eval(), x, settings).flow(x)
+    assert flow[0].kept_maps.shape == (2, 8)
+    assert flow[0].kept_maps.sum(1).tolist() == [2, 2]
+    assert flow[0].support.shape == (2, 6, 5)
+    assert (flow[0].signal != 0).any((1, 2)).sum(1).tolist() == [2, 2]
+
+
+def test_the_evidence_gate_stands_where_no_shortcut_goes_around_it() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + F.relu(self.conv(x))).mean((2, 3))
+
+    graph = capture(Residual().eval(), X)
+    assert graph.top_feature is not None
+    assert graph.evidence is not None
+    assert graph.top_feature.meta["layer"] == "relu"
+    assert graph.evidence.meta["layer"] == "add"
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_one_and_three_dimensional_networks(dims: int) -> None:
+    conv, pool = ((nn.Conv1d, nn.MaxPool1d), (nn.Conv3d, nn.MaxPool3d))[dims // 2]
+    body = [conv(2, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 6, 3, padding=1), nn.ReLU()]
+    net = nn.Sequential(*body, nn.Flatten(), nn.Linear(6 * 4**dims, 5)).eval()
+    x = torch.randn(2, 2, *[8] * dims)
+    for settings in (Settings.paper(tau=0.0), Settings.contrast(), Settings.plain()):
+        values, _, flow = ForwardBackward(net, x, settings).flow(x)
+        assert values.shape == x.shape
+        assert flow[-1].support.shape == (2, *[8] * dims)
+        assert values.any()
