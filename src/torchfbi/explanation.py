@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+# What NumPy, zipfile and json raise on files that are damaged or are something else.
+_UNREADABLE = (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, EOFError)
+
 
 class LayerSupport(NamedTuple):
     """The support at one feature.
@@ -228,9 +231,9 @@ class Explanation:
             FileFormatError: the file is missing, damaged, foreign or of another schema.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls._from_arrays(arrays)
-        except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError) as error:
+        except _UNREADABLE as error:
             raise FileFormatError(
                 f"{path}: not an explanation saved by torchfbi: {error}"
             ) from None

@@ -184,6 +184,7 @@ class Settings:
             preset="contrast",
             seed="contrast",
             threshold=Threshold("mass", 0.9),
+            pooling="proportional",
             evidence_gate=0.3,
             evidence_power=1.0,
             select_image=True,

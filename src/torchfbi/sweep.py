@@ -123,11 +123,7 @@ def sweep(
     grid = [[settings.override(k=k, threshold=t) for t in columns] for k in ks]
     if not grid:
         raise SettingsError("ks is empty: give at least one share of the feature maps.")
-    if isinstance(image, Tensor):
-        x = image
-    elif isinstance(model, Model):
-        image = image if isinstance(image, Photo) else Photo.read(image)
-        x = model.preprocess(image)[0][None].to(next(model.module.parameters()))
+    x, image = _input(model, image)
     if x.ndim != 4 or len(x) != 1:
         raise InputError(f"the image has shape {tuple(x.shape)}: a sweep takes (1, C, H, W).")
     rows = tuple(tuple(explain(model, image, target, cell) for cell in row) for row in grid)
@@ -154,15 +150,26 @@ def sweep(
     )
 
 
+def _input(model: Model | nn.Module, image: Any) -> tuple[Tensor, Tensor | Photo]:
+    """The tensor that the network sees, and what ``explain`` is to be given."""
+    if isinstance(image, Tensor):
+        return image, image
+    if not isinstance(model, Model):
+        raise InputError("a bare nn.Module takes a tensor (1, C, H, W), not a photo.")
+    photo = image if isinstance(image, Photo) else Photo.read(image)
+    x = model.preprocess(photo)[0][None]
+    return x.to(next(model.module.parameters(), x)), photo
+
+
 def _columns(
     taus: Sequence[float] | None, thresholds: Sequence[Threshold | str | None] | None
 ) -> tuple[Threshold | None, ...]:
-    if (taus is None) == (thresholds is None):
-        raise SettingsError("give either taus (absolute thresholds) or thresholds of any kind.")
-    if taus is not None:
-        columns = tuple(Threshold("absolute", tau) for tau in taus)
-    else:
+    if taus is not None and thresholds is None:
+        columns: tuple[Threshold | None, ...] = tuple(Threshold("absolute", t) for t in taus)
+    elif thresholds is not None and taus is None:
         columns = tuple(Threshold.parse(t) if isinstance(t, str) else t for t in thresholds)
+    else:
+        raise SettingsError("give either taus (absolute thresholds) or thresholds of any kind.")
     if not columns:
         raise SettingsError("there is no threshold: give at least one.")
     return columns
@@ -175,7 +182,7 @@ def _probabilities(model: Model | nn.Module, images: Tensor, target: int) -> Ten
     before a softmax that the network may end in.
     """
     plain = Settings.plain()
-    chunks = [explain(model, chunk, target, plain) for chunk in images.split(_CHUNK)]
+    chunks = [explain(model, chunk, target, plain) for chunk in torch.split(images, _CHUNK)]
     return torch.cat([chunk.probabilities[:, target] for chunk in chunks])
 
 

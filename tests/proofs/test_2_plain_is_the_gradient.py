@@ -54,11 +54,11 @@ def torchvision_net(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def assert_plain_is_the_gradient(net: nn.Module, x: Tensor, output: Any = None) -> None:
-    """For a batch whose samples probe different classes."""
-    target = torch.tensor([3, 1])
-    values, logits = ForwardBackward(net, x, PLAIN, output)(x, target)
+    """For a batch that probes the first sample's top class and the second one's runner-up."""
     leaf = x.clone().requires_grad_()
     answer = net(leaf) if output is None else net(leaf)[output]
+    target = answer.argsort(1, descending=True)[[0, 1], [0, 1]]
+    values, logits = ForwardBackward(net, x, PLAIN, output)(x, target)
     assert_relative(logits, answer.detach(), 1e-10)
     (gradient,) = torch.autograd.grad(answer.gather(1, target[:, None]).sum(), leaf)
     assert gradient.flatten(1).any(1).all()

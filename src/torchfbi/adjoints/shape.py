@@ -101,6 +101,14 @@ def select_scatter(
     return torch.select_scatter(s, zeros, dim, index), s.select(dim, index)
 
 
+@adjoint(aten.copy.default, receivers=lambda node: tensor_arguments(node)[1:])
+def copy(
+    s: Tensor, at: Site, x: Tensor, source: Tensor, non_blocking: bool = False
+) -> tuple[None, Tensor]:
+    """All goes to what was written, nothing to what it overwrote."""
+    return None, s.sum_to_size(source.shape).to(source)
+
+
 @adjoint(aten.index_select.default)
 def index_select(s: Tensor, at: Site, x: Tensor, dim: int, index: Tensor) -> Tensor:
     """Every entry returns to where it was taken, repeated ones are summed."""

@@ -1,0 +1,240 @@
+"""``explain`` and ``Explanation``: every kind of input and target, saving, loading, showing."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from photos import CAT, COFFEE
+from PIL import Image
+from torch import Tensor, nn
+
+from torchfbi import Explanation, Labels, Model, Photo, Preprocess, Settings, explain, load
+from torchfbi.errors import (
+    FileFormatError,
+    ImageError,
+    InputError,
+    ModelError,
+    SettingsError,
+    TargetError,
+)
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 256, 3)
+    ).eval()
+    preprocess = Preprocess(resize=16, crop=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Model(net, preprocess, Labels(["cat", "dog", "cup"]), "toy")
+
+
+def test_every_kind_of_image(model: Model) -> None:
+    photo = Photo.read(CAT)
+    expected = explain(model, CAT)
+    sources = [str(CAT), CAT.read_bytes(), Image.open(CAT), photo, photo.pixels]
+    for source in sources:
+        assert torch.equal(explain(model, source).values, expected.values)
+    tensor, _ = model.preprocess(photo)
+    assert torch.equal(explain(model, tensor[None]).values, expected.values)
+    assert len(explain(model, sources)) == len(sources)
+
+
+def test_every_kind_of_target(model: Model) -> None:
+    photos = [CAT, COFFEE]
+    top = explain(model, photos)
+    assert torch.equal(top.target, top.logits.argmax(1))
+    for target, expected in [
+        (2, [2, 2]),
+        ("cup", [2, 2]),
+        ("1", [1, 1]),
+        (["dog", 2], [1, 2]),
+        (torch.tensor([0, 1]), [0, 1]),
+        ("top2", top.logits.argsort(1, descending=True)[:, 1].tolist()),
+        (lambda z: z.argmin(1), top.logits.argmin(1).tolist()),
+    ]:
+        assert explain(model, photos, target).target.tolist() == expected
+    seeded = explain(model, photos, lambda z: torch.ones_like(z))
+    assert seeded.target is None
+    assert seeded.title() == "seed function"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("mouse", "mouse"),
+        (7, "3 classes, 0 to 2"),
+        ("7", "3 classes, 0 to 2"),
+        ("top9", "only 3 classes"),
+        ([0, 1], "2 targets were given for 1 image"),
+    ],
+)
+def test_targets_that_do_not_exist(model: Model, target: object, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        explain(model, CAT, target)
+
+
+def test_other_refusals(model: Model) -> None:
+    with pytest.raises(InputError, match="no image"):
+        explain(model, [])
+    with pytest.raises(InputError, match=r"wrap it in a torchfbi\.Model"):
+        explain(model.module, CAT)
+    with pytest.raises(InputError, match=r"shape \(3, 16\): give \(N, C, \.\.\.\)"):
+        explain(model, torch.zeros(3, 16))
+    with pytest.raises(TargetError, match="no labels"):
+        explain(model.module, torch.zeros(1, 3, 16, 16), "cat")
+    with pytest.raises(ModelError, match="efficientnet-lite0"):
+        explain("efficientnet-lite1", CAT)
+    with pytest.raises(ImageError, match=r"nowhere\.jpg"):
+        explain(model, "nowhere.jpg")
+    with pytest.raises(SettingsError, match="preset"):
+        explain(model, CAT, settings="paperr")
+    with pytest.raises(SettingsError, match="no photo"):
+        explain(model, torch.zeros(1, 3, 16, 16)).on_photo()
+
+
+def test_what_an_explanation_holds(model: Model) -> None:
+    explanation = explain(model, [CAT, COFFEE], "dog", Settings.contrast(), record=True)
+    assert explanation.values.shape == (2, 3, 16, 16)
+    assert explanation.support.dtype == torch.bool
+    assert torch.equal(explanation.support, (explanation.values != 0).any(1))
+    assert [layer.layer for layer in explanation.layers] == ["1", "image"]
+    assert torch.equal(explanation.layers[-1].support, explanation.support)
+    assert [seen.layer for seen in explanation.flow] == ["1", "image"]
+    assert not explain(model, CAT).flow
+    assert "dog" in repr(explanation)
+    heat = explanation.to_heatmap()
+    assert heat.shape == (2, 16, 16)
+    assert 0 <= heat.min() <= heat.max() == 1
+    assert torch.equal(heat > 0, explanation.support)
+
+
+def test_values_return_to_the_photos_own_pixels(model: Model) -> None:
+    """Only the square in the middle of a wide photo was seen."""
+    photo = Photo.read(COFFEE)
+    height, width = photo.shape
+    values, support = explain(model, photo).on_photo()
+    assert values.shape == (3, height, width)
+    assert support.shape == (height, width)
+    margin = (width - height) // 2
+    assert not support[:, : margin - 1].any()
+    assert not support[:, width - margin + 1 :].any()
+    assert support[:, margin:-margin].any()
+    assert not values[:, ~support].any()
+
+
+def test_the_round_trip_through_a_file(model: Model, tmp_path: Path) -> None:
+    explanation = explain(model, [CAT, COFFEE], "cat", Settings.paper(tau=0.0, k=0.5))
+    path = explanation.save(tmp_path / "new" / "cat")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["cat.json", "cat.npz"]
+    loaded = Explanation.load(path)
+    for name in ("values", "logits", "target", "support"):
+        assert torch.equal(getattr(loaded, name), getattr(explanation, name))
+    for name in ("settings", "labels", "model", "versions", "regions"):
+        assert getattr(loaded, name) == getattr(explanation, name)
+    for ours, theirs in zip(loaded.layers, explanation.layers, strict=True):
+        assert ours.layer == theirs.layer
+        assert torch.equal(ours.support, theirs.support)
+    assert np.array_equal(loaded.photos[1].pixels, explanation.photos[1].pixels)
+    manifest = json.loads(path.with_suffix(".json").read_text())
+    assert manifest == json.loads(json.dumps(loaded.manifest()))
+    assert manifest["schema"] == 1
+    assert manifest["values"] == "signal"
+    from_tensor = explain(model.module, torch.rand(1, 3, 16, 16))
+    assert torch.equal(
+        Explanation.load(from_tensor.save(tmp_path / "t")).values, from_tensor.values
+    )
+
+
+def repacked(path: Path, changes: dict[str, object]) -> Path:
+    """The same file with other arrays in it."""
+    with np.load(path) as arrays:
+        content = {**arrays, **changes}
+    np.savez(path, **content)
+    return path
+
+
+def test_damaged_and_foreign_files_are_refused(model: Model, tmp_path: Path) -> None:
+    good = explain(model, CAT).save(tmp_path / "good.npz")
+    manifest = json.loads(good.with_suffix(".json").read_text())
+    pickled = io.BytesIO()
+    np.savez(pickled, manifest=np.array([object()], dtype=object))
+    files = {
+        "missing.npz": None,
+        "empty.npz": b"",
+        "text.npz": b"hello",
+        "truncated.npz": good.read_bytes()[:-200],
+        "pickle.npz": pickled.getvalue(),
+    }
+    for name, content in files.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileFormatError, match=name):
+            Explanation.load(tmp_path / name)
+    for change in (
+        {"manifest": np.array(json.dumps({**manifest, "schema": 99}))},
+        {"manifest": np.array(json.dumps({**manifest, "settings": {"k": 7}}))},
+        {"manifest": np.array("{}")},
+        {"manifest": np.array("[1]")},
+        {"values": np.zeros((1, 3, 8, 8), np.float32)},
+        {"values": np.array(["a"])},
+        {"layer_0": np.zeros(3)},
+    ):
+        bad = tmp_path / "bad.npz"
+        bad.write_bytes(good.read_bytes())
+        with pytest.raises(FileFormatError, match="bad.npz"):
+            Explanation.load(repacked(bad, change))
+    with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(FileFormatError, match="zip.npz"):
+        Explanation.load(tmp_path / "zip.npz")
+
+
+def test_an_interrupted_save_leaves_the_old_file(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explanation = explain(model, CAT)
+    path = explanation.save(tmp_path / "cat.npz")
+    before = path.read_bytes()
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        explanation.save(path)
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_notebooks_see_a_picture(model: Model) -> None:
+    png = explain(model, CAT)._repr_png_()
+    assert png is not None
+    assert Image.open(io.BytesIO(png)).format == "PNG"
+    line = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)).eval()
+    assert explain(line, torch.rand(1, 2, 8))._repr_png_() is None
+
+
+def test_half_precision_models_take_photos() -> None:
+    lite = load("efficientnet-lite0")
+    half = Model(lite.module.bfloat16(), lite.preprocess, lite.labels, "half")
+    explanation = explain(half, CAT)
+    assert explanation.values.dtype == torch.bfloat16
+    assert "cat" in explanation.top(1)[0][1]
+    assert explanation.to_heatmap().any()
+
+
+def test_a_network_of_one_logit(model: Model) -> None:
+    class One(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x).mean((1, 2, 3))[:, None]
+
+    explanation = explain(One().eval(), torch.rand(1, 3, 8, 8))
+    assert explanation.target.tolist() == [0]
+    assert explanation.support.any()
