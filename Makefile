@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint figures clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -17,6 +17,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The pictures in the README.
+figures: $(READY)
+	PYTHONPATH=tests $(BIN)/python docs/figures.py
 
 # Made again only when the dependencies change, so that a second run starts at once.
 $(READY): pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""What all tests share: seeded examples, one thread of arithmetic less to wonder about."""
+"""What all tests share: the same examples and random numbers in every run, on one thread."""
 
 import pytest
 import torch
@@ -12,6 +12,10 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("proofs")
+
+# On busy cores PyTorch's threads wait for each other at every group of a depthwise convolution:
+# one network took minutes instead of a second.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

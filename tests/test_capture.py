@@ -222,6 +222,26 @@ def test_writing_to_a_view_is_functionalised() -> None:
     assert torch.allclose(values, gradient, atol=1e-6)
 
 
+MATRIX = nn.Parameter(torch.linspace(-1, 1, 720).reshape(144, 5))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x.flatten(1) @ MATRIX,
+        lambda x: torch.mm(x.flatten(1), MATRIX),
+        lambda x: torch.cat([x, torch.zeros_like(x)], 1).flatten(1),
+    ],
+    ids=["matmul", "mm", "zeros_like"],
+)
+def test_other_spellings_of_what_is_known(body) -> None:
+    net, x = Lambda(body), torch.randn(2, 3, 8, 8)
+    values, _ = ForwardBackward(net, x, Settings.plain())(x, 0)
+    probe = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(probe)[:, 0].sum(), probe)
+    assert torch.allclose(values, gradient, atol=1e-6)
+
+
 def test_squeeze_and_excitation_holds_its_gate() -> None:
     # z = sum x * sigmoid(mean x): with the gate held the attribution is the gate itself.
     class Gated(nn.Module):

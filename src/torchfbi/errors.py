@@ -50,7 +50,7 @@ class TargetError(TorchFBIError, ValueError):
 
 
 class ImageError(TorchFBIError, ValueError):
-    """A picture could not be read."""
+    """A picture could not be read or written."""
 
 
 class ModelError(TorchFBIError, ValueError):

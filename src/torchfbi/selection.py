@@ -103,7 +103,8 @@ def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: 
     totals = ranked.movedim(channel, 1).flatten(2).sum(2)
     if settings.k == 1.0:
         return torch.ones_like(totals, dtype=torch.bool)
-    count = math.ceil(settings.k * totals.shape[1])
+    # Rounded first: 0.07 * 100 is a little more than 7.
+    count = max(1, math.ceil(round(settings.k * totals.shape[1], 9)))
     best = totals.topk(count, dim=1).indices
     return torch.zeros_like(totals).scatter(1, best, 1.0) > 0
 
@@ -116,8 +117,9 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
 
     ``quantile`` and ``mass`` read t off a histogram with logarithmic bins instead of sorting:
-    t is at most a factor 2^(1/128) (0.55 %) below the exact one, so that a little more is
-    kept, never less. Entries below 2^-24 of the largest count as zero.
+    t is at most a factor 2^(1/128) (0.55 %), and one unit of the dtype's precision, below the
+    exact one, so that a little more is kept, never less. Entries below 2^-24 of the largest
+    count as zero.
 
     Args:
         p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
@@ -150,8 +152,9 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     reached = (above < wanted).sum(1)
     edge = scale[:, 0] * torch.exp2((bins - reached - bins).float() / BINS_PER_OCTAVE)
     edge = torch.where(reached >= bins, torch.zeros_like(edge), edge)
-    # Just below the edge, since an entry must exceed t to be kept.
-    return (edge * (1 - 1e-6)).to(p.dtype).reshape(shape)
+    # Just below the edge, also once rounded to p's dtype: an entry must exceed t to be kept.
+    margin = max(1e-6, torch.finfo(p.dtype).eps)
+    return (edge * (1 - margin)).to(p.dtype).reshape(shape)
 
 
 def gate_by_evidence(

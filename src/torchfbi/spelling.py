@@ -107,9 +107,17 @@ def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
 
 def _addmm(node: fx.Node) -> None:
     if not node.kwargs:  # beta and alpha are 1
-        bias, x, weight = node.args
+        bias, x, weight = node.all_input_nodes
         node.target = aten.linear.default
         node.args = (x, _insert(aten.permute.default, weight, [1, 0]), bias)
+
+
+def _matmul(node: fx.Node) -> None:
+    """x W with a fixed matrix W is a dense layer; a product of two activations stays one."""
+    x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
+    if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
+        node.target = aten.linear.default
+        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), None)
 
 
 def _pad(node: fx.Node) -> None:
@@ -149,6 +157,8 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.sub.Scalar: _spell(aten.sub.Tensor, lambda x, y, alpha: (x, y * alpha)),
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
     aten.addmm.default: _addmm,
+    aten.mm.default: _matmul,
+    aten.matmul.default: _matmul,
     aten.pad.default: _pad,
     # A view would ask for the memory layout that the model had before its copies were dropped.
     aten.view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),

@@ -159,6 +159,19 @@ def channel_shuffle(s: Tensor, at: Site, x: Tensor, groups: int) -> Tensor:
     return F.channel_shuffle(s, x.shape[1] // groups)
 
 
+@adjoint(
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    receivers=lambda node: [],
+)
+def constant(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> None:
+    """Only the input's shape was read: nothing flows."""
+
+
 @adjoint(aten._to_copy.default, aten.to.dtype, aten.to.device)
 def cast(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Back in the input's dtype, on its device."""
@@ -197,9 +210,7 @@ def border_pad(
     aten.upsample_trilinear3d.vec,
     aten.upsample_bicubic2d.vec,
 )
-def upsample(
-    s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any
-) -> Tensor:
+def upsample(s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any) -> Tensor:
     """Interpolation works on each axis alone, so its adjoint does."""
     operator: Any = at.node.target
     *aligned, scales = args

@@ -23,7 +23,7 @@ def flow(
     dark: options.Dark = False,
     format: options.Format = "png",
     dpi: options.Dpi = 150,
-    layers: int = typer.Option(8, min=2, help="How many layers the figure shows."),
+    layers: int = typer.Option(8, min=2, max=9, help="How many layers the figure shows."),
     animation: str = typer.Option("gif", help="The animation's format: gif or apng."),
 ) -> None:
     """Draw how the information flows from the top feature maps to the pixels."""

@@ -9,7 +9,6 @@ import re
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from torchfbi.cli.demo import demo
@@ -58,14 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
     except TorchFBIError as error:
         complain(str(error))
         code = 2
-    except (click.ClickException, typer.BadParameter) as error:
-        complain(error.format_message())
-        code = 2
-    except (click.Abort, KeyboardInterrupt):
-        complain("stopped; what was written so far is complete.")
-        code = 130
     except OSError as error:
         complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+        code = 2
+    except (typer.Abort, KeyboardInterrupt):
+        complain("stopped; what was written so far is complete.")
+        code = 130
+    except Exception as error:
+        # Newer versions of Typer have a click of their own: usage errors are known by shape.
+        if not hasattr(error, "format_message"):
+            raise
+        if message := error.format_message():  # none where the help was shown instead
+            complain(message)
         code = 2
     sys.exit(code or 0)
 

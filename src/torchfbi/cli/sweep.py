@@ -43,7 +43,7 @@ def sweep(
         raise SettingsError("give --tau or --threshold, not both.")
     settings = options.settings_from(preset, override=override)
     parsed = [Threshold.parse(text) for text in threshold] if threshold else None
-    taus = (tau or [0.0, 1.0, 10.0]) if parsed is None else None
+    taus = (tau or [0.0, 0.1, 0.2, 10.0]) if parsed is None else None
     grid = run_sweep(
         load(model), image, ks=k, taus=taus, thresholds=parsed, target=target, settings=settings
     )

@@ -1,0 +1,58 @@
+"""The pictures in the README: ``make figures`` draws them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from photos import CAT, cat_beside_coffee
+
+from torchfbi import Explanation, Photo, Settings, explain, load, plot
+from torchfbi.plot.overlay import overlay, raster, strengthen
+from torchfbi.plot.style import MARGIN, SMALL, Sheet
+
+HERE = Path(__file__).parent
+PRESETS = {
+    "contrast": ("contrast (default)", Settings.contrast()),
+    "paper": ("paper, tau = 0", Settings.paper(tau=0.0)),
+}
+SIDE, GAP, TOP = 2.3, 0.2, 0.75
+
+
+def two_objects() -> None:
+    """Asked for each class in turn: which preset moves?"""
+    network, photo = load("efficientnet-lite0"), Photo(cat_beside_coffee(), "cat beside coffee")
+    width = 2 * MARGIN + 4 * SIDE + 3 * GAP
+    sheet = Sheet(width, TOP + SIDE + 0.5, dark=False)
+    sheet.heading("Which pixels speak for the class that was asked for?", "efficientnet-lite0")
+    column = 0
+    for name, settings in PRESETS.values():
+        for target in ("tabby cat", "espresso"):
+            x = MARGIN + column * (SIDE + GAP)
+            explanation = explain(network, photo, target, settings)
+            panel(sheet, explanation, x, f"{name}: {target}")
+            column += 1
+    plot.save(sheet.figure, HERE / "two-objects.png", dpi=120)
+
+
+def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
+    """One support over the photo, and how much of its energy lies on the cat's half."""
+    axes = sheet.panel(x, TOP, SIDE, SIDE, label=title)
+    seen = raster(explanation, 0)
+    strength = strengthen(explanation.to_heatmap()[0].numpy(), seen.shape[:2])
+    sheet.picture(axes, overlay(seen, strength, sheet.theme), seen.shape[:2])
+    energy = explanation.values[0].abs().sum(0)
+    left = (energy[:, : energy.shape[1] // 2].sum() / energy.sum()).item()
+    sheet.write(x, TOP + SIDE + 0.06, title, bold=True, size=SMALL, width=SIDE)
+    sheet.write(x, TOP + SIDE + 0.24, f"{left:.0%} of the energy on the cat's half", size=SMALL)
+
+
+def cat() -> None:
+    """The demo's figure, and the flow behind it."""
+    explanation = explain("efficientnet-lite0", CAT, record=True)
+    plot.save(explanation.plot(), HERE / "cat.png", dpi=120)
+    plot.save(plot.flow_figure(explanation), HERE / "flow.png", dpi=120)
+
+
+if __name__ == "__main__":
+    cat()
+    two_objects()

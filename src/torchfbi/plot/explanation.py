@@ -1,0 +1,152 @@
+"""The figure of one explanation: photo, values, support over the photo, most probable classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
+from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
+
+if TYPE_CHECKING:
+    from torchfbi.explanation import Explanation
+    from torchfbi.preprocess import Region
+
+_WIDTH, _GAP, _BARS, _TOP, _LEGEND = 10.0, 0.2, 2.1, 1.0, 0.5
+
+
+def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool = False) -> Figure:
+    """Draw one sample of an explanation in a row of panels.
+
+    From left to right: the photo, with an outline around what the network saw of it; ``values``
+    summed over the colour channels; the support over the photo; the five most probable classes,
+    and the probed one if it is not among them. Without a photo the first panel is left out and
+    the support lies on plain grey; without class probabilities the last one is left out.
+
+    Args:
+        explanation: of pictures, values (N, C, H, W).
+        index: which sample.
+        dark: light text on a dark page.
+
+    Returns:
+        A Matplotlib figure that belongs to no window; see ``torchfbi.plot.save``.
+
+    Raises:
+        SettingsError: no such sample, or it is no picture.
+    """
+    check(explanation, index)
+    seen = raster(explanation, index)
+    shape = seen.shape[0], seen.shape[1]
+    panels = {"values": _aspect(*shape), "support": _aspect(*shape)}
+    if explanation.photos:
+        panels = {"photo": _aspect(*explanation.photos[index].shape), **panels}
+    bars = _BARS if explanation.logits.ndim == 2 else -_GAP
+    free = _WIDTH - 2 * MARGIN - len(panels) * _GAP - bars
+    side = min(free / sum(panels.values()), 3.0)
+    width = _WIDTH - free + side * sum(panels.values())
+    sheet = Sheet(width, _TOP + side + _LEGEND, dark)
+    sheet.heading(explanation.title(index), caption(explanation, index))
+    draw = {"photo": _photo, "values": _values, "support": _support}
+    x = MARGIN
+    for panel, aspect in panels.items():
+        draw[panel](sheet, explanation, index, (x, _TOP, aspect * side, side), seen)
+        x += aspect * side + _GAP
+    if explanation.logits.ndim == 2:
+        _classes(sheet, explanation, index, (x, _TOP, bars, side))
+    return sheet.figure
+
+
+Box = tuple[float, float, float, float]
+"""Left, top, width and height in inches."""
+
+
+def _aspect(height: int, width: int) -> float:
+    """How much wider than tall a panel is: very wide or tall pictures do not fill theirs."""
+    return float(np.clip(width / height, 0.6, 1.4))
+
+
+def _photo(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+    photo, region = explanation.photos[index], explanation.regions[index]
+    height, width = photo.shape
+    axes = sheet.panel(*box, label="photo")
+    sheet.picture(axes, photo.pixels, photo.shape)
+    _title(sheet, box, "Photo")
+    legend = f"{width} × {height} pixels"
+    covered = (region.right - region.left) * (region.bottom - region.top)
+    if covered < 0.999 * width * height:
+        legend = "box: the network's input"
+        _outline(axes, region, sheet.theme.accent)
+    x, y, room, side = box
+    below = y + min(side, room * height / width) + 0.08
+    sheet.write(x, below, legend, size=SMALL, colour=sheet.theme.muted, width=room)
+
+
+def _outline(axes: Axes, region: Region, colour: str) -> None:
+    corner = region.left, region.top
+    size = region.right - region.left, region.bottom - region.top
+    for edge, thickness in (("white", 3.2), (colour, 1.6)):
+        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=edge, linewidth=thickness))
+
+
+def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+    values = explanation.values[index].detach().sum(0).float().cpu().numpy()
+    axes = sheet.panel(*box, label="values")
+    limit = signed_limit(values)
+    shape = seen.shape[0], seen.shape[1]
+    sheet.picture(axes, values, shape, cmap=sheet.theme.diverging, vmin=-limit, vmax=limit)
+    kind = explanation.settings.values
+    _title(
+        sheet, box, "Values" if len(explanation.values[index]) == 1 else "Values, channels summed"
+    )
+    if not values.any():
+        sheet.announce_empty(axes)
+        return
+    middle = {"signal": "signal", "contribution": "against · for"}[kind]
+    x, y, width, side = box
+    ends = [f"−{limit:.2g}", middle, f"+{limit:.2g}"]
+    sheet.scale(x, y + side + 0.1, width, sheet.theme.diverging, ends)
+
+
+def _support(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+    shape = seen.shape[0], seen.shape[1]
+    heat = explanation.to_heatmap()[index].detach().float().cpu().numpy()
+    axes = sheet.panel(*box, label="support")
+    sheet.picture(axes, overlay(seen, strengthen(heat, shape), sheet.theme), shape)
+    _title(sheet, box, "Support over the photo" if explanation.photos else "Support")
+    if not heat.any():
+        sheet.announce_empty(axes)
+        return
+    x, y, width, side = box
+    sheet.scale(x, y + side + 0.1, width, sheet.theme.heat, ["weak", "|values|", "strong"])
+
+
+def _classes(sheet: Sheet, explanation: Explanation, index: int, box: Box) -> None:
+    x, y, width, side = box
+    probed = None if explanation.target is None else int(explanation.target[index])
+    rows = explanation.top(5, index)
+    if probed is not None and probed not in [number for number, _, _ in rows]:
+        probability = explanation.probabilities[index, probed].item()
+        rows.append((probed, explanation.label(probed), probability))
+    axes = sheet.panel(*box, label="classes")
+    axes.set(xlim=(0, 1), ylim=(side, 0))
+    _title(sheet, box, "Most probable classes")
+    step = side / max(len(rows), 5)
+    for row, (number, name, probability) in enumerate(rows):
+        top, is_probed = row * step, number == probed
+        ink = sheet.theme.accent if is_probed else sheet.theme.ink
+        sheet.write(x, y + top, name, width=width - 0.6, colour=ink, bold=is_probed)
+        sheet.write(x + width, y + top, f"{probability:.1%}", align="right", colour=ink)
+        fill = sheet.theme.accent if is_probed else sheet.theme.muted
+        for length, colour in ((1, sheet.theme.track), (probability, fill)):
+            axes.barh(top + 0.22, length, height=0.07, color=colour)
+    if probed is not None:
+        note = "coloured: the probed class"
+        sheet.write(x, y + side + 0.08, note, size=SMALL, colour=sheet.theme.muted, width=width)
+
+
+def _title(sheet: Sheet, box: Box, text: str) -> None:
+    sheet.write(box[0], box[1] - 0.24, text, width=box[2], bold=True)

@@ -1,0 +1,205 @@
+"""The information flow of the paper's Figure 1: forward, backward and what both let through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+
+from torchfbi.errors import SettingsError
+from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
+from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
+
+if TYPE_CHECKING:
+    from torchfbi.explanation import Explanation
+    from torchfbi.walk import LayerFlow
+
+_LABELS, _GAP, _TOP, _HEADS = 1.25, 0.1, 0.75, 0.6
+ROWS = (
+    ("Forward", "activation,\nmean over\nthe maps"),
+    ("Backward", "arriving signal,\nsum over\nthe maps"),
+    ("Support", "where the\nsignal goes on"),
+)
+MOST = 9
+
+
+@dataclass(frozen=True)
+class Station:
+    """One feature, ready to be drawn.
+
+    Args:
+        name: the layer.
+        size: channels, height and width.
+        maps: how many maps went on.
+        density: the support's share of the positions.
+        forward: mean activation over the maps, (h, w).
+        backward: arriving signal summed over the maps, (h, w).
+        strength: magnitude of what went on, summed over the maps, (h, w).
+    """
+
+    name: str
+    size: tuple[int, int, int]
+    maps: int
+    density: float
+    forward: Array
+    backward: Array
+    strength: Array
+
+
+def flow_figure(
+    explanation: Explanation, index: int = 0, *, dark: bool = False, layers: int = 8
+) -> Figure:
+    """Draw how the information flows: columns from the top feature down to the pixels.
+
+    Rows: the forward activation (mean over the maps), the signal that arrives from the class
+    (sum over the maps, red positive, blue negative) and the support over the photo, as strong
+    as the signal that goes on. Every picture has its own scale. Dense features are left out.
+
+    Args:
+        explanation: made with ``record=True``, of pictures.
+        index: which sample.
+        dark: light text on a dark page.
+        layers: at most how many columns, 2 to 9; they are spread evenly over the depth and
+            hold the top feature and the image.
+
+    Raises:
+        SettingsError: the flow was not recorded, no such sample, ``layers`` out of range.
+    """
+    if not 2 <= layers <= MOST:
+        raise SettingsError(f"layers is {layers}: choose 2 to {MOST} columns.")
+    flow = spatial_flow(explanation, index)
+    chosen = np.unique(np.linspace(0, len(flow) - 1, layers).round().astype(int))
+    photo = photo_of(explanation, index)
+    room = 10 - 2 * MARGIN - _LABELS - (len(chosen) - 1) * _GAP
+    side = min(room / len(chosen), 1.6)
+    tall = float(np.clip(photo.shape[0] / photo.shape[1], 0.5, 1.6)) * side
+    top, bottom = _TOP + _HEADS, _TOP + _HEADS + 3 * (tall + _GAP)
+    sheet = Sheet(10 - room + len(chosen) * side, bottom + 0.8, dark)
+    sheet.heading(f"{explanation.title(index)}: information flow", caption(explanation, index))
+    for row, (title, meaning) in enumerate(ROWS):
+        y = top + row * (tall + _GAP)
+        sheet.write(MARGIN, y, title, bold=True)
+        sheet.write(MARGIN, y + 0.2, meaning, size=SMALL, colour=sheet.theme.muted)
+    for line, text in enumerate(("Maps that go on", "Density")):
+        sheet.write(MARGIN, bottom + 0.18 * line, text, size=SMALL, bold=True)
+    for column, number in enumerate(chosen):
+        station = station_of(flow[number], index)
+        x = MARGIN + _LABELS + column * (side + _GAP)
+        for line, text in enumerate(_heads(station, side)):
+            colour = sheet.theme.muted if line == 2 else None
+            y = _TOP + 0.17 * line
+            sheet.write(x, y, text, size=SMALL, width=side, bold=line < 2, colour=colour)
+        boxes = [(x, top + row * (tall + _GAP), side, tall) for row in range(3)]
+        draw(sheet, station, photo, boxes)
+        facts = f"{station.maps}/{station.size[0]}", f"{station.density:.1%}"
+        for line, text in enumerate(facts):
+            sheet.write(x, bottom + 0.18 * line, text, size=SMALL, width=side)
+    _arrow(sheet, MARGIN + _LABELS, bottom + 0.5)
+    return sheet.figure
+
+
+def _heads(station: Station, side: float) -> tuple[str, str, str]:
+    """The layer's name, in two lines if need be, and its size."""
+    outer, _, inner = station.name.rpartition(".")
+    fits = len(station.name) * 0.085 <= side  # inches that a bold letter takes
+    first, second = (station.name, "") if fits or not outer else (outer, f".{inner}")
+    return first, second, "×".join(map(str, station.size))
+
+
+def spatial_flow(explanation: Explanation, index: int) -> list[LayerFlow]:
+    """The features with spatial extent, from the top to the image."""
+    check(explanation, index)
+    if not explanation.flow:
+        raise SettingsError(
+            "this explanation holds no flow: call explain(..., record=True). The flow is not "
+            "saved, so a loaded explanation has none."
+        )
+    return [
+        seen
+        for seen in explanation.flow
+        if seen.support[0].ndim == 2 and seen.support[0].numel() > 1
+    ]
+
+
+def station_of(seen: LayerFlow, index: int) -> Station:
+    """One sample of a feature as maps (h, w)."""
+    channel = _channel_dim(seen) - 1
+    activation, incoming, signal = (
+        t[index].detach().movedim(channel, 0).float().cpu()
+        for t in (seen.activation, seen.incoming, seen.signal)
+    )
+    channels, height, width = activation.shape
+    return Station(
+        name=seen.layer,
+        size=(channels, height, width),
+        maps=int(seen.kept_maps[index].sum()),
+        density=seen.density[index].item(),
+        forward=activation.mean(0).numpy(),
+        backward=incoming.sum(0).numpy(),
+        strength=signal.abs().sum(0).numpy(),
+    )
+
+
+def _channel_dim(seen: LayerFlow) -> int:
+    """The dimension over which the support was taken: ConvNeXt's features are (N, H, W, C)."""
+    went_on = seen.signal != 0
+    for dim in range(1, seen.signal.ndim):
+        reduced = went_on.any(dim)
+        if reduced.shape == seen.support.shape and bool((reduced == seen.support).all()):
+            return dim
+    raise AssertionError("a support is the union over some dimension")
+
+
+def photo_of(explanation: Explanation, index: int) -> Array:
+    """The photo, or the input itself stretched to [0, 1], (H, W, 3)."""
+    if explanation.photos:
+        return raster(explanation, index)
+    image = explanation.flow[-1].activation[index].detach().float().cpu().numpy()
+    colours = image if len(image) == 3 else image.mean(0, keepdims=True).repeat(3, 0)
+    low, high = colours.min(), colours.max()
+    stretched: Array = (colours - low) / max(high - low, 1e-12)
+    return stretched.transpose(1, 2, 0)
+
+
+def draw(
+    sheet: Sheet, station: Station, photo: Array, boxes: list[tuple[float, float, float, float]]
+) -> None:
+    """Forward, backward and support of one feature, each in its box (left, top, width, height)."""
+    shape = photo.shape[0], photo.shape[1]
+    limit = signed_limit(station.backward)
+    strength = strengthen(station.strength, shape)
+    forward = photo if station.name == "image" else station.forward
+    looks: dict[str, tuple[Array, dict[str, Any]]] = {
+        "forward": (forward, {"cmap": sheet.theme.forward}),
+        "backward": (
+            station.backward,
+            {"cmap": sheet.theme.diverging, "vmin": -limit, "vmax": limit},
+        ),
+        "support": (overlay(photo, strength, sheet.theme), {}),
+    }
+    for box, (label, (pixels, options)) in zip(boxes, looks.items(), strict=True):
+        axes = sheet.panel(*box, label=f"{station.name} {label}")
+        sheet.picture(axes, pixels, shape, **options)
+
+
+def _arrow(sheet: Sheet, start: float, y: float) -> None:
+    """Which way the signal goes."""
+    end = sheet.width - MARGIN
+    muted = sheet.theme.muted
+    sheet.write(start, y, "from the class", size=SMALL, colour=muted)
+    sheet.write(end, y, "to the pixels", size=SMALL, colour=muted, align="right")
+    height = 1 - (y + 0.07) / sheet.height
+    sheet.figure.add_artist(
+        FancyArrowPatch(
+            ((start + 1.0) / sheet.width, height),
+            ((end - 0.9) / sheet.width, height),
+            transform=sheet.figure.transFigure,
+            arrowstyle="-|>",
+            mutation_scale=10,
+            color=muted,
+            linewidth=1,
+        )
+    )

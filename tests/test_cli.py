@@ -1,0 +1,166 @@
+"""The command line as a user meets it: outputs, exit codes, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from photos import CAT, COFFEE
+from PIL import Image
+
+from torchfbi import Explanation
+from torchfbi.cli.main import main, separate_values
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return Result(stop.value.code, captured.out, captured.err)
+
+    return call
+
+
+def kind_and_frames(path: Path) -> tuple[str | None, int]:
+    with Image.open(path) as picture:
+        return picture.format, getattr(picture, "n_frames", 1)
+
+
+def test_explain_writes_figure_arrays_and_manifest(run, tmp_path: Path) -> None:
+    result = run("explain", CAT, "-o", "out", "--target", "Egyptian cat")
+    assert result.code == 0
+    assert "Egyptian cat" in result.out
+    assert "probability" in result.out
+    figure, arrays, manifest = (
+        tmp_path / "out" / f"chelsea-Egyptian-cat.{suffix}" for suffix in ("png", "npz", "json")
+    )
+    assert kind_and_frames(figure)[0] == "PNG"
+    explanation = Explanation.load(arrays)
+    assert explanation.label(int(explanation.target[0])) == "Egyptian cat"
+    assert json.loads(manifest.read_text())["settings"]["preset"] == "contrast"
+
+
+def test_explain_as_json_prints_nothing_else(run) -> None:
+    result = run("explain", CAT, COFFEE, "--json", "--preset", "paper", "--tau", "0", "--k", "0.3")
+    assert result.code == 0
+    cat, coffee = json.loads(result.out)
+    assert cat["photo"] == "chelsea.png"
+    assert coffee["top"][0][1] == "espresso"
+    settings = json.loads(Path(cat["files"][2]).read_text())["settings"]
+    assert (settings["k"], settings["threshold"]) == (0.3, "absolute:0.0")
+
+
+def test_settings_reach_the_walk(run) -> None:
+    result = run(
+        "explain", CAT, "--threshold", "mass:0.5", "--set", "pooling=winner",
+        "--set", "evidence_gate=0.1", "--set", "select_image=false", "--json",
+    )  # fmt: skip
+    settings = json.loads(Path(json.loads(result.out)[0]["files"][2]).read_text())["settings"]
+    assert settings["threshold"] == "mass:0.5"
+    assert settings["pooling"] == "winner"
+    assert settings["evidence_gate"] == 0.1
+    assert settings["select_image"] is False
+
+
+def test_one_bad_image_does_not_stop_the_others(run, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(CAT.read_bytes()[:5000])
+    result = run("explain", CAT, broken, "nowhere.jpg", COFFEE)
+    assert result.code == 1
+    assert "2 of 4 images failed" in result.err
+    assert "broken.png" in result.err
+    assert "nowhere.jpg" in result.err
+    assert (tmp_path / "fbi-out" / "chelsea.png").exists()
+    assert (tmp_path / "fbi-out" / "coffee.png").exists()
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    shutil.copy(COFFEE, tmp_path / "a" / "chelsea.png")
+    assert run("explain", CAT, tmp_path / "a" / "chelsea.png").code == 0
+    assert (tmp_path / "fbi-out" / "chelsea-2.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "nowhere.jpg"], "nowhere.jpg"),
+        (["explain", CAT, "--target", "unicorn"], "unicorn"),
+        (["explain", CAT, "--target", "1000"], "0 to 999"),
+        (["explain", CAT, "--preset", "papr"], "preset 'papr' is unknown: choose paper"),
+        (["explain", CAT, "--k", "0"], "k is 0.0"),
+        (["explain", CAT, "--k", "many"], "--k"),
+        (["explain", CAT, "--threshold", "mass"], "KIND:NUMBER"),
+        (["explain", CAT, "--tau", "1", "--threshold", "mass:0.9"], "give tau or threshold"),
+        (["explain", CAT, "--set", "pooling"], "NAME=VALUE"),
+        (["explain", CAT, "--set", "poling=winner"], "unknown setting poling"),
+        (["explain", CAT, "--set", "layers=conv9"], "no feature of this network is called"),
+        (["explain", CAT, "--model", "efficientnet-lite9"], "efficientnet-lite0"),
+        (["explain", CAT, "--format", "bmp"], "bmp"),
+        (["explain", CAT, "--out", CAT], "chelsea.png"),
+        (["explain", CAT, "--dpi", "5"], "dpi"),
+        (["explain"], "IMAGE"),
+        (["explian", CAT], "explian"),
+        (["sweep", CAT, "--tau", "1", "--threshold", "mass:0.9"], "not both"),
+        (["sweep", CAT, "--k", "0"], "k is 0"),
+        (["flow", CAT, "--animation", "mp4"], "mp4"),
+    ],
+)
+def test_bad_usage_and_input_is_one_clear_line(run, arguments: list[object], message: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert result.err.count("\n") <= 2
+    assert message in result.err
+
+
+def test_flow_draws_a_figure_and_an_animation(run, tmp_path: Path) -> None:
+    result = run("flow", CAT, "--layers", "4", "--dpi", "60")
+    assert result.code == 0
+    assert kind_and_frames(tmp_path / "fbi-out" / "chelsea-flow.png") == ("PNG", 1)
+    kind, frames = kind_and_frames(tmp_path / "fbi-out" / "chelsea-flow.gif")
+    assert kind == "GIF"
+    assert frames > 4
+
+
+def test_sweep_takes_several_values_after_one_option(run, tmp_path: Path) -> None:
+    result = run("sweep", CAT, "--k", "0.1", "1", "--tau", "0", "2", "--json", "--dpi", "60")
+    assert result.code == 0
+    cells = json.loads(result.out)["cells"]
+    assert [(cell["k"], cell["threshold"]) for cell in cells] == [
+        (0.1, "absolute:0.0"), (0.1, "absolute:2.0"), (1.0, "absolute:0.0"), (1.0, "absolute:2.0"),
+    ]  # fmt: skip
+    assert (tmp_path / "fbi-out" / "chelsea-sweep.png").exists()
+
+
+def test_values_are_separated_only_after_their_options() -> None:
+    assert separate_values(["sweep", "1.png", "--k", "0.1", ".5", "1", "--tau", "-1", "2e3"]) == [
+        "sweep", "1.png", "--k", "0.1", "--k", ".5", "--k", "1", "--tau", "-1", "--tau", "2e3",
+    ]  # fmt: skip
+    assert separate_values(["--threshold", "mass:0.8", "mass:0.9", "-o", "7"]) == [
+        "--threshold", "mass:0.8", "--threshold", "mass:0.9", "-o", "7",
+    ]  # fmt: skip
+    assert separate_values(["--k", "0.1", "cat.png", "5"]) == ["--k", "0.1", "cat.png", "5"]
+
+
+def test_demo_version_and_help(run, tmp_path: Path) -> None:
+    result = run("demo")
+    assert result.code == 0
+    assert (tmp_path / "fbi-out" / "demo-cat.png").exists()
+    assert "demo-cat.png" in result.out
+    assert "torchfbi" in run("--version").out
+    help_text = run("explain", "--help")
+    assert help_text.code == 0
+    assert "--threshold" in help_text.out
