@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from photos import CAT, cat_beside_coffee
-
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
 from torchfbi.plot.overlay import overlay, raster, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import CAT, COFFEE
 from PIL import Image
 from torch import Tensor, nn
 
+from photos import CAT, COFFEE
 from torchfbi import Explanation, Labels, Model, Photo, Preprocess, Settings, explain, load
 from torchfbi.errors import (
     FileFormatError,
@@ -188,11 +188,11 @@ def test_damaged_and_foreign_files_are_refused(model: Model, tmp_path: Path) -> 
     ):
         bad = tmp_path / "bad.npz"
         bad.write_bytes(good.read_bytes())
-        with pytest.raises(FileFormatError, match="bad.npz"):
+        with pytest.raises(FileFormatError, match=r"bad\.npz"):
             Explanation.load(repacked(bad, change))
     with zipfile.ZipFile(tmp_path / "zip.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(FileFormatError, match="zip.npz"):
+    with pytest.raises(FileFormatError, match=r"zip\.npz"):
         Explanation.load(tmp_path / "zip.npz")
 
 

@@ -155,13 +155,13 @@ def test_selection_only_where_it_was_asked_for() -> None:
 
 
 def test_what_is_no_module() -> None:
-    with pytest.raises(CaptureError, match="torch.nn.Module, not str"):
+    with pytest.raises(CaptureError, match=r"torch\.nn\.Module, not str"):
         capture("resnet50", X)  # type: ignore[arg-type]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_modules_are_refused_with_the_way_out() -> None:
-    with pytest.raises(CaptureError, match="TorchScript.*original nn.Module"):
+    with pytest.raises(CaptureError, match=r"TorchScript.*original nn\.Module"):
         capture(torch.jit.trace(small(), X), X)
 
 

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from photos import CAT, COFFEE
 from PIL import Image
 
+from photos import CAT, COFFEE
 from torchfbi import Explanation
 from torchfbi.cli.main import main, separate_values
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photos import CAT, COFFEE, cat_beside_coffee
 from sklearn.datasets import load_digits
 
+from photos import CAT, COFFEE, cat_beside_coffee
 from torchfbi import Explanation, Model, Settings, explain, load
 from torchfbi.images import Photo
 
