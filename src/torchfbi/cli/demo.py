@@ -10,12 +10,16 @@ from torchfbi.cli import options, report
 from torchfbi.cli.explain import write
 from torchfbi.errors import ModelError
 from torchfbi.images import Photo
+from torchfbi.models import DEFAULT
 
 
-def demo(out: options.Out = options.OUT, dark: options.Dark = False) -> None:
+def demo(drawing: options.Drawing) -> None:
     """Explain a photo of a cat with the network that comes along."""
-    explanation = api.explain("efficientnet-lite0", cat())
-    files = write(explanation, out / "demo-cat", "png", dark, 150)
+    explanation = api.explain(DEFAULT, cat())
+    files = write(explanation, drawing.out / "demo-cat", drawing)
+    if drawing.json:
+        report.print_json({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
+        return
     report.print_top(explanation)
     report.print_files(files)
     report.console.print(f"\nLook at {files[0]}: what is bright made the network say it.")
@@ -30,5 +34,4 @@ def cat() -> Photo:
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise ModelError("the demo's photo is in scikit-image: pip install 'torchfbi[demo]'")
-    photo = Photo.read(Path(package.origin).parent / "data" / "chelsea.png")
-    return photo
+    return Photo.read(Path(package.origin).parent / "data" / "chelsea.png")

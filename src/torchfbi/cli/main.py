@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from torchfbi.cli import options
+from torchfbi.cli.check import check, models
 from torchfbi.cli.demo import demo
 from torchfbi.cli.explain import explain
 from torchfbi.cli.flow import flow
@@ -26,8 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, flow, sweep, demo):
-    app.command()(command)
+for command in (explain, flow, sweep, check, models, demo):
+    app.command()(options.command(command))
 
 
 def _show_version(wanted: bool) -> None:
@@ -37,7 +39,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def before(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")
     ] = False,
@@ -81,11 +83,12 @@ def separate_values(arguments: list[str]) -> list[str]:
         if option and _VALUE.fullmatch(argument) and separated[-1] != option:
             separated.append(option)
         elif not _VALUE.fullmatch(argument):
-            option = argument if argument in ("--k", "--tau", "--threshold") else None
+            option = argument if argument in _LISTS else None
         separated.append(argument)
     return separated
 
 
+_LISTS = ("--k", "--tau", "--threshold", "--mean", "--std")
 _VALUE = re.compile(r"(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 

@@ -1,23 +1,29 @@
-"""The options that several commands share."""
+"""The options that several commands share, each group written once.
+
+A command that has a parameter ``network``, ``settings`` or ``drawing`` gets the options of that
+group, and the finished object instead of their values.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
+import inspect
+import json as jsonlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from torchfbi import models
 from torchfbi.errors import SettingsError
-from torchfbi.models import DEFAULT
+from torchfbi.models import DEFAULT, Labels, Model
 from torchfbi.settings import PRESETS, Settings
 
 Image = Annotated[Path, typer.Argument(help="A photo.", metavar="IMAGE", show_default=False)]
 Images = Annotated[
     list[Path], typer.Argument(help="One or more photos.", metavar="IMAGE...", show_default=False)
-]
-ModelName = Annotated[
-    str, typer.Option("--model", "-m", help=f"The network, e.g. {DEFAULT}, torchvision:resnet50.")
 ]
 Target = Annotated[
     str | None,
@@ -30,18 +36,6 @@ Target = Annotated[
     ),
 ]
 Preset = Annotated[str, typer.Option("--preset", "-p", help=f"One of {', '.join(PRESETS)}.")]
-K = Annotated[
-    float | None,
-    typer.Option("--k", help="The share of the feature maps that goes on, in (0, 1]."),
-]
-Tau = Annotated[float | None, typer.Option("--tau", help="An absolute threshold, the paper's tau.")]
-ThresholdText = Annotated[
-    str | None,
-    typer.Option(
-        "--threshold",
-        help="mass:0.9, quantile:0.98, relative:0.1, absolute:10, or none.",
-    ),
-]
 Override = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,27 +44,66 @@ Override = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
-Dark = Annotated[bool, typer.Option("--dark", help="Figures on a dark background.")]
-Format = Annotated[str, typer.Option("--format", "-f", help="The figures' format: png, svg, pdf.")]
-Dpi = Annotated[int, typer.Option("--dpi", min=30, max=1200, help="Dots per inch of a PNG.")]
-
-OUT = Path("fbi-out")
+Numbers = list[float] | None
 
 
-def settings_from(
-    preset: str,
-    k: float | None = None,
-    tau: float | None = None,
-    threshold: str | None = None,
-    override: list[str] | None = None,
+def network(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="The network: a name that 'torchfbi models' lists, a file, or path.py:function.",
+        ),
+    ] = DEFAULT,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A state dict for that network: .safetensors, .pt or .pth."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="The class names: a line a class, or JSON.")
+    ] = None,
+    mean: Annotated[Numbers, typer.Option(help="Of each channel, on a scale of 0 to 1.")] = None,
+    std: Annotated[Numbers, typer.Option(help="Of each channel, on a scale of 0 to 1.")] = None,
+    size: Annotated[int | None, typer.Option(help="Resize the shorter side to this.")] = None,
+    crop: Annotated[int | None, typer.Option(help="The side of the square cut out.")] = None,
+    bgr: Annotated[bool, typer.Option("--bgr", help="The network takes BGR, not RGB.")] = False,
+    stretch: Annotated[
+        bool, typer.Option("--stretch", help="Squeeze the whole photo in, instead of cropping.")
+    ] = False,
+) -> Model:
+    """The network, with what was said about its weights, labels and preprocessing."""
+    loaded = models.load(model, weights=weights)
+    if labels is not None:
+        loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
+    changes: dict[str, Any] = {
+        "mean": tuple(mean) if mean else None,
+        "std": tuple(std) if std else None,
+        "resize": size if size is not None else crop,
+        "crop": crop,
+        "channels": "BGR" if bgr else None,
+        "fit": "stretch" if stretch else None,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return replace(loaded, preprocess=replace(loaded.preprocess, **changes))
+
+
+def settings(
+    preset: Preset = "contrast",
+    k: Annotated[
+        float | None, typer.Option("--k", help="The share of the feature maps that goes on.")
+    ] = None,
+    tau: Annotated[
+        float | None, typer.Option("--tau", help="An absolute threshold, the paper's tau.")
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(help="mass:0.9, quantile:0.98, relative:0.1, absolute:10, or none."),
+    ] = None,
+    override: Override = None,
 ) -> Settings:
-    """The preset with what was asked for on top.
-
-    Raises:
-        SettingsError: an unknown preset, setting or value.
-    """
+    """The preset with what was asked for on top."""
     changes: dict[str, Any] = dict(map(_parse, override or []))
     if k is not None:
         changes["k"] = k
@@ -86,6 +119,56 @@ def _parse(assignment: str) -> tuple[str, Any]:
     if not equals:
         raise SettingsError(f"--set {assignment}: write NAME=VALUE.")
     try:
-        return name, None if text.lower() == "none" else json.loads(text.lower())
-    except json.JSONDecodeError:
+        return name, None if text.lower() == "none" else jsonlib.loads(text.lower())
+    except jsonlib.JSONDecodeError:
         return name, text
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Where the results go and how they look."""
+
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")] = Path(
+        "fbi-out"
+    )
+    json: Json = False
+    dark: Annotated[bool, typer.Option("--dark", help="Figures on a dark background.")] = False
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="The figures' format: png, svg or pdf.")
+    ] = "png"
+    dpi: Annotated[int, typer.Option(min=30, max=1200, help="Dots per inch of a PNG.")] = 150
+
+
+GROUPS: dict[str, Callable[..., Any]] = {
+    "network": network,
+    "settings": settings,
+    "drawing": Drawing,
+}
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """The function as Typer wants it: each group spelled out as its options."""
+    own = inspect.signature(function, eval_str=True).parameters
+    groups = {
+        name: inspect.signature(GROUPS[name], eval_str=True).parameters
+        for name in own
+        if name in GROUPS
+    }
+    options: list[inspect.Parameter] = []
+    for name, parameter in own.items():
+        options += groups[name].values() if name in groups else [parameter]
+    options = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+
+    @functools.wraps(function)
+    def run(**given: Any) -> None:
+        finished = {
+            name: GROUPS[name](**{option: given[option] for option in groups[name]})
+            if name in groups
+            else given[name]
+            for name in own
+        }
+        function(**finished)
+
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run

@@ -1,48 +1,92 @@
-"""Networks by name."""
+"""Networks by name, from a file, or from a function in a Python file."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import os
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from torchfbi.errors import ModelError
-from torchfbi.models import embedded, torchvision
+from torchfbi.models import embedded, files, timm, torchvision
 from torchfbi.models.labels import Labels
-from torchfbi.models.model import Model
+from torchfbi.models.model import Listing, Model
 
-__all__ = ["DEFAULT", "Labels", "Model", "available", "load"]
+__all__ = ["DEFAULT", "Labels", "Listing", "Model", "available", "describe", "load"]
 
 DEFAULT = "efficientnet-lite0"
 
+LIBRARIES: dict[str, Any] = {"torchvision": torchvision, "timm": timm}
+"""Each has ``names()``, ``describe(name)`` and ``load(name, pretrained)``; its networks are
+called ``library:name``."""
+
+FORMATS: dict[str, Any] = {".pt2": files.from_program}
+"""Files that hold a whole network, by suffix: path -> Model."""
+
 
 def available() -> list[str]:
-    """The names that ``load`` knows: the embedded networks, and torchvision's if it is there."""
+    """The names that ``load`` knows: the embedded networks, and those of installed libraries."""
     names = list(embedded.MODELS)
-    with contextlib.suppress(ModelError):
-        names += [f"torchvision:{name}" for name in torchvision.names()]
+    for prefix, library in LIBRARIES.items():
+        with contextlib.suppress(ModelError):
+            names += [f"{prefix}:{name}" for name in library.names()]
     return names
 
 
-def load(name: str = DEFAULT, pretrained: bool = True) -> Model:
+def describe(name: str) -> Listing:
+    """What is known of one of ``available()`` without loading its weights.
+
+    Raises:
+        ModelError: the name is unknown.
+    """
+    if name in embedded.MODELS:
+        return embedded.describe(name)
+    family, _, member = name.rpartition(":")
+    if family not in LIBRARIES:
+        raise ModelError(f"There is no model {name!r}. {_suggest(member)}")
+    listing: Listing = LIBRARIES[family].describe(member)
+    return listing
+
+
+def load(
+    name: str = DEFAULT,
+    pretrained: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+) -> Model:
     """Load a network, in eval mode and frozen, on the CPU.
 
     Args:
         name: one of ``available()``, such as ``"efficientnet-lite0"`` or
-            ``"torchvision:resnet50"``.
+            ``"torchvision:resnet50"``; a file that holds a whole network; or
+            ``"path.py:function"``, a function without arguments that returns an ``nn.Module``
+            (preprocessed as for ImageNet) or a ``Model``.
         pretrained: False gives random weights (seed them with ``torch.manual_seed``).
+        weights: a state dict for the network, ``.safetensors``, ``.pt`` or ``.pth``.
 
     Raises:
         ModelError: the name is unknown, or the package or the weights behind it are missing.
     """
+    if weights is not None:
+        return files.with_weights(load(name, pretrained=False), Path(weights))
     # Building a network draws random weights, even if they are replaced a moment later.
     with torch.random.fork_rng(devices=[], enabled=pretrained):
         if name in embedded.MODELS:
             return embedded.MODELS[name](pretrained)
         family, _, member = name.rpartition(":")
-        if family == "torchvision" and member in torchvision.names():
-            return torchvision.load(member, pretrained)
+        if family in LIBRARIES and member in LIBRARIES[family].names():
+            return LIBRARIES[family].load(member, pretrained)
+        if family.endswith(".py"):
+            return files.from_function(name)
+        if Path(name).suffix in FORMATS:
+            return FORMATS[Path(name).suffix](Path(name))
+    if Path(name).suffix in files.STATE_SUFFIXES:
+        raise ModelError(
+            f"{name} holds weights, no network: name the network and give this file as its "
+            "weights, for example --model torchvision:resnet18 --weights FILE."
+        )
     raise ModelError(f"There is no model {name!r}. {_suggest(member)}")
 
 
@@ -51,4 +95,5 @@ def _suggest(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), full_names, n=5)
     if close:
         return f"Did you mean {' or '.join(full_names[match] for match in close)}?"
-    return f"Known are {', '.join(embedded.MODELS)} and torchvision:<classifier>, e.g. resnet50."
+    libraries = ", ".join(f"{prefix}:<name>" for prefix in LIBRARIES)
+    return f"Known are {', '.join(embedded.MODELS)}, {libraries}, and files: see the README."

@@ -11,7 +11,7 @@ from torch import nn
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
-from torchfbi.models.model import Model
+from torchfbi.models.model import Listing, Model
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.preprocess import Preprocess
 
@@ -61,6 +61,17 @@ def digits(pretrained: bool = True) -> Model:
 
 
 MODELS = {"efficientnet-lite0": efficientnet_lite0, "digits": digits}
+
+
+def describe(name: str) -> Listing:
+    """What is known of one of ``MODELS``; they are small enough to be loaded for that."""
+    try:
+        model = MODELS[name]()
+    except ModelError:
+        return Listing(name, None, "", "package", "not installed")
+    height, width = model.preprocess.size
+    parameters = sum(p.numel() for p in model.module.parameters())
+    return Listing(name, parameters, f"{height}x{width}", "package", "installed")
 
 
 def _package(module: str, distribution: str) -> Any:

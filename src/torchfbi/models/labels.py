@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import overload
 
-from torchfbi.errors import TargetError
+from torchfbi.errors import ModelError, TargetError
 
 _DATASET_NAME_IS_CLEARER = {282, 285, 638, 744, 836}
 """ImageNet classes whose curated name is a description ("a cat having a striped coat"), a narrower
@@ -52,6 +54,31 @@ class Labels(Sequence[str]):
             for i in range(1000)
         ]
         return cls(names, synonyms)
+
+    @classmethod
+    def read(cls, path: Path, classes: int) -> Labels:
+        """Class names from a file: a line a class, or JSON (a list, or an object by number).
+
+        Args:
+            path: the file, UTF-8.
+            classes: how many the network has.
+
+        Raises:
+            ModelError: the file cannot be read or has another number of names.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix == ".json" else text.split("\n")
+            if isinstance(content, dict):
+                content = [content[str(number)] for number in range(len(content))]
+            # ImageNet's own file has pairs such as ["n02123045", "tabby"].
+            last = [entry[-1] if isinstance(entry, list) else entry for entry in content]
+            names = [str(name).strip() for name in last if str(name).strip()]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"{path}: no list of class names: {error}") from None
+        if len(names) != classes:
+            raise ModelError(f"{path}: it has {len(names)} names, the network {classes} classes.")
+        return cls(names)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
@@ -33,3 +34,21 @@ class Model:
             f"Model({self.name}: {self.preprocess.channels} {height}x{width}, "
             f"{len(self.labels)} classes, {parameters:,} parameters)"
         )
+
+
+class Listing(NamedTuple):
+    """What is known of a network before it is loaded.
+
+    Args:
+        name: what ``torchfbi.load`` takes.
+        parameters: how many, or None where only building it would tell.
+        input: its preprocessing's size, such as ``"224x224"``.
+        source: the package that defines it.
+        weights: where trained ones are: "installed", "on disk", "to download" or "none".
+    """
+
+    name: str
+    parameters: int | None
+    input: str
+    source: str
+    weights: str

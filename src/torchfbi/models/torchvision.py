@@ -14,7 +14,7 @@ import torch
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
-from torchfbi.models.model import Model
+from torchfbi.models.model import Listing, Model
 from torchfbi.preprocess import Preprocess
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def import_torchvision() -> Any:
         except Exception as error:
             raise ModelError(
                 f"torchvision does not import beside torch {torch.__version__} ({error}). "
-                "Install the torchvision that belongs to it: see pytorch.org/get-started."
+                "Install the torchvision release that belongs to it."
             ) from error
 
 
@@ -86,6 +86,16 @@ def names() -> list[str]:
     return sorted(models.list_models(module=models))
 
 
+def describe(name: str) -> Listing:
+    """What torchvision publishes about one of ``names()``."""
+    weights = import_torchvision().models.get_model_weights(name).DEFAULT
+    side = weights.transforms().crop_size[0]
+    found = "on disk" if _file(weights).exists() else "to download"
+    return Listing(
+        f"torchvision:{name}", weights.meta["num_params"], f"{side}x{side}", "torchvision", found
+    )
+
+
 def load(name: str, pretrained: bool = True) -> Model:
     """Load one of ``names()``.
 
@@ -114,7 +124,7 @@ def load(name: str, pretrained: bool = True) -> Model:
 
 
 def _pretrained(models: Any, name: str, weights: Any) -> Any:
-    file = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
+    file = _file(weights)
     downloading = not file.exists()
     try:
         return models.get_model(name, weights=weights, progress=False)
@@ -124,6 +134,11 @@ def _pretrained(models: Any, name: str, weights: Any) -> Any:
             f"torchvision:{name}: the weights {happened} ({error}). "
             f"Download {weights.url} and save it as {file}."
         ) from error
+
+
+def _file(weights: Any) -> Path:
+    """Where torchvision keeps them."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
 
 
 def _preprocess(transforms: Any) -> Preprocess:

@@ -1,0 +1,244 @@
+"""Networks, weights and labels from files, and the commands that list and check networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from photos import CAT
+from torchfbi import Labels, Model, Preprocess, explain, load
+from torchfbi.cli.main import main
+from torchfbi.errors import ModelError
+
+FACTORY = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Linear(64, 3),
+    )
+
+def attention():
+    class Attention(nn.Module):
+        def forward(self, x):
+            q = x.flatten(2)
+            return (torch.softmax(q @ q.mT, -1) @ q).mean(2)
+    return Attention()
+
+def number():
+    return 7
+
+def broken():
+    raise RuntimeError("no such layer")
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FACTORY)
+    return path
+
+
+@pytest.fixture
+def model(factory: Path) -> Model:
+    return load(f"{factory}:make")
+
+
+def test_a_function_in_a_python_file(model: Model) -> None:
+    assert not model.module.training
+    assert len(model.labels) == 3
+    assert explain(model, CAT).values.shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("number", "returned a int, not an nn.Module"),
+        ("broken", "failed: RuntimeError: no such layer"),
+        ("missing", "failed: AttributeError"),
+    ],
+)
+def test_functions_that_make_no_network(factory: Path, function: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load(f"{factory}:{function}")
+    with pytest.raises(ModelError, match="no such file"):
+        load("nowhere.py:make")
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_from_a_file(
+    factory: Path, model: Model, tmp_path: Path, suffix: str, wrapped: bool
+) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    state = {name: value + 1 for name, value in model.module.state_dict().items()}
+    if wrapped:
+        state = {f"module.{name}": value for name, value in state.items()}
+    if suffix == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
+    loaded = load(f"{factory}:make", weights=path)
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(loaded.module.state_dict()[name], value + 1)
+    assert path.name in loaded.name
+
+
+class Evil:
+    """Unpickled, it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_that_could_run_code_is_refused(factory: Path, tmp_path: Path) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "evil.pt"
+    torch.save({"state_dict": Evil(trace)}, path)
+    with pytest.raises(ModelError, match=r"evil\.pt: it is a pickle that could run code"):
+        load(f"{factory}:make", weights=path)
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(ModelError, match="could run code"):
+        load(f"{factory}:make", weights=path)
+    assert not trace.exists()
+
+
+def test_weights_that_do_not_fit(factory: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(ModelError, match=r"other\.pt does not fit .*Missing key"):
+        load(f"{factory}:make", weights=path)
+    torch.save([1, 2], path)
+    with pytest.raises(ModelError, match="holds no state dict"):
+        load(f"{factory}:make", weights=path)
+    path.write_bytes(b"hello")
+    with pytest.raises(ModelError, match=r"other\.pt"):
+        load(f"{factory}:make", weights=path)
+    (tmp_path / "bad.safetensors").write_bytes(b"hello")
+    with pytest.raises(ModelError, match="damaged"):
+        load(f"{factory}:make", weights=tmp_path / "bad.safetensors")
+    with pytest.raises(ModelError, match="no such file"):
+        load(f"{factory}:make", weights="nowhere.pt")
+    with pytest.raises(ModelError, match="weights come as"):
+        load(f"{factory}:make", weights=factory)
+    with pytest.raises(ModelError, match="holds weights, no network: name the network"):
+        load("nowhere.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export's own
+def test_exported_programs(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    batch = ({0: torch.export.Dim.AUTO},)
+    example = (torch.zeros(2, 3, 40, 48),)
+    program = torch.export.export(model.module, example, dynamic_shapes=batch, strict=False)
+    torch.export.save(program, path)
+    loaded = load(str(path))
+    assert loaded.preprocess.size == (40, 48)
+    x = torch.randn(1, 3, 40, 48)
+    assert torch.equal(explain(loaded, x).values, explain(model.module, x).values)
+    for content in (b"", b"hello", path.read_bytes()[:-50]):
+        (tmp_path / "bad.pt2").write_bytes(content)
+        with pytest.raises(ModelError, match=r"bad\.pt2: not an exported program"):
+            load(str(tmp_path / "bad.pt2"))
+    with pytest.raises(ModelError, match=r"nowhere\.pt2"):
+        load("nowhere.pt2")
+
+
+def test_labels_from_a_file(tmp_path: Path) -> None:
+    lines, listed, numbered, pairs = (tmp_path / n for n in ("a.txt", "b.json", "c.json", "d.json"))
+    lines.write_text("cat\ndog\ncup\n", encoding="utf-8")
+    listed.write_text('["cat", "dog", "cup"]')
+    numbered.write_text('{"2": "cup", "0": "cat", "1": "dog"}')
+    pairs.write_text('{"0": ["n1", "cat"], "1": ["n2", "dog"], "2": ["n3", "cup"]}')
+    for path in (lines, listed, numbered, pairs):
+        assert Labels.read(path, 3).names == ("cat", "dog", "cup")
+    with pytest.raises(ModelError, match=r"a\.txt: it has 3 names, the network 4 classes"):
+        Labels.read(lines, 4)
+    lines.write_bytes(b"\xff\xfe\xff")
+    numbered.write_text('{"1": "cat"}')
+    for path in (lines, numbered, tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(ModelError, match="no list of class names"):
+            Labels.read(path, 3)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+
+def test_the_command_line_takes_a_users_own_network(
+    factory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("cat\ndog\ncup")
+    code, out, err = run(
+        capsys, "explain", CAT, "--model", f"{factory}:make", "--labels", names, "--size", 40,
+        "--crop", 32, "--mean", 0.5, 0.5, 0.5, "--std", 0.2, 0.2, 0.2, "--target", "cup",
+        "-o", tmp_path, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    (result,) = json.loads(out)
+    assert result["target"] == 2
+    manifest = json.loads(Path(result["files"][2]).read_text())
+    assert manifest["shape"] == [1, 3, 32, 32]
+    assert manifest["labels"] == ["cat", "dog", "cup"]
+
+
+def test_check_prints_the_operators(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "check", f"{factory}:make", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["explainable"]
+    assert result["operators"]["aten.convolution.default"] == 1
+    assert result["features"] == ["1"]
+    code, out, _ = run(capsys, "check", "torchvision:squeezenet1_1")
+    assert code == 0
+    assert "aten.cat.default" in out
+    assert "Every operator has an adjoint: 26 features" in out
+
+
+def test_check_names_every_missing_operator(
+    factory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, "check", f"{factory}:attention")
+    assert code == 2
+    assert "aten.matmul.default  at matmul" in err
+    assert "Traceback" not in err
+
+
+def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "models", "efficientnet-*", "--json")
+    assert code == 0
+    (lite,) = json.loads(out)
+    assert lite == {
+        "name": "efficientnet-lite0",
+        "parameters": 4652008,
+        "input": "224x224",
+        "source": "package",
+        "weights": "installed",
+    }
+    code, out, _ = run(capsys, "models", "torchvision:resnet18")
+    assert code == 0
+    assert "11,689,512" in out
+    code, _, err = run(capsys, "models", "unicorn")
+    assert code == 2
+    assert "no network's name matches 'unicorn'" in err
+
+
+def test_the_preprocessing_of_an_unknown_network_is_imagenets(model: Model) -> None:
+    assert isinstance(model.preprocess, Preprocess)
+    assert model.preprocess.size == (224, 224)
+    assert model.preprocess.mean == (0.485, 0.456, 0.406)
