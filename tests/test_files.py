@@ -149,7 +149,7 @@ def test_exported_programs(model: Model, tmp_path: Path) -> None:
     assert torch.equal(explain(loaded, x).values, explain(model.module, x).values)
     for content in (b"", b"hello", path.read_bytes()[:-50]):
         (tmp_path / "bad.pt2").write_bytes(content)
-        with pytest.raises(ModelError, match=r"bad\.pt2: not an exported program"):
+        with pytest.raises(ModelError, match=r"bad\.pt2"):
             load(str(tmp_path / "bad.pt2"))
     with pytest.raises(ModelError, match=r"nowhere\.pt2"):
         load("nowhere.pt2")
