@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 import re
 import threading
 import warnings
@@ -18,7 +19,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.utils import _pytree as pytree
 
-from torchfbi import adjoints, rewrite
+from torchfbi import adjoints, folding, rewrite
 from torchfbi.errors import (
     CaptureError,
     ControlFlowError,
@@ -201,7 +202,7 @@ def _lift(
         if node.op == "placeholder" and node.name != inputs[0]:
             target = specs[node.name].target
             value = program.state_dict.get(target, program.constants.get(target))
-            copies[node] = rewrite.add_tensor(graph, tensors, node.name, value)
+            copies[node] = folding.add_tensor(graph, tensors, node.name, value)
         elif node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
@@ -240,6 +241,8 @@ def _check_operators(graph: Graph) -> None:
     missing: dict[str, list[str]] = {}
     for node in graph.nodes:
         if node in graph.path and adjoints.find(node.target) is None:
-            missing.setdefault(str(node.target), []).append(node.meta["layer"])
+            several = node.target is operator.getitem  # one of an operator's several outputs
+            unknown = node.all_input_nodes[0] if several else node
+            missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
     if missing:
         raise UnsupportedOperatorError(missing)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import operator
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
-from torchfbi.adjoints import is_tensor
+from torchfbi.folding import Tensors, fold_affine, fold_constants
 from torchfbi.spelling import spell_out, untuple
 
 aten = torch.ops.aten
-Tensors = dict[str, Tensor]
 
 
 def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
@@ -27,7 +26,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     untuple(graph)
     drop_dead(graph)
     fold_constants(graph, tensors)
-    fold_batch_norms(graph, tensors)
+    fold_affine(graph, tensors)
     drop_dead(graph)
 
 
@@ -108,68 +107,6 @@ def use_functional_operators(graph: fx.Graph) -> None:
         if node.op == "call_function" and _is_inplace(node):
             packet, overload = node.target._schema.name.split("::")[1], node.target._overloadname
             node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
-
-
-def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
-    """Compute once what does not depend on the image (weight standardisation, layer scales)."""
-    for node in list(graph.nodes):
-        inputs = node.all_input_nodes
-        if node.op != "call_function" or any(source.op != "get_attr" for source in inputs):
-            continue
-        if not is_tensor(node) or node.target is operator.getitem:
-            continue
-        args, kwargs = fx.node.map_arg(
-            (node.args, node.kwargs), lambda source: tensors[str(source.target)]
-        )
-        value = node.target(*args, **kwargs)
-        with graph.inserting_before(node):
-            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, value))
-        graph.erase_node(node)
-
-
-def add_tensor(graph: fx.Graph, tensors: Tensors, name: str, value: Tensor) -> fx.Node:
-    """A new ``get_attr`` node, at the graph's current insertion point."""
-    tensors[name] = value
-    node = graph.create_node("get_attr", name)
-    node.meta["val"] = value
-    return node
-
-
-def fold_batch_norms(graph: fx.Graph, tensors: Tensors) -> None:
-    """Fold a batch norm into the convolution or dense layer that alone feeds it.
-
-    BN(W x + b) = (g W) x + g (b - mean) + beta with g = gamma / sqrt(var + eps), computed in
-    float64 so that half-precision models lose nothing.
-    """
-    for node in list(graph.nodes):
-        if node.target is not aten.batch_norm.default or node.args[5]:
-            continue
-        layer = node.args[0]
-        if layer.target not in (aten.convolution.default, aten.linear.default):
-            continue
-        is_conv = layer.target is aten.convolution.default
-        if len(layer.users) > 1 or (is_conv and layer.args[6]) or layer.args[1].op != "get_attr":
-            continue
-        if not is_conv and layer.meta["val"].ndim != 2:
-            continue  # the dense layer's outputs are last, not the channels of the batch norm
-        weight = tensors[layer.args[1].target]
-        bias, gamma, beta, mean, var = (
-            None if argument is None else tensors[argument.target].double()
-            for argument in (layer.args[2], *node.args[1:5])
-        )
-        assert mean is not None
-        assert var is not None
-        gain = torch.rsqrt(var + node.args[7])
-        gain = gain if gamma is None else gain * gamma
-        shift = (0 if bias is None else bias) - mean
-        shift = shift * gain + (0 if beta is None else beta)
-        folded = weight.double() * gain.reshape(-1, *([1] * (weight.ndim - 1)))
-        with graph.inserting_before(layer):
-            w = add_tensor(graph, tensors, f"{layer.name}_weight", folded.to(weight.dtype))
-            b = add_tensor(graph, tensors, f"{layer.name}_bias", shift.to(weight.dtype))
-        layer.args = (layer.args[0], w, b, *layer.args[3:])
-        node.replace_all_uses_with(layer)
-        graph.erase_node(node)
 
 
 _PROBABILITIES = {

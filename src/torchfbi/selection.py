@@ -62,7 +62,7 @@ def select(
     """
     selected = signal
     if settings.threshold is not None:
-        selected = torch.where(_exceeds(signal * activation, settings), signal, 0.0)
+        selected = torch.where(_exceeds(_contribution(signal, activation), settings), signal, 0.0)
     if settings.signs == "positive":
         selected = torch.relu(selected)
     if not top_k:
@@ -82,8 +82,14 @@ def select_positions(signal: Tensor, image: Tensor, settings: Settings, channel:
     """
     if settings.threshold is None:
         return signal
-    contribution = (signal * image).sum(channel, keepdim=True)
+    contribution = _contribution(signal, image).sum(channel, keepdim=True)
     return torch.where(_exceeds(contribution, settings), signal, 0.0)
+
+
+def _contribution(signal: Tensor, activation: Tensor) -> Tensor:
+    """p = s * a, in float32 at least: in half precision the product may overflow."""
+    dtype = torch.promote_types(signal.dtype, torch.float32)
+    return signal.to(dtype) * activation.to(dtype)
 
 
 def _exceeds(contribution: Tensor, settings: Settings) -> Tensor:

@@ -120,6 +120,38 @@ def _matmul(node: fx.Node) -> None:
         node.args = (x, _insert(aten.permute.default, weight, [1, 0]), None)
 
 
+def _addcmul(node: fx.Node) -> None:
+    """x + value y z."""
+    x, y, z = node.args
+    with node.graph.inserting_before(node):
+        product = node.graph.call_function(aten.mul.Tensor, (y, z))
+    vals = [factor.meta["val"] for factor in (y, z)]  # type: ignore[union-attr]
+    product.meta = {**node.meta, "val": vals[0] * vals[1]}
+    node.target = aten.add.Tensor
+    node.args = (x, product)
+    node.kwargs = {"alpha": node.kwargs["value"]} if "value" in node.kwargs else {}
+
+
+def _expand_as(node: fx.Node) -> None:
+    """The batch is told by -1, or by the other tensor where it is only there."""
+    x, other = node.args
+    small, large = (argument.meta["val"].shape for argument in (x, other))  # type: ignore[union-attr]
+    new = len(large) - len(small)
+    sizes: list[Any] = [-1 if i >= new and small[i - new] == n else n for i, n in enumerate(large)]
+    if isinstance(sizes[0], torch.SymInt):
+        with node.graph.inserting_before(node):
+            sizes[0] = node.graph.call_function(aten.sym_size.int, (other, 0))
+        sizes[0].meta = {"val": large[0]}
+    node.target = aten.expand.default
+    node.args = (x, sizes)
+
+
+def _cast(node: fx.Node) -> None:
+    """Only the dtype counts: the device is where the model was when it was captured."""
+    node.target = aten._to_copy.default
+    node.kwargs = {"dtype": node.meta["val"].dtype}
+
+
 def _pad(node: fx.Node) -> None:
     x, pads, mode, value = node.args
     if mode == "constant":
@@ -155,6 +187,12 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.div.Scalar: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.add.Scalar: _spell(aten.add.Tensor, lambda x, y, alpha: (x, y * alpha)),
     aten.sub.Scalar: _spell(aten.sub.Tensor, lambda x, y, alpha: (x, y * alpha)),
+    aten.subtract.Tensor: _spell(aten.sub.Tensor, lambda x, y: (x, y)),
+    aten.multiply.Tensor: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
+    aten.divide.Tensor: _spell(aten.div.Tensor, lambda x, y: (x, y)),
+    aten.to.dtype_layout: _cast,
+    aten.addcmul.default: _addcmul,
+    aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
     aten.addmm.default: _addmm,
     aten.mm.default: _matmul,

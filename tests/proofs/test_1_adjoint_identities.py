@@ -419,7 +419,7 @@ def _(draw: Draw, target: Any) -> Call:
 
 
 @pytest.mark.parametrize("target", LINEAR, ids=str)
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_proof_1_a_linear_rule_is_the_transpose(target: Any, data: st.DataObject) -> None:
     draw = Draw(data)
@@ -443,6 +443,24 @@ def test_proof_1_a_dense_layer_of_the_paper_subtracts_its_bias(data: st.DataObje
     s = torch.randn_like(call.output)
     (back,) = call.hand_back(s, Settings.paper()).values()
     torch.testing.assert_close(back, torch.einsum("oi,no->ni", W, s - b))
+
+
+CONSTANTS: dict[Any, tuple[Any, ...]] = {
+    aten.zeros_like.default: (),
+    aten.ones_like.default: (),
+    aten.full_like.default: (2.5,),
+    aten.new_zeros.default: ([2, 3],),
+    aten.new_ones.default: ([2, 3],),
+    aten.new_full.default: ([2, 3], 2.5),
+}
+
+
+@pytest.mark.parametrize("target", CONSTANTS, ids=str)
+def test_proof_1_a_constant_hands_nothing_back(target: Any) -> None:
+    """It takes the shape of its input or less, so that its transpose is zero."""
+    calls = [Call(target, torch.randn(4, 5), *CONSTANTS[target]) for _ in range(2)]
+    assert torch.equal(calls[0].output, calls[1].output)
+    assert calls[0].signals == []
 
 
 # --- Activations ------------------------------------------------------------------------------
@@ -738,5 +756,5 @@ def test_proof_1_a_product_holds_its_gate(combine: Any) -> None:
 
 
 def test_proof_1_covers_every_operator() -> None:
-    proven = {*LINEAR, *ACTIVATIONS, *NORMS, *MAX_POOLS, aten.amax.default}
+    proven = {*LINEAR, *CONSTANTS, *ACTIVATIONS, *NORMS, *MAX_POOLS, aten.amax.default}
     assert proven == set(operators())

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchfbi import ForwardBackward, Settings
 from torchfbi.models.torchvision import import_torchvision
 
+aten = torch.ops.aten
 PLAIN = Settings.plain()
 PIECEWISE_LINEAR = [
     "alexnet",
@@ -146,6 +147,13 @@ def resizes(x: Tensor) -> Tensor:
     return F.interpolate(y, size=[5, 7], mode="bicubic") + y.amax((2, 3), keepdim=True)
 
 
+def scalars(x: Tensor) -> Tensor:
+    """Overloads that other front ends write."""
+    y = aten.add.Scalar(aten.mul.Scalar(x, 3.0), 0.5, 2)
+    y = aten.clamp_max(aten.clamp_min(aten.sub.Scalar(aten.div.Scalar(y, 2.0), 1.0, 3), -3.0), 1.0)
+    return aten._unsafe_view(aten.relu6(1 - y), [-1, 30]) + aten.rsub.Scalar(x, 1.0, 2).flatten(1)
+
+
 def pads(x: Tensor) -> Tensor:
     y = F.pad(F.pad(x, (1, 2, 0, 1), mode="reflect"), (2, 0, 1, 1), mode="replicate")
     return F.pad(F.pad(y, (1, 1, 2, 0), mode="circular"), (-1, 2, 3, -2), value=0.7)
@@ -175,6 +183,7 @@ NETS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "shuffles": lambda: (Apply(shuffles, nn.Conv2d(3, 8, 3, padding=1)), (3, 4, 6)),
     "weight standardisation": lambda: (Apply(standardised, nn.Conv2d(3, 5, 3)), (3, 6, 6)),
     "resizes": lambda: (Apply(resizes), (2, 6, 5)),
+    "scalars": lambda: (Apply(scalars), (5, 6)),
     "pads": lambda: (Apply(pads), (2, 5, 6)),
     "padding modes": lambda: (
         nn.Sequential(

@@ -27,9 +27,13 @@ def convolution(
     """Convolution with the flipped filters, no bias term (section 2, "Deconvolution")."""
     if transposed:
         zeros = [0] * len(stride)
-        return aten.convolution.default(
+        back: Tensor = aten.convolution.default(
             s, weight, None, stride, padding, dilation, False, zeros, groups
         )
+        # Output padding of a stride or more makes room for further windows.
+        for dim, size in enumerate(x.shape[2:], start=2):
+            back = back.narrow(dim, 0, size)
+        return back
     # A strided convolution does not tell how many input pixels its last window left over.
     leftover = [
         x.shape[i + 2]

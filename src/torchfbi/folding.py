@@ -1,0 +1,148 @@
+"""What does not depend on the image is computed once: constants, biases, batch norms."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.adjoints import is_tensor
+
+aten = torch.ops.aten
+Tensors = dict[str, Tensor]
+
+
+def add_tensor(graph: fx.Graph, tensors: Tensors, name: str, value: Tensor) -> fx.Node:
+    """A new ``get_attr`` node, at the graph's current insertion point."""
+    tensors[name] = value
+    node = graph.create_node("get_attr", name)
+    node.meta["val"] = value
+    return node
+
+
+def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
+    """Compute once what does not depend on the image (weight standardisation, layer scales)."""
+    for node in list(graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op != "call_function" or any(source.op != "get_attr" for source in inputs):
+            continue
+        if not is_tensor(node) or node.target is operator.getitem:
+            continue
+        args, kwargs = fx.node.map_arg(
+            (node.args, node.kwargs), lambda source: tensors[str(source.target)]
+        )
+        value = node.target(*args, **kwargs)
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, value))
+        graph.erase_node(node)
+
+
+def fold_affine(graph: fx.Graph, tensors: Tensors) -> None:
+    """Fold into a convolution or dense layer what alone follows it and is affine in each map.
+
+    That is a batch norm, or the arithmetic in which Keras spells out biases and batch norms, with
+    permutations between: g (W x + b) + c = (g W) x + (g b + c). It is computed in float64, so
+    that half-precision models lose nothing.
+    """
+    for layer in list(graph.nodes):
+        is_conv = layer.target is aten.convolution.default
+        if not is_conv and layer.target is not aten.linear.default:
+            continue
+        if (is_conv and layer.args[6]) or layer.args[1].op != "get_attr":
+            continue  # transposed, or with a weight that depends on the image
+        steps = _take_affine_users(graph, layer, 1 if is_conv else -1, tensors)
+        if not steps:
+            continue
+        x, w, b, *rest = layer.args
+        weight = tensors[w.target]
+        gain = weight.new_ones(weight.shape[0], dtype=torch.float64)
+        shift = gain * 0 if b is None else tensors[b.target].double()
+        for factor, summand in steps:
+            gain, shift = gain * factor, shift * factor + summand
+        with graph.inserting_before(layer):
+            if (gain != 1).any():
+                scaled = weight.double() * gain.reshape(-1, *([1] * (weight.ndim - 1)))
+                w = add_tensor(graph, tensors, f"{layer.name}_weight", scaled.to(weight.dtype))
+            b = add_tensor(graph, tensors, f"{layer.name}_bias", shift.to(weight.dtype))
+        layer.args = (x, w, b, *rest)
+
+
+Step = tuple[Tensor | float, Tensor | float]
+"""A factor and a summand for each map."""
+
+
+def _take_affine_users(
+    graph: fx.Graph, layer: fx.Node, channel: int, tensors: Tensors
+) -> list[Step]:
+    """Remove the affine operators that follow the layer one by one, and return what they did.
+
+    Args:
+        channel: the dimension of the layer's output that counts the maps.
+    """
+    steps: list[Step] = []
+    node, channel = layer, channel % layer.meta["val"].ndim
+    while len(node.users) == 1:
+        user = next(iter(node.users))
+        if user.target is aten.permute.default:
+            dims: Any = user.args[1]
+            node, channel = user, [dim % len(dims) for dim in dims].index(channel)
+        elif (step := _as_affine(user, node, channel, tensors)) is not None:
+            steps.append(step)
+            user.replace_all_uses_with(node)
+            graph.erase_node(user)
+        else:
+            break
+    return steps
+
+
+def _as_affine(user: fx.Node, node: fx.Node, channel: int, tensors: Tensors) -> Step | None:
+    """What ``user`` does to ``node``, if that is affine in each map with fixed numbers."""
+
+    def vector(argument: Any) -> Tensor | None:
+        """One number a map, or None if it is something else."""
+        if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+            return None
+        value, ndim = tensors[str(argument.target)], node.meta["val"].ndim
+        full = [1] * (ndim - value.ndim) + list(value.shape)
+        others = full[:channel] + full[channel + 1 :]
+        if len(full) != ndim or others != [1] * (ndim - 1):
+            return None
+        return value.double().flatten()
+
+    if user.target is aten.batch_norm.default:
+        return _batch_norm(user, channel, tensors)
+    if user.target not in _ARITHMETIC or user.kwargs or len(user.args) != 2:
+        return None
+    if user.meta["val"].dtype != node.meta["val"].dtype:
+        return None
+    x, y = user.args
+    constant = vector(y if x is node else x)
+    if constant is None:
+        return None
+    if user.target is aten.div.Tensor:
+        return (1 / constant, 0.0) if x is node else None
+    if user.target is aten.mul.Tensor:
+        return constant, 0.0
+    if user.target is aten.sub.Tensor:
+        return (1.0, -constant) if x is node else (-1.0, constant)
+    return 1.0, constant
+
+
+_ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+
+def _batch_norm(node: fx.Node, channel: int, tensors: Tensors) -> Step | None:
+    """gamma / sqrt(var + eps) and beta - mean gamma / sqrt(var + eps)."""
+    if node.args[5] or channel != 1:
+        return None  # by the batch's own statistics, or over a dense layer's positions
+    eps: Any = node.args[7]
+    gamma, beta, mean, var = (
+        None if argument is None else tensors[str(argument.target)].double()  # type: ignore[union-attr]
+        for argument in node.args[1:5]
+    )
+    assert mean is not None
+    assert var is not None
+    gain = torch.rsqrt(var + eps) if gamma is None else torch.rsqrt(var + eps) * gamma
+    return gain, (0.0 if beta is None else beta) - mean * gain
