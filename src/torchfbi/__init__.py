@@ -5,6 +5,7 @@
 >>> explanation.plot()
 """
 
+from torchfbi import targets
 from torchfbi.api import explain
 from torchfbi.errors import TorchFBIError
 from torchfbi.explanation import Explanation, LayerSupport
@@ -28,4 +29,5 @@ __all__ = [
     "TorchFBIError",
     "explain",
     "load",
+    "targets",
 ]

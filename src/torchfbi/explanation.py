@@ -60,7 +60,7 @@ class Explanation:
 
     Args:
         values: the attribution, (N, C, ...) float, signed and raw; zero off the support.
-        logits: the network's output before a final softmax, (N, classes).
+        logits: the network's output before a final softmax, (N, classes) or (N, classes, ...).
         target: the probed class of each sample, (N,) int64; None if a function gave the seed.
         layers: the support at every feature from the top layer down to the image.
         settings: how the walk was done.
@@ -96,14 +96,19 @@ class Explanation:
 
     @property
     def probabilities(self) -> Tensor:
-        """softmax of the logits, (N, classes)."""
+        """softmax of the logits over the classes, of their shape."""
         return torch.softmax(self.logits, 1)
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
     def top(self, count: int = 5, index: int = 0) -> list[tuple[int, str, float]]:
-        """The most probable classes of one sample: number, name and probability."""
+        """The most probable classes of one sample: number, name and probability.
+
+        Empty where the output is not (N, classes), such as a segmentation's.
+        """
+        if self.logits.ndim != 2:
+            return []
         best = self.probabilities[index].topk(min(count, self.logits.shape[1]))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [(number, self.label(number), probability) for number, probability in pairs]
@@ -186,7 +191,7 @@ class Explanation:
                     "region": list(self.regions[i]) if self.regions else None,
                     "target": None if self.target is None else int(self.target[i]),
                     "title": self.title(i),
-                    "top": self.top(5, i) if self.logits.ndim == 2 else [],
+                    "top": self.top(5, i),
                     "density": self.density[i].item(),
                 }
                 for i in range(len(self))

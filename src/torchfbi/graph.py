@@ -76,7 +76,7 @@ class Graph:
         reaches = 0  # how far down the values computed so far are used
         for i, node in enumerate(order):
             if i >= position[self.top_feature] and reaches <= i and is_spatial(node):
-                return node
+                return None if node is self.logits else node  # there it would judge the seed
             uses = (position[user] for user in node.users if user in self.path)
             reaches = max(reaches, *uses, i)
         return self.top_feature

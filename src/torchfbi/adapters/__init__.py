@@ -1,0 +1,1 @@
+"""Torchfbi in the clothes of its peers: for code written for Captum, pytorch-grad-cam, Quantus."""

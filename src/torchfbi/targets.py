@@ -1,0 +1,86 @@
+"""Targets for outputs that are no (N, classes): a region of a dense output, any score.
+
+A target is a class, or a function from the network's output to a seed of its shape. These two
+make such functions; any other of your own will do as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchfbi.errors import TargetError
+from torchfbi.selection import seed
+from torchfbi.settings import SeedKind
+
+
+def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
+    """What makes the network say ``channel`` in a region of a dense output (N, classes, H, W)?
+
+    Each pixel of the region is seeded as a classifier's output would be; the rest is zero.
+
+    >>> cat = output.argmax(1) == 8
+    >>> explain(segmenter, images, target=region(cat, 8), output="out")
+
+    Args:
+        mask: the region, (H, W) for all samples or (N, H, W), bool; or weights of these shapes.
+        channel: the probed class.
+        kind: the seed at each pixel; ``one-hot`` probes the sum of the class's logits in the
+            region, ``contrast`` what speaks for it there against its rivals.
+
+    Raises:
+        TargetError: when called, if mask or channel do not fit the output.
+    """
+
+    def target(output: Tensor) -> Tensor:
+        if output.ndim < 3 or mask.shape not in (output.shape[2:], output[:, 0].shape):
+            raise TargetError(
+                f"the region's mask has shape {tuple(mask.shape)}, but the network's output "
+                f"has {tuple(output.shape)}: give a mask (H, W) or (N, H, W) of its size."
+            )
+        if not 0 <= channel < output.shape[1]:
+            raise TargetError(f"there is no channel {channel}: the output has {output.shape[1]}.")
+        pixels = output.movedim(1, -1)
+        flat = pixels.flatten(0, -2)
+        classes = torch.full(flat.shape[:1], channel, device=output.device)
+        everywhere = seed(flat, classes, kind).reshape(pixels.shape).movedim(-1, 1)
+        weights = mask.to(output)
+        return everywhere * (weights if mask.ndim == output.ndim - 2 else weights[:, None])
+
+    return target
+
+
+def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What makes a score of the output large? Its seed is its gradient at the output.
+
+    A score that is one logit of each sample asks for that class: it is probed as every class,
+    by ``settings.seed``.
+
+    >>> explain(model, images, target=score(lambda logits: logits[:, 3] - logits[:, 7]))
+
+    Args:
+        function: from the output (N, ...) to a number, or to several that are summed;
+            differentiable.
+
+    Raises:
+        TargetError: when called, if the score has no gradient.
+    """
+
+    def target(output: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            probe = output.clone().requires_grad_()
+            value = function(probe)
+            if not value.requires_grad:
+                raise TargetError("the score does not depend differentiably on the output.")
+            (gradient,) = torch.autograd.grad(value.sum(), probe)
+        if gradient.ndim == 2 and _is_one_hot(gradient):
+            return gradient.argmax(1)
+        return gradient
+
+    return target
+
+
+def _is_one_hot(rows: Tensor) -> bool:
+    return bool((rows.amax(1) == 1).all() and ((rows != 0).sum(1) == 1).all())
