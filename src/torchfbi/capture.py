@@ -108,11 +108,11 @@ def _check_module(module: Any) -> None:
 
 def _fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
     """Changes whenever a parameter or buffer is replaced or written to."""
-    tensors = module.state_dict(keep_vars=True) if isinstance(module, nn.Module) else {}
+    if isinstance(module, ExportedProgram):
+        return ()
     return tuple(
         (name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version)
-        for name, t in tensors.items()
-        if isinstance(t, Tensor)
+        for name, t in (*module.named_parameters(), *module.named_buffers())
     )
 
 
@@ -120,13 +120,15 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
     if isinstance(module, ExportedProgram):
         return module
     shadow = _share_tensors(module)
+    batch = example.shape[0]
+    with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
+        program = _export(shadow, example, max(2, batch))
+        if _batch_size(program) in (None, batch):
+            return program
     try:
-        program = _export(shadow, example, batch=max(2, example.shape[0]))
-        if _batch_size(program) is not None and _batch_size(program) != example.shape[0]:
-            program = _export(shadow, example, batch=example.shape[0])
+        return _export(shadow, example, batch)
     except Exception as error:
         raise _diagnosis(shadow, example, error) from error
-    return program
 
 
 def _share_tensors(module: nn.Module) -> nn.Module:

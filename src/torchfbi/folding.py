@@ -35,8 +35,16 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         )
         value = node.target(*args, **kwargs)
         with graph.inserting_before(node):
-            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, value))
+            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, _laid_out(value)))
         graph.erase_node(node)
+
+
+def _laid_out(value: Tensor) -> Tensor:
+    """Keras' kernels are views of (H, W, I, O), which every convolution would copy first."""
+    formats = (torch.contiguous_format, torch.channels_last)
+    if value.ndim != 4 or any(value.is_contiguous(memory_format=f) for f in formats):
+        return value
+    return value.contiguous(memory_format=torch.channels_last)
 
 
 def fold_affine(graph: fx.Graph, tensors: Tensors) -> None:

@@ -77,8 +77,9 @@ class Graph:
         for i, node in enumerate(order):
             if i >= position[self.top_feature] and reaches <= i and is_spatial(node):
                 return None if node is self.logits else node  # there it would judge the seed
-            uses = (position[user] for user in node.users if user in self.path)
-            reaches = max(reaches, *uses, i)
+            if node in self.path:
+                uses = (position[user] for user in node.users if user in self.path)
+                reaches = max(reaches, *uses, i)
         return self.top_feature
 
     @cached_property

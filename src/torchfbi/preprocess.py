@@ -40,7 +40,8 @@ class Preprocess:
         mean: per channel, on the 0..1 scale; subtracted first.
         std: per channel, on the 0..1 scale; divided by next.
         interpolation: how to resize (always antialiased, as PIL and torchvision do on photos).
-        channels: ``"RGB"``, or ``"L"`` for one grey channel.
+        channels: ``"RGB"``; ``"BGR"``, as networks that come from Caffe take them; or ``"L"`` for
+            one grey channel. ``mean`` and ``std`` have the same order.
         fit: ``"crop"``: resize the shorter side, then cut out the centre, as networks are
             trained. ``"stretch"``: squeeze the whole photo into ``crop``, so that nothing is cut
             off; ``resize`` is unused.
@@ -54,7 +55,7 @@ class Preprocess:
     mean: Sequence[float]
     std: Sequence[float]
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    channels: Literal["RGB", "L"] = "RGB"
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
     fit: Literal["crop", "stretch"] = "crop"
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class Preprocess:
         n, fits = len(self.channels), self.fit == "stretch" or max(self.size) <= self.resize
         for rule, holds in (
             ("interpolation is bilinear or bicubic", self.interpolation in ("bilinear", "bicubic")),
-            ("channels is RGB or L", self.channels in ("RGB", "L")),
+            ("channels is RGB, BGR or L", self.channels in ("RGB", "BGR", "L")),
             ("fit is crop or stretch", self.fit in ("crop", "stretch")),
             ("mean and std have one number a channel", len(self.mean) == len(self.std) == n),
             ("no std is 0", 0 not in self.std),
@@ -101,7 +102,7 @@ class Preprocess:
         """
         region = self.region(photo.shape)
         (height, width), (rows, columns), (top, left) = self.size, *self._grid(photo.shape)
-        image = Image.fromarray(photo.pixels).convert(self.channels)
+        image = Image.fromarray(photo.pixels).convert("L" if self.channels == "L" else "RGB")
         resample = Image.Resampling[self.interpolation.upper()]
         if rows * columns <= _LONGEST * self.resize**2:
             image = image.resize((columns, rows), resample)
@@ -109,14 +110,18 @@ class Preprocess:
         else:
             image = image.resize((width, height), resample, box=region)
         x = torch.from_numpy(np.array(image)).float().div(255)
-        x = x.reshape(height, width, len(self.channels)).permute(2, 0, 1)
+        x = self._reorder(x.reshape(height, width, len(self.channels)).permute(2, 0, 1))
         mean, std = torch.tensor([self.mean, self.std])[..., None, None]
         return ((x - mean) / std).contiguous(), region
+
+    def _reorder(self, x: Tensor) -> Tensor:
+        """From red, green, blue to the network's order, or back."""
+        return x.flip(0) if self.channels == "BGR" else x
 
     def denormalise(self, x: Tensor) -> npt.NDArray[np.uint8]:
         """Turn a prepared tensor (C, H, W) back into RGB pixels, uint8 (H, W, 3)."""
         mean, std = torch.tensor([self.mean, self.std])[..., None, None]
-        x = (x.detach().cpu().float() * std + mean).mul(255).round().clamp(0, 255)
+        x = self._reorder(x.detach().cpu().float() * std + mean).mul(255).round().clamp(0, 255)
         return np.array(x.to(torch.uint8).expand(3, -1, -1).permute(1, 2, 0).numpy())
 
 

@@ -7,6 +7,8 @@ place; the tensors themselves are never written to.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -22,6 +24,8 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     drop_checks(graph)
     drop_identities(graph)
     use_functional_operators(graph)
+    drop_copies(graph)
+    fold_constants(graph, tensors)  # a weight that was cast is a weight
     spell_out(graph)
     untuple(graph)
     drop_dead(graph)
@@ -49,42 +53,70 @@ _IDENTITIES = {
     aten.feature_dropout.default,
     aten.alpha_dropout.default,
     aten.feature_alpha_dropout.default,
-    aten.contiguous.default,
-    aten.clone.default,
     aten.detach.default,
     aten.detach_.default,
     aten.alias.default,
-    aten.lift_fresh_copy.default,
     aten.lift_fresh.default,
 }
+"""They return the very tensor that they were given."""
+
+_COPIES = {
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.lift_fresh_copy.default,
+}
+"""They return its values in new memory, or may."""
 
 
 def drop_identities(graph: fx.Graph) -> None:
     """Remove operators that return their input, among them dropout at inference."""
-    for node in list(graph.nodes):
-        same = node.target in _IDENTITIES or (
+    _drop(graph, lambda node: node.target in _IDENTITIES)
+
+
+def drop_copies(graph: fx.Graph) -> None:
+    """Remove copies, and casts to the same dtype: nothing is written to any more."""
+    _drop(
+        graph,
+        lambda node: node.target in _COPIES
+        or (
             str(node.target).startswith(("aten.to.", "aten._to_copy"))
             and node.meta["val"].dtype == node.args[0].meta["val"].dtype
-        )
-        if same and node.op == "call_function":
+        ),
+    )
+
+
+def _drop(graph: fx.Graph, same: Callable[[Any], bool]) -> None:
+    for node in list(graph.nodes):
+        if node.op == "call_function" and same(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
 
 def has_aliased_mutation(graph: fx.Graph) -> bool:
-    """Whether an in-place operator writes to memory that is also read under another name.
+    """Whether memory that an in-place operator wrote to is read later under another name.
 
-    Where it does not, the operator can simply be replaced by its functional twin.
+    Where it is not, the operator can simply be replaced by its functional twin: a slice that is
+    written to and then used alone is no reason for torch.export's decomposition, which takes
+    several times as long as the capture.
     """
     order = {node: i for i, node in enumerate(graph.nodes)}
+    memory: dict[fx.Node, fx.Node] = {}  # the first name of the memory that a tensor lies in
+    tensor: dict[fx.Node, fx.Node] = {}  # the first name of the very same tensor
+    sharing: dict[fx.Node, list[fx.Node]] = {}
     for node in graph.nodes:
-        if not _is_inplace(node):
-            continue
-        written = node.args[0]
-        if not isinstance(written, fx.Node) or written.op != "call_function":
+        source = node.args[0] if node.args and (_is_inplace(node) or _is_view(node)) else node
+        if not isinstance(source, fx.Node):
             return True
-        read_later = any(order[user] > order[node] for user in written.users)
-        if read_later or _is_view(written) or any(map(_is_view, written.users)):
+        memory[node] = memory.get(source, node)
+        same = _is_inplace(node) or node.target in _IDENTITIES
+        tensor[node] = tensor[source] if same else node
+        sharing.setdefault(memory[node], []).append(node)
+    for node in filter(_is_inplace, graph.nodes):
+        if memory[node].op != "call_function":
+            return True  # the image or a parameter
+        others = [n for n in sharing[memory[node]] if tensor[n] is not tensor[node]]
+        stale = (n for n in others if order[n] < order[node])
+        if any(order[user] > order[node] for n in stale for user in n.users):
             return True
     return False
 
@@ -98,13 +130,19 @@ def _is_view(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return node.target is operator.getitem
-    return not schema.is_mutable and any(r.alias_info is not None for r in schema.returns)
+    aliases = not schema.is_mutable and any(r.alias_info is not None for r in schema.returns)
+    return aliases or node.target in _IDENTITIES
 
 
 def use_functional_operators(graph: fx.Graph) -> None:
-    """relu_ becomes relu, add_ becomes add."""
+    """relu_ becomes relu, add_ becomes add, and who reads the old name later reads the new one."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.op == "call_function" and _is_inplace(node):
+            written, now = node.args[0], order[node]
+            written.replace_all_uses_with(
+                node, delete_user_cb=lambda user, now=now: order[user] > now
+            )
             packet, overload = node.target._schema.name.split("::")[1], node.target._overloadname
             node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
 

@@ -192,6 +192,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.divide.Tensor: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.to.dtype_layout: _cast,
     aten.addcmul.default: _addcmul,
+    aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
     aten.addmm.default: _addmm,

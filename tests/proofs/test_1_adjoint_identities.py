@@ -479,6 +479,7 @@ ACTIVATIONS: dict[Any, list[tuple[Any, ...]]] = {
     aten.gelu.default: [(), {"approximate": "tanh"}],
     aten.hardswish.default: [()],
     aten.hardsigmoid.default: [()],
+    aten.pow.Tensor_Scalar: [(1,), (2,), (3,)],
     aten.sigmoid.default: [()],
     aten.tanh.default: [()],
     aten.softplus.default: [(), (2.0, 3.0)],

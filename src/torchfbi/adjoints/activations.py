@@ -190,6 +190,15 @@ def mish(x: Tensor) -> Tensor:
     return torch.tanh(F.softplus(x))
 
 
+@activation(
+    aten.pow.Tensor_Scalar,
+    derivative=lambda x, n: n * x ** (n - 1),
+)
+def power(x: Tensor, n: float) -> Tensor:
+    """x^(n - 1), zero at zero, as in the squared ReLU and generalised means."""
+    return torch.where(x == 0, float(n == 1), x ** (n - 1))
+
+
 def _secant(rise: Tensor, x: Tensor, at_zero: float) -> Tensor:
     """rise / x, and its limit at zero."""
     zero = x == 0

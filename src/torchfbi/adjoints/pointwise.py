@@ -130,7 +130,7 @@ def _pointwise_sources(node: fx.Node) -> set[fx.Node]:
 
 
 def _fit(s: Tensor, x: Any) -> Tensor | None:
-    """Sum over the entries along which ``x`` was broadcast."""
+    """Sum over the entries along which ``x`` was broadcast, in its dtype."""
     if not isinstance(x, Tensor):
         return None
-    return s if s.shape == x.shape else s.sum_to_size(x.shape)
+    return (s if s.shape == x.shape else s.sum_to_size(x.shape)).to(x.dtype)

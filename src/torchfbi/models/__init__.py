@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from torchfbi.errors import ModelError
-from torchfbi.models import embedded, files, timm, torchvision
+from torchfbi.models import embedded, files, keras, onnx, timm, torchvision
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 
@@ -19,11 +19,16 @@ __all__ = ["DEFAULT", "Labels", "Listing", "Model", "available", "describe", "lo
 
 DEFAULT = "efficientnet-lite0"
 
-LIBRARIES: dict[str, Any] = {"torchvision": torchvision, "timm": timm}
+LIBRARIES: dict[str, Any] = {"torchvision": torchvision, "timm": timm, "keras": keras}
 """Each has ``names()``, ``describe(name)`` and ``load(name, pretrained)``; its networks are
 called ``library:name``."""
 
-FORMATS: dict[str, Any] = {".pt2": files.from_program}
+FORMATS: dict[str, Any] = {
+    ".pt2": files.from_program,
+    ".keras": keras.from_file,
+    ".h5": keras.from_file,
+    ".onnx": onnx.load,
+}
 """Files that hold a whole network, by suffix: path -> Model."""
 
 
@@ -64,13 +69,15 @@ def load(
             ``"path.py:function"``, a function without arguments that returns an ``nn.Module``
             (preprocessed as for ImageNet) or a ``Model``.
         pretrained: False gives random weights (seed them with ``torch.manual_seed``).
-        weights: a state dict for the network, ``.safetensors``, ``.pt`` or ``.pth``.
+        weights: a state dict for the network, ``.safetensors``, ``.pt`` or ``.pth``; for those
+            of Keras ``.h5``.
 
     Raises:
         ModelError: the name is unknown, or the package or the weights behind it are missing.
     """
     if weights is not None:
-        return files.with_weights(load(name, pretrained=False), Path(weights))
+        source = keras if Path(weights).suffix == ".h5" else files
+        return source.with_weights(load(name, pretrained=False), Path(weights))
     # Building a network draws random weights, even if they are replaced a moment later.
     with torch.random.fork_rng(devices=[], enabled=pretrained):
         if name in embedded.MODELS:
@@ -91,7 +98,7 @@ def load(
 
 
 def _suggest(name: str) -> str:
-    full_names = {known.rpartition(":")[2]: known for known in available()}
+    full_names = {known.rpartition(":")[2]: known for known in reversed(available())}
     close = difflib.get_close_matches(name.lower(), full_names, n=5)
     if close:
         return f"Did you mean {' or '.join(full_names[match] for match in close)}?"

@@ -1,0 +1,241 @@
+"""One architecture, with random weights: captured, explained, and equal to what it should be?"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchfbi.adjoints import tensor_arguments
+from torchfbi.capture import capture
+from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError
+from torchfbi.graph import Graph, channel_dim
+from torchfbi.models import load
+from torchfbi.settings import PRESETS, Settings
+from torchfbi.survey.names import family
+from torchfbi.walk import ForwardBackward
+
+aten = torch.ops.aten
+
+SIDES = (64, 96, 128, 192, 256)
+"""Of the images, in pixels, the smallest that the network takes. Its own size comes last."""
+
+GAINS = (1.0, 0.7, 0.5)
+"""Of the random weights, until the network is no longer chaotic."""
+
+_ATTENTION = {
+    "aten.scaled_dot_product_attention.default",
+    "aten.matmul.default",
+    "aten.bmm.default",
+    "aten.baddbmm.default",
+    "aten.einsum.default",
+    "aten.softmax.int",
+}
+_RECURRENT = {"aten.lstm.input", "aten.gru.input"}
+
+_STATISTICS = {aten.layer_norm.default, aten.group_norm.default, aten.instance_norm.default}
+_PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.convolution.default, aten.linear.default}
+_SMOOTH = {
+    aten.elu.default,
+    aten.selu.default,
+    aten.celu.default,
+    aten.silu.default,
+    aten.gelu.default,
+    aten.hardswish.default,
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.softplus.default,
+    aten.mish.default,
+    aten.pow.Tensor_Scalar,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found out about one architecture, in float64.
+
+    Args:
+        name: what ``torchfbi.load`` knows it by.
+        family: the module that defines it.
+        kind: "convolution"; else what it has that no convolutional network has: "attention",
+            "recurrence" or "token mixing", a dense layer across positions.
+        parameters: their number.
+        side: of the square images it was examined with, in pixels.
+        captured: whether there is a graph of it.
+        seconds: of processor time that its capture took.
+        explained: the presets that gave finite values for a batch of two.
+        logits_error: largest difference between the graph's logits and the module's, as a share
+            of the largest logit.
+        piecewise_linear: it has no smooth activation function, no statistics of the activations
+            and no product of two of them.
+        holds: the walk holds statistics or a gate constant, so that ``plain`` is not the
+            gradient on purpose.
+        gradient_error: where it holds nothing, the largest difference between ``plain`` and
+            autograd's gradient, as a share of the largest gradient.
+        refused: why not, or "".
+        missing: its operators without an adjoint, and how many there are of each.
+    """
+
+    name: str
+    family: str
+    kind: str = "convolution"
+    parameters: int = 0
+    side: int = 0
+    captured: bool = False
+    seconds: float = 0.0
+    explained: tuple[str, ...] = ()
+    logits_error: float | None = None
+    piecewise_linear: bool = False
+    holds: bool = False
+    gradient_error: float | None = None
+    refused: str = ""
+    missing: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Row:
+        """The inverse of ``to_dict``."""
+        return cls(**{**plain, "explained": tuple(plain["explained"])})
+
+
+def survey(names: Iterable[str]) -> list[Row]:
+    """``examine`` each of the names."""
+    return [examine(name) for name in names]
+
+
+def examine(name: str, seed: int = 0) -> Row:
+    """Build an architecture with random weights and try everything on it.
+
+    Args:
+        name: ``"torchvision:resnet50"``, ``"timm:resnet50"``.
+        seed: of the weights and the images.
+
+    Raises:
+        ModelError: there is no such architecture, or its library is missing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = load(name, pretrained=False)
+        module = model.module.double()
+        found: dict[str, Any] = {"name": name, "family": family(name)}
+        found["parameters"] = sum(p.numel() for p in module.parameters())
+        try:
+            x = images(module, model.preprocess.size[0])
+            for gain in GAINS:
+                if settled(shaken(module, gain), x):
+                    break
+            found["side"] = x.shape[-1]
+            start = time.process_time()
+            graph = capture(module, x)
+            found["seconds"] = round(time.process_time() - start, 2)
+        except UnsupportedOperatorError as error:
+            missing = {operator: len(layers) for operator, layers in error.operators.items()}
+            reason = "operators without an adjoint"
+            return Row(**found, kind=_kind(missing), refused=reason, missing=missing)
+        except TorchFBIError as error:
+            return Row(**found, refused=str(error).splitlines()[0])
+        return _tried(Row(**found, captured=True), module, x, graph)
+
+
+def shaken(module: nn.Module, gain: float = 1.0) -> nn.Module:
+    """Give statistics, affine terms, scales and gains random values, so that no branch is dead.
+
+    Args:
+        module: changed in place.
+        gain: the mean of the factors.
+    """
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if not tensor.is_floating_point():
+            continue
+        if name.endswith("running_var"):
+            nn.init.uniform_(tensor, 0.5, 1.5)
+        elif name.endswith("running_mean"):
+            nn.init.normal_(tensor, 0.2, 0.2)
+        elif isinstance(tensor, nn.Parameter) and tensor.squeeze().ndim <= 1:
+            nn.init.normal_(tensor, gain if "weight" in name else 0.2, 0.2)
+        elif isinstance(tensor, nn.Parameter) and not tensor.any():
+            nn.init.normal_(tensor, 0.0, 0.1)
+    return module
+
+
+def settled(module: nn.Module, x: Tensor) -> bool:
+    """Whether rounding stays rounding: a long row of random gates can make a network chaotic."""
+    with torch.no_grad():
+        return _distance(module(x * (1 + 1e-12)), module(x)) < 1e-7
+
+
+def images(module: nn.Module, own: int) -> Tensor:
+    """Two random images, float64, of the smallest side that the network takes.
+
+    Raises:
+        InputError: it takes none, not even its own.
+    """
+    for side in sorted({*(s for s in SIDES if s < own), own}):
+        x = torch.randn(2, 3, side, side, dtype=torch.float64)
+        with contextlib.suppress(Exception), torch.no_grad():
+            if torch.isfinite(module(x)).all():
+                return x
+    raise InputError(f"it takes no image of {own} pixels or less")
+
+
+def _tried(row: Row, module: nn.Module, x: Tensor, graph: Graph) -> Row:
+    with torch.no_grad():
+        expected = module(x)
+    explained, error = [], None
+    for preset in PRESETS:
+        values, logits = ForwardBackward(module, x, Settings.from_preset(preset))(x)
+        error = _distance(logits, expected)
+        if values.isfinite().all():
+            explained.append(preset)
+    path = [node for node in graph.nodes if node in graph.path]
+    holds = any(map(_holds, path))
+    smooth = any(node.target in _SMOOTH for node in path)
+    return replace(
+        row,
+        kind="token mixing" if any(map(_mixes_tokens, path)) else row.kind,
+        explained=tuple(explained),
+        logits_error=error,
+        piecewise_linear=not holds and not smooth,
+        holds=holds,
+        gradient_error=None if holds else _gradient_error(module, x),
+    )
+
+
+def _gradient_error(module: nn.Module, x: Tensor) -> float:
+    """``plain`` against autograd, for the top class."""
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
+    values, _ = ForwardBackward(module, x, Settings.plain())(x)
+    return _distance(values, gradient)
+
+
+def _distance(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())
+
+
+def _kind(missing: dict[str, int]) -> str:
+    if _ATTENTION & missing.keys():
+        return "attention"
+    return "recurrence" if _RECURRENT & missing.keys() else "convolution"
+
+
+def _holds(node: fx.Node) -> bool:
+    factors = [a for a in tensor_arguments(node) if a.op != "get_attr"]
+    return node.target in _STATISTICS or (node.target in _PRODUCTS and len(factors) > 1)
+
+
+def _mixes_tokens(node: fx.Node) -> bool:
+    """A dense layer along an axis that counts positions, not feature maps."""
+    if node.target is not aten.linear.default:
+        return False
+    source = tensor_arguments(node)[0]
+    ndim = source.meta["val"].ndim
+    return ndim > 2 and channel_dim(source) != ndim - 1

@@ -1,0 +1,126 @@
+"""The rows as a page of documentation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import groupby
+
+from torchfbi.settings import PRESETS
+from torchfbi.survey.examine import Row
+
+EXACT = 1e-9
+"""What is equal but for rounding in float64."""
+
+_INTRODUCTION = """\
+# Architectures
+
+Written by `torchfbi survey`; do not edit. Every network has random weights, batch norm statistics
+and layer scales, so that no branch is dead, and is examined in float64, with two images of the
+smallest side out of 64, 96, 128, 192, 256 pixels and its own that it takes. Of timm, one of each
+kind is examined: the smallest of those whose names differ only in words and numbers of size. Of a
+family whose first three kinds are all refused for their attention, no more are.
+
+- **all presets**: captured, with the module's own logits (within 1e-9), and explained with
+  finite values in `paper`, `contrast` and `plain`.
+- **plain = gradient**: the networks in which the walk holds nothing constant (no gate, no
+  statistics of the activations). There `plain` must equal autograd's gradient; the
+  column counts where it does within 1e-9. The others hold a gate or statistics on purpose.
+- **not convolution**: refused because of an operator no convolutional network has: a product of
+  two activation matrices or a softmax between them (attention), or a recurrent layer.
+- **token mixing**: explained, but has dense layers across positions, so that it counts for
+  neither side.
+"""
+
+
+def page(rows: Iterable[Row], members: Counter[str]) -> str:
+    """Markdown: a table for each library, what was refused and why, and what captures cost.
+
+    Args:
+        rows: what was examined.
+        members: how many architectures each family has in all.
+    """
+    rows = sorted(rows, key=lambda row: (row.family, row.name))
+    parts = [_INTRODUCTION]
+    for library, found in groupby(rows, lambda row: row.family.partition(":")[0]):
+        parts.append(_table(library, list(found), members))
+    parts += [_refusals(rows), _captures(rows)]
+    return "\n".join(parts)
+
+
+def works(row: Row) -> bool:
+    """Captured with the same logits, explained in all presets, and the gradient where it should."""
+    exact = row.gradient_error is None or row.gradient_error <= EXACT
+    same = row.logits_error is not None and row.logits_error <= EXACT
+    return exact and same and set(row.explained) == set(PRESETS)
+
+
+def _table(library: str, rows: list[Row], members: Counter[str]) -> str:
+    pure = [row for row in rows if row.kind == "convolution"]
+    good, all_families = [row for row in pure if works(row)], {row.family for row in pure}
+    failing = {row.family for row in pure if not works(row)}
+    lines = [
+        f"## {library}\n",
+        f"{len(good)} of {len(pure)} purely convolutional architectures "
+        f"({len(good) / max(1, len(pure)):.1%}), {len(all_families - failing)} of "
+        f"{len(all_families)} families without exception; {len(rows)} examined of "
+        f"{sum(n for name, n in members.items() if name.startswith(library + ':'))}.\n",
+        "| family | has | examined | all presets | plain = gradient | token mixing "
+        "| not convolution | refused |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, found in groupby(rows, lambda row: row.family):
+        lines.append(_line(name, list(found), members[name]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, rows: list[Row], has: int) -> str:
+    compared = [row for row in rows if row.gradient_error is not None]
+    exact = sum((row.gradient_error or 0) <= EXACT for row in compared)
+    foreign = [row for row in rows if row.refused and row.kind != "convolution"]
+    cells = [
+        name.partition(":")[2],
+        has,
+        len(rows),
+        sum(map(works, rows)) or "",
+        f"{exact} of {len(compared)}" if compared else "",
+        sum(row.kind == "token mixing" for row in rows) or "",
+        len(foreign) or "",
+        sum(row.kind == "convolution" and not works(row) for row in rows) or "",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _refusals(rows: list[Row]) -> str:
+    lines = ["## Refused, and why\n"]
+    for row in rows:
+        if row.kind == "convolution" and not works(row):
+            lines.append(f"- `{row.name}`: {_reason(row)}")
+    lines.append(
+        "\nAttention and recurrence, by the operators that are missing (architectures examined):\n"
+    )
+    foreign = [row for row in rows if row.refused and row.kind != "convolution"]
+    count = Counter(operator for row in foreign for operator in row.missing)
+    lines += [f"- `{operator}`: {n}" for operator, n in count.most_common()]
+    return "\n".join(lines) + "\n"
+
+
+def _reason(row: Row) -> str:
+    if row.missing:
+        return ", ".join(f"`{operator}` ({n})" for operator, n in row.missing.items())
+    if row.refused:
+        return row.refused
+    numbers = f"logits {row.logits_error:.0e}, gradient {row.gradient_error}"
+    return f"explained in {', '.join(row.explained)}; {numbers}"
+
+
+def _captures(rows: list[Row]) -> str:
+    slowest = sorted(rows, key=lambda row: -row.seconds)[:10]
+    lines = [
+        "## Slowest captures\n",
+        "Processor time, and only the first time: the graph is kept.\n",
+        "| architecture | parameters | side | seconds |",
+        "|---|--:|--:|--:|",
+    ]
+    lines += [f"| {r.name} | {r.parameters:,} | {r.side} | {r.seconds:.1f} |" for r in slowest]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,99 @@
+"""Many architectures, a process each: what one of them spends or breaks is gone after it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from torchfbi.survey.examine import Row, examine
+from torchfbi.survey.names import family
+
+ENOUGH = 3
+"""Of a family whose first kinds are all refused for their attention, no more are examined."""
+
+
+def run(
+    names: Iterable[str],
+    record: Path,
+    jobs: int = 1,
+    timeout: float = 600,
+    each: Callable[[Row], None] = lambda row: None,
+) -> list[Row]:
+    """Examine architectures, family by family.
+
+    Args:
+        names: the small members of a family first.
+        record: a file of JSON lines; what it holds already is not done again.
+        jobs: how many processes at a time.
+        timeout: for each architecture, in seconds.
+        each: called with every new row.
+
+    Returns:
+        The rows of all names that were examined, now or before.
+    """
+    known = {row.name: row for row in read(record)}
+
+    def examine_family(members: list[str]) -> list[Row]:
+        rows: list[Row] = []
+        for name in members:
+            if len(rows) == ENOUGH and all(row.kind == "attention" for row in rows):
+                break
+            if name not in known:
+                row = _in_a_process(name, timeout)
+                with record.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row.to_dict()) + "\n")
+                each(row)
+            rows.append(known.get(name) or row)
+        return rows
+
+    families = [list(members) for _, members in groupby(sorted(names, key=family), family)]
+    with ThreadPoolExecutor(jobs) as pool:
+        return [row for rows in pool.map(examine_family, families) for row in rows]
+
+
+def read(record: Path) -> list[Row]:
+    """The rows that a file of JSON lines holds; none if there is no such file."""
+    if not record.exists():
+        return []
+    lines = record.read_text(encoding="utf-8").splitlines()
+    return [Row.from_dict(json.loads(line)) for line in lines]
+
+
+def _in_a_process(name: str, timeout: float) -> Row:
+    ours, theirs = _processes.Pipe(duplex=False)
+    process = _processes.Process(target=_work, args=(name, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(timeout):
+            return ours.recv()
+        return Row(name, family(name), refused=f"not finished within {timeout:g} seconds")
+    except EOFError:  # it died, most likely for want of memory
+        process.join()
+        return Row(name, family(name), refused=f"its process ended with {process.exitcode}")
+    finally:
+        process.kill()
+        process.join()
+
+
+def _work(name: str, answer: Connection) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    try:
+        answer.send(examine(name))
+    except Exception as error:  # of the architecture's own code: a row as well
+        answer.send(Row(name, family(name), refused=f"{type(error).__name__}: {error}"))
+
+
+_forks = "forkserver" in multiprocessing.get_all_start_methods()
+_processes = multiprocessing.get_context("forkserver" if _forks else "spawn")
+if _forks:
+    _processes.set_forkserver_preload(["torchfbi.survey.warm"])

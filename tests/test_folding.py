@@ -1,0 +1,88 @@
+"""Arithmetic behind a convolution or dense layer is folded into it, where that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchfbi.capture import capture
+from torchfbi.graph import Graph
+
+aten = torch.ops.aten
+G, C = torch.linspace(0.5, 1.7, 5), torch.linspace(-1, 1.4, 5)
+MAPS = (-1, 1, 1)
+
+
+class Behind(nn.Module):
+    """A layer and a function of its output."""
+
+    def __init__(self, layer: nn.Module, behind: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.behind = layer.eval(), behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.behind(self.layer(x))
+
+
+def captured(layer: nn.Module, behind: Callable[[Tensor], Tensor], *shape: int) -> Graph:
+    """Checks that the graph computes what the module does."""
+    torch.manual_seed(0)
+    module, x = Behind(layer, behind).eval(), torch.randn(2, *shape)
+    graph = capture(module, x)
+    result = torch.fx.Interpreter(torch.fx.GraphModule(dict(graph.tensors), graph.calls)).run(x)
+    with torch.no_grad():
+        torch.testing.assert_close(result, module(x), rtol=1e-5, atol=1e-5)
+    return graph
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda x: (x - C.view(MAPS)) * (torch.rsqrt(G + 1e-3) * C).view(MAPS) + G.view(MAPS),
+        lambda x: C.view(1, 5, 1, 1) - x / G.view(MAPS),
+        lambda x: G.view(MAPS) + x.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
+        lambda x: nn.functional.batch_norm(x + C.view(MAPS), C, G, G, C),
+    ],
+    ids=["batch norm", "turned round", "bias", "both"],
+)
+def test_into_a_convolution(behind: Callable[[Tensor], Tensor], bias: bool) -> None:
+    graph = captured(nn.Conv2d(3, 5, 3, bias=bias), behind, 3, 7, 6)
+    assert {node.target for node in graph.nodes} <= {aten.convolution.default, aten.permute.default}
+
+
+def test_through_a_permutation() -> None:
+    graph = captured(nn.Conv2d(3, 5, 3), lambda x: (x.permute(0, 2, 3, 1) - C) * G, 3, 7, 6)
+    assert [n.target for n in graph.nodes] == [aten.convolution.default, aten.permute.default]
+
+
+def test_into_a_dense_layer() -> None:
+    graph = captured(nn.Linear(4, 5, bias=False), lambda x: x * G + C, 4)
+    assert [node.target for node in graph.nodes] == [aten.linear.default]
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda x: x + torch.arange(6.0),  # a number a column, not a map
+        lambda x: C.view(MAPS) / x,
+        lambda x: (x * G.view(MAPS)).relu() + x,  # used twice
+        lambda x: x * x.mean((2, 3), keepdim=True),
+    ],
+    ids=["columns", "reciprocal", "used twice", "no constant"],
+)
+def test_not_where_it_is_not_affine_in_each_map(behind: Callable[[Tensor], Tensor]) -> None:
+    layer = nn.Conv2d(3, 5, 1)
+    graph = captured(layer, behind, 3, 7, 6)
+    (convolution,) = [n for n in graph.nodes if n.target is aten.convolution.default]
+    assert torch.equal(graph.tensors[str(convolution.args[1])], layer.weight)
+
+
+def test_parameters_are_not_written_to() -> None:
+    layer = nn.Conv2d(3, 5, 3)
+    before = layer.weight.detach().clone()
+    captured(layer, lambda x: x * G.view(MAPS), 3, 7, 6)
+    assert torch.equal(layer.weight, before)

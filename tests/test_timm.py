@@ -1,0 +1,113 @@
+"""timm's classifiers by name: preprocessing, labels, and what is said when weights are missing."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchfbi.errors import ModelError
+from torchfbi.images import Photo
+from torchfbi.models import available, describe, load, timm
+
+WITHOUT_WEIGHTS = "cs3darknet_s"
+library = timm.import_timm()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_resnet",
+        "resnet18.tv_in1k",  # bilinear
+        "mobilenetv3_small_050",
+        "hgnetv2_b0",
+        "tf_efficientnet_b0",
+        "test_vit",
+    ],
+)
+@pytest.mark.parametrize("shape", [(301, 500), (333, 200)])
+def test_preprocessing_is_timms_own(name: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (shape[0] // 8, shape[1] // 8, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)
+    model = load(f"timm:{name}", pretrained=False)
+    config = library.data.resolve_model_data_config(model.module)
+    expected = library.data.create_transform(**config, is_training=False)(picture)
+    ours, _ = model.preprocess(Photo.read(picture))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+
+
+def test_a_squeezed_photo() -> None:
+    whole = _preprocess_with({"input_size": (3, 32, 48), "crop_mode": "squash", "crop_pct": 1.0})
+    assert (whole.fit, whole.size) == ("stretch", (32, 48))
+    part = _preprocess_with({"input_size": (3, 27, 27), "crop_mode": "squash", "crop_pct": 0.9})
+    assert (part.fit, part.resize, part.crop) == ("crop", 30, 27)
+
+
+def test_a_grey_network() -> None:
+    grey = _preprocess_with({"input_size": (1, 28, 28), "mean": (0.1,), "std": (0.3,)})
+    assert grey.channels == "L"
+
+
+def _preprocess_with(config: dict) -> timm.Preprocess:
+    module = torch.nn.Identity()
+    module.pretrained_cfg = {"interpolation": "bicubic", **config}
+    return timm._preprocess(library, module)
+
+
+def test_a_loaded_network() -> None:
+    model = load("timm:test_resnet", pretrained=False)
+    assert model.name == "timm:test_resnet"
+    assert not model.module.training
+    assert not any(p.requires_grad for p in model.module.parameters())
+    assert model.labels[281] == "tabby cat"
+
+
+@pytest.mark.parametrize(
+    ("classes", "first"), [(1000, "tench"), (21843, "organism"), (11821, None), (10, "class 0")]
+)
+def test_labels_are_those_of_the_dataset(classes: int, first: str | None) -> None:
+    module = torch.nn.Identity()
+    module.num_classes, module.num_features, module.pretrained_cfg = classes, 7, {}
+    labels = timm._labels(library, module)
+    assert len(labels) == classes
+    assert first is None or labels[0] == first
+
+
+def test_names_and_descriptions() -> None:
+    names = available()
+    assert {"timm:resnet50", "timm:resnet50.a1_in1k"} <= set(names)
+    listing = describe("timm:resnet50.a1_in1k")
+    assert (listing.name, listing.input, listing.source) == (
+        "timm:resnet50.a1_in1k", "224x224", "timm",
+    )  # fmt: skip
+    assert listing.weights in ("on disk", "to download")
+    assert describe(f"timm:{WITHOUT_WEIGHTS}").weights == "none"
+
+
+def test_an_unknown_name_suggests_others() -> None:
+    with pytest.raises(ModelError, match=r"no model 'timm:resnet5o'.*timm:resnet5"):
+        load("timm:resnet5o")
+
+
+def test_missing_weights_say_what_to_download_to_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError) as error:
+        load("timm:test_resnet.r160_in1k")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "hf download timm/test_resnet.r160_in1k" in message
+    assert f"models--timm--test_resnet.r160_in1k to {hub.constants.HF_HUB_CACHE}" in message
+
+
+def test_an_architecture_without_weights() -> None:
+    with pytest.raises(ModelError, match="timm publishes no weights"):
+        load(f"timm:{WITHOUT_WEIGHTS}")
+
+
+def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModelError, match="pip install timm"):
+        load("timm:resnet18", pretrained=False)
