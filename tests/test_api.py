@@ -56,6 +56,9 @@ def test_every_kind_of_target(model: Model) -> None:
         ("1", [1, 1]),
         (["dog", 2], [1, 2]),
         (torch.tensor([0, 1]), [0, 1]),
+        (np.int64(2), [2, 2]),
+        (np.array([1, 2]), [1, 2]),
+        ([np.int64(1), torch.tensor(2)], [1, 2]),
         ("top2", top.logits.argsort(1, descending=True)[:, 1].tolist()),
         (lambda z: z.argmin(1), top.logits.argmin(1).tolist()),
     ]:
@@ -73,6 +76,9 @@ def test_every_kind_of_target(model: Model) -> None:
         ("7", "3 classes, 0 to 2"),
         ("top9", "only 3 classes"),
         ([0, 1], "2 targets were given for 1 image"),
+        (1.5, "must hold class numbers"),
+        ([1.5], "must hold class numbers"),
+        ({1: 2}, "give class numbers or names"),
     ],
 )
 def test_targets_that_do_not_exist(model: Model, target: object, message: str) -> None:
@@ -95,6 +101,8 @@ def test_other_refusals(model: Model) -> None:
         explain(model, "nowhere.jpg")
     with pytest.raises(SettingsError, match="preset"):
         explain(model, CAT, settings="paperr")
+    with pytest.raises(SettingsError, match="settings are 3"):
+        explain(model, CAT, settings=3)
     with pytest.raises(SettingsError, match="no photo"):
         explain(model, torch.zeros(1, 3, 16, 16)).on_photo()
 
@@ -146,7 +154,11 @@ def test_the_round_trip_through_a_file(model: Model, tmp_path: Path) -> None:
     assert manifest == json.loads(json.dumps(loaded.manifest()))
     assert manifest["schema"] == 1
     assert manifest["values"] == "signal"
-    from_tensor = explain(model.module, torch.rand(1, 3, 16, 16))
+    for name in ("run.1", "run.2"):
+        assert explanation.save(tmp_path / name).name == f"{name}.npz"
+    bfloat = explain(model.module.bfloat16(), torch.rand(1, 3, 16, 16).bfloat16())
+    assert torch.equal(Explanation.load(bfloat.save(tmp_path / "b")).values, bfloat.values.float())
+    from_tensor = explain(model.module.float(), torch.rand(1, 3, 16, 16))
     assert torch.equal(
         Explanation.load(from_tensor.save(tmp_path / "t")).values, from_tensor.values
     )

@@ -32,6 +32,7 @@ class Lambda(nn.Module):
 
 
 X = torch.zeros(1, 3, 8, 8)
+MATRIX = nn.Parameter(torch.linspace(-1, 1, 720).reshape(144, 5))
 
 
 def small() -> nn.Sequential:
@@ -68,6 +69,49 @@ def test_attention_is_refused_and_not_silently_differentiated() -> None:
 
     with pytest.raises(UnsupportedOperatorError, match="matmul"):
         capture(Lambda(attend), X)
+
+
+def test_a_signal_is_never_lost_in_a_denominator() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"aten\.div\.Tensor by what depends"):
+        capture(Lambda(lambda x: (MATRIX[0, 0] / (1 + x.relu())).flatten(1)), X)
+
+
+def test_modes_switched_inside_the_forward_are_refused() -> None:
+    def switched(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return (x @ x.mT).flatten(1)
+
+    with pytest.raises(CaptureError, match="switches a mode"):
+        capture(Lambda(switched), X)
+
+
+def test_lazy_modules_are_refused() -> None:
+    with pytest.raises(CaptureError, match="lazy parts"):
+        capture(nn.LazyConv2d(4, 3).eval(), X)
+
+
+def test_modules_made_under_inference_mode() -> None:
+    with torch.inference_mode():
+        net = small()
+    x = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(ForwardBackward(net, x)(x)[1], net(x), atol=1e-6)
+
+
+def test_dtypes_may_differ_inside() -> None:
+    net = Lambda(lambda x: x.flatten(1).float())
+    net.conv.double()
+    net.forward = lambda x: net.function(net.conv(x.double()))
+    x = torch.randn(1, 3, 8, 8)
+    assert ForwardBackward(net, x, Settings.plain())(x, 0)[0].dtype == torch.float32
+
+
+def test_an_output_of_nan_is_refused() -> None:
+    net = small()
+    with torch.no_grad():
+        net[3].bias[0] = float("nan")
+    with pytest.raises(NonFiniteError, match="output is NaN"):
+        ForwardBackward(net, X)(X)
 
 
 def test_control_flow_is_refused_with_its_place() -> None:
@@ -228,9 +272,6 @@ def test_writing_to_a_view_is_functionalised() -> None:
     probe = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(net(probe)[:, 0].sum(), probe)
     assert torch.allclose(values, gradient, atol=1e-6)
-
-
-MATRIX = nn.Parameter(torch.linspace(-1, 1, 720).reshape(144, 5))
 
 
 @pytest.mark.parametrize(

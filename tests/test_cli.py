@@ -149,10 +149,11 @@ def test_values_are_separated_only_after_their_options() -> None:
     assert separate_values(["sweep", "1.png", "--k", "0.1", ".5", "1", "--tau", "-1", "2e3"]) == [
         "sweep", "1.png", "--k", "0.1", "--k", ".5", "--k", "1", "--tau", "-1", "--tau", "2e3",
     ]  # fmt: skip
-    assert separate_values(["--threshold", "mass:0.8", "mass:0.9", "-o", "7"]) == [
-        "--threshold", "mass:0.8", "--threshold", "mass:0.9", "-o", "7",
+    assert separate_values(["sweep", "--threshold", "mass:0.8", "none", "-o", "7"]) == [
+        "sweep", "--threshold", "mass:0.8", "--threshold", "none", "-o", "7",
     ]  # fmt: skip
-    assert separate_values(["--k", "0.1", "cat.png", "5"]) == ["--k", "0.1", "cat.png", "5"]
+    for left_alone in (["sweep", "--k", "0.1", "cat.png", "5"], ["explain", "--k", "0.1", "2"]):
+        assert separate_values(left_alone) == left_alone
 
 
 def test_demo_version_and_help(run, tmp_path: Path) -> None:

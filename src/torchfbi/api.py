@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from torchfbi.errors import InputError, TargetError
+from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation, LayerSupport
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
@@ -58,11 +59,19 @@ def explain(
         model = load(model)
     if isinstance(settings, str):
         settings = Settings.from_preset(settings)
+    if not (settings is None or isinstance(settings, Settings)):
+        raise SettingsError(f"settings are {settings!r}: give Settings or the name of a preset.")
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, photos, regions = _as_batch(model, images)
     walker = ForwardBackward(module, x, settings, output)
     chosen = _resolve(target, labels, len(x))
+    answers: list[Tensor | None] = []
+
+    def ask(logits: Tensor) -> Any:  # once only: a function may answer differently next time
+        answers.append(chosen(logits) if callable(chosen) else chosen)
+        return answers[0]
+
     layers: list[LayerSupport] = []
     flow: list[LayerFlow] = []
 
@@ -71,11 +80,11 @@ def explain(
         if record:
             flow.append(seen)
 
-    values, logits = walker.walk(x, chosen, visit)
+    values, logits = walker.walk(x, ask, visit)
     return Explanation(
         values=values,
         logits=logits,
-        target=_classes(chosen, logits),
+        target=_classes(answers[0], logits),
         layers=tuple(layers),
         settings=walker.settings,
         labels=None if labels is None else tuple(labels),
@@ -109,17 +118,25 @@ def _as_batch(
 
 def _resolve(
     target: AnyTarget, labels: Labels | None, samples: int
-) -> Tensor | int | Callable[[Tensor], Tensor] | None:
+) -> Tensor | Callable[[Tensor], Tensor] | None:
     """Names become numbers; ``top2`` becomes a function of the logits."""
-    if target is None or isinstance(target, int | Tensor) or callable(target):
+    if target is None or callable(target):
         return target
     if isinstance(target, str):
         if rank := re.fullmatch(r"top([1-9]\d*)", target.strip()):
             return _ranked(int(rank[1]))
-        return _number(target, labels)
-    if len(target) != samples:
-        raise TargetError(f"{len(target)} targets were given for {samples} image(s).")
-    return torch.tensor([t if isinstance(t, int) else _number(t, labels) for t in target])
+        return torch.tensor(_number(target, labels))
+    if isinstance(target, list | tuple):
+        if len(target) != samples:
+            raise TargetError(f"{len(target)} targets were given for {samples} image(s).")
+        target = [_number(t, labels) if isinstance(t, str) else t for t in target]
+    try:
+        numbers = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
+    except (TypeError, ValueError, RuntimeError):
+        raise TargetError(f"the target is {target!r}: give class numbers or names.") from None
+    if numbers.is_floating_point():
+        raise TargetError(f"the target must hold class numbers, not {numbers.dtype}.")
+    return numbers
 
 
 def _number(name: str, labels: Labels | None) -> int:
@@ -142,9 +159,8 @@ def _ranked(rank: int) -> Callable[[Tensor], Tensor]:
     return classes
 
 
-def _classes(chosen: Any, logits: Tensor) -> Tensor | None:
+def _classes(answer: Tensor | None, logits: Tensor) -> Tensor | None:
     """The probed classes, or None where a function gave the seed itself."""
-    answer = chosen(logits) if callable(chosen) else chosen
-    if isinstance(answer, Tensor) and answer.is_floating_point():
+    if answer is not None and answer.is_floating_point():
         return None
     return as_classes(answer, logits)

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from torchfbi import adjoints, folding, rewrite
@@ -28,10 +29,14 @@ from torchfbi.errors import (
     TrainingModeError,
     UnsupportedOperatorError,
 )
+from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.RLock()
+
+SIZES_KEPT = 4
+"""How many graphs of one module are kept: each may hold its own folded copy of the weights."""
 
 
 def capture(
@@ -61,12 +66,14 @@ def capture(
     sizes = (example.shape[1:], example.dtype, example.device, output)
     with _lock:
         cached = _cache.setdefault(module, {})
-        tensors = _fingerprint(module)
+        tensors = fingerprint(module)
         for key in ((None, *sizes), (example.shape[0], *sizes)):
             if key in cached and cached[key][0] == tensors:
                 return cached[key][1]
         with _neutral(example.device):
             graph = _to_graph(_exported(module, example), output)
+        if len(cached) >= SIZES_KEPT:
+            cached.pop(next(iter(cached)))  # the oldest
         cached[(graph.batch, *sizes)] = (tensors, graph)
         return graph
 
@@ -97,6 +104,8 @@ def _check_module(module: Any) -> None:
         raise CaptureError(f"the model must be a torch.nn.Module, not {type(module).__name__}.")
     if isinstance(module, fx.GraphModule):
         return  # exported programs turned into modules cannot change their mode
+    if any(is_lazy(t) for t in (*module.parameters(), *module.buffers())):
+        raise CaptureError("the model has lazy parts without weights yet: run it once first.")
     training = [name or "the model itself" for name, m in module.named_modules() if m.training]
     if training:
         shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
@@ -104,16 +113,6 @@ def _check_module(module: Any) -> None:
             f"the model is in training mode ({shown}), where its answer depends on the batch "
             "and on chance: call model.eval() first."
         )
-
-
-def _fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
-    """Changes whenever a parameter or buffer is replaced or written to."""
-    if isinstance(module, ExportedProgram):
-        return ()
-    return tuple(
-        (name, id(t), t.data_ptr(), 0 if t.is_inference() else t._version)
-        for name, t in (*module.named_parameters(), *module.named_buffers())
-    )
 
 
 def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
@@ -138,9 +137,17 @@ def _share_tensors(module: nn.Module) -> nn.Module:
     """
     tensors = [*module.parameters(), *module.buffers()]
     try:
-        return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+        return copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
     except Exception:  # an attribute that cannot be copied: trace the module itself
         return module
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy of one made under inference mode, which cannot be traced."""
+    if not tensor.is_inference():
+        return tensor
+    copied = tensor.clone()
+    return nn.Parameter(copied, False) if isinstance(tensor, nn.Parameter) else copied
 
 
 def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
@@ -199,6 +206,11 @@ def _lift(
     inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
     if len(inputs) != 1:
         raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
+    if program.graph.find_nodes(op="get_attr"):
+        raise CaptureError(
+            "the model switches a mode (autocast, no_grad) or branches inside its forward, which "
+            "torch.export keeps as graphs of their own: move that out of the forward."
+        )
     graph, tensors, copies = fx.Graph(), dict[str, Tensor](), dict[fx.Node, fx.Node]()
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name != inputs[0]:
@@ -246,5 +258,16 @@ def _check_operators(graph: Graph) -> None:
             several = node.target is operator.getitem  # one of an operator's several outputs
             unknown = node.all_input_nodes[0] if several else node
             missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
+        elif node in graph.path and node.op == "call_function" and _swallows(node):
+            name = f"{node.target} by what depends on the image"
+            missing.setdefault(name, []).append(node.meta["layer"])
     if missing:
         raise UnsupportedOperatorError(missing)
+
+
+def _swallows(node: fx.Node) -> bool:
+    """Whether the image reaches the node only where no signal goes back: 1 / (1 + x)."""
+    inputs = [source for source in adjoints.tensor_arguments(node) if source.op != "get_attr"]
+    if node.target in adjoints.SHAPE_ONLY or not inputs:
+        return False
+    return not adjoints.receivers(node)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCHEMA = 1
-
-# What NumPy, zipfile and json raise on files that are damaged or are something else.
-_UNREADABLE = (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, EOFError)
 
 
 class LayerSupport(NamedTuple):
@@ -115,7 +111,8 @@ class Explanation:
 
     def label(self, number: int) -> str:
         """The name of a class."""
-        return f"class {number}" if self.labels is None else self.labels[number]
+        known = self.labels is not None and number < len(self.labels)
+        return self.labels[number] if known and self.labels else f"class {number}"
 
     def title(self, index: int = 0) -> str:
         """What was asked of one sample: the probed class and its probability."""
@@ -209,12 +206,13 @@ class Explanation:
         Returns:
             The npz's path.
         """
-        path = Path(path).with_suffix(".npz")
+        path = Path(path)
+        path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
         manifest = json.dumps(self.manifest(), indent=1)
         arrays = {
             "manifest": np.array(manifest),
-            "values": self.values.cpu().numpy(),
-            "logits": self.logits.cpu().numpy(),
+            "values": _numpy(self.values),
+            "logits": _numpy(self.logits),
         }
         if self.target is not None:
             arrays["target"] = self.target.cpu().numpy()
@@ -238,7 +236,7 @@ class Explanation:
         try:
             with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return cls._from_arrays(arrays)
-        except _UNREADABLE as error:
+        except Exception as error:  # a damaged file makes NumPy, zlib and json raise anything
             raise FileFormatError(
                 f"{path}: not an explanation saved by torchfbi: {error}"
             ) from None
@@ -273,6 +271,12 @@ class Explanation:
         if list(explanation.values.shape) != manifest["shape"]:
             raise ValueError("its arrays and its manifest disagree")
         return explanation
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    """NumPy has no bfloat16."""
+    tensor = tensor.cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _write(path: Path, content: bytes) -> None:

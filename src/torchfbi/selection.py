@@ -146,9 +146,12 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     bins = BINS_PER_OCTAVE * OCTAVES
     # Bin 0 holds what is negligible; from bin 1 on, bin b starts at scale * 2^((b - bins) / 128).
     octave = torch.log2((flat / scale).clamp(min=2.0 ** -(OCTAVES + 1)))
-    index = (bins + torch.floor(BINS_PER_OCTAVE * octave)).clamp(0, bins).long()
+    index = (bins + torch.floor(BINS_PER_OCTAVE * octave)).nan_to_num(0).clamp(0, bins).long()
     weight = flat.clamp(min=0) if threshold.kind == "mass" else torch.ones_like(flat)
-    histogram = torch.zeros(flat.shape[0], bins + 1, device=p.device)
+    # In float32 a bin would stop counting at 2^24; Apple's GPUs have nothing wider.
+    wide = torch.float32 if p.device.type == "mps" else torch.float64
+    weight = weight.to(wide)
+    histogram = torch.zeros(flat.shape[0], bins + 1, device=p.device, dtype=wide)
     above = histogram.scatter_add(1, index, weight).flip(1).cumsum(1)
     total = above[:, -1:]
     wanted = threshold.value * total

@@ -132,8 +132,10 @@ class Settings:
             )
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
-        object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.layers or not all(isinstance(name, str) for name in self.layers):
+        if isinstance(self.layers, list):
+            object.__setattr__(self, "layers", tuple(self.layers))
+        named = isinstance(self.layers, tuple) and bool(self.layers)
+        if not named or not all(isinstance(name, str) for name in self.layers):
             raise SettingsError("layers must hold at least one name; '*' stands for all of them.")
         _check_number("k", self.k)
         if not 0 < self.k <= 1:

@@ -57,8 +57,11 @@ class ForwardBackward(nn.Module):
     >>> fbi = ForwardBackward(network, images, Settings.paper())
     >>> values, logits = fbi(images, target)
 
+    It shows the network as it is now: after a change of its weights make another one.
+
     Args:
-        module: a network of one input in evaluation mode, or an exported program; unchanged.
+        module: a network of one input in evaluation mode, or an exported program; unchanged. Its
+            own hooks are traced as a part of it.
         example: an input tensor (N, C, ...) that tells the sizes; its values do not count.
         settings: the method's knobs; ``Settings.contrast()`` by default.
         output: which output is explained where the network returns several.
@@ -83,6 +86,8 @@ class ForwardBackward(nn.Module):
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
         self._selected = self._choose_features()
+        # It knows the dtype and device that an input must have, and moves with .to().
+        self.register_buffer("_like", example.new_zeros(()), persistent=False)
         for name, tensor in self.graph.tensors.items():
             self.register_buffer(f"network_{name}", tensor)
         self.eval()
@@ -115,6 +120,11 @@ class ForwardBackward(nn.Module):
         graph, settings = self.graph, self.settings
         values = self._run(x)
         logits = values[graph.logits]
+        if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
+            raise NonFiniteError(
+                f"the network's output is NaN or infinite for this input in {x.dtype}: its "
+                "weights may be damaged, or a wider dtype is needed."
+            )
         signals: dict[fx.Node, Tensor] = {graph.logits: _seed(logits, target, settings)}
         for node in reversed(graph.nodes):
             value = values.pop(node)  # all that used it lies behind us
@@ -204,7 +214,7 @@ class ForwardBackward(nn.Module):
         }
 
     def _check(self, x: Tensor) -> None:
-        expected = next((b for b in self.buffers() if b.is_floating_point()), x)
+        expected = self.get_buffer("_like")
         if tuple(x.shape[1:]) != self._sizes:
             raise InputError(
                 f"the input has shape {tuple(x.shape)}, but this explainer was made for "
@@ -234,7 +244,7 @@ def _seed(logits: Tensor, target: Target, settings: Settings) -> Tensor:
                 f"the target function returned a seed of shape {tuple(chosen.shape)}, but the "
                 f"network's output has shape {tuple(logits.shape)}."
             )
-        return chosen.to(logits)
+        return chosen.detach().to(logits)
     if logits.ndim != 2:
         raise TargetError(
             f"the network's output has shape {tuple(logits.shape)}, not (N, classes): give a "

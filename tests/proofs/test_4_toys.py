@@ -59,6 +59,10 @@ def test_two_pixels_through_the_contrast() -> None:
     # The contribution to the image is s * x.
     settings = Settings(seed="contrast", values="contribution")
     assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [4.0, -12.0]
+    # Where x is negative it changes sign: z = ReLU(-x) has the signal -1 there.
+    net = Toy(lambda toy, x: toy.relu(-x), [[1.0, 1.0]], [0.0])
+    settings = Settings.plain(values="contribution")
+    assert walked(net, image(-2, 3), settings) == [2.0, 0.0]
 
 
 def test_signals_that_meet_are_summed() -> None:

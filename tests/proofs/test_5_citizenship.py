@@ -76,12 +76,16 @@ def test_converting_the_explainer_leaves_the_module_alone(net: nn.Module) -> Non
     assert snapshot(net) == before
 
 
-def test_a_change_of_the_weights_is_noticed(net: nn.Module) -> None:
+def test_a_change_of_the_module_is_noticed(net: nn.Module) -> None:
     x = torch.randn(1, 3, 8, 8)
     for change in (
         lambda: net.head.weight.data.add_(1.0),
         lambda: net.norm.running_mean.add_(1.0),
         lambda: setattr(net.head, "bias", nn.Parameter(torch.ones(5))),
+        lambda: net.norm.weight.data.mul_(3.0),  # leaves no trace but the values
+        lambda: setattr(net, "relu", nn.LeakyReLU(0.3).eval()),
+        lambda: setattr(net.conv, "stride", (2, 2)),
+        lambda: setattr(net, "conv2", nn.Conv2d(8, 8, 1).eval()),
     ):
         with torch.no_grad():
             change()
@@ -104,6 +108,14 @@ def test_one_model_in_sixteen_threads(net: nn.Module) -> None:
         threaded = list(pool.map(lambda x: explain(fresh, x).values, images))
     assert all(torch.equal(a, b) for a, b in zip(serial, threaded, strict=True))
     assert all(isinstance(future.result(), Tensor) for future in logits)
+
+
+def test_what_the_walk_does_not_read_is_let_go(net: nn.Module) -> None:
+    x = torch.randn(1, 3, 8, 8)
+    fbi = ForwardBackward(net, x)
+    values = fbi._run(x)
+    held = {n.meta["layer"] for n in fbi.graph.nodes if values[n].untyped_storage().nbytes() > 4}
+    assert held == {"relu", "head"}  # neither the convolution's output nor the mean
 
 
 @pytest.mark.parametrize("settings", PRESETS, ids=lambda s: s.preset)

@@ -11,8 +11,10 @@ from torchfbi.adjoints.registry import (
     receivers,
     tensor_arguments,
 )
+from torchfbi.adjoints.shape import SHAPE_ONLY
 
 __all__ = [
+    "SHAPE_ONLY",
     "Adjoint",
     "Site",
     "activations",

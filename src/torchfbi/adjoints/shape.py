@@ -159,15 +159,18 @@ def channel_shuffle(s: Tensor, at: Site, x: Tensor, groups: int) -> Tensor:
     return F.channel_shuffle(s, x.shape[1] // groups)
 
 
-@adjoint(
+SHAPE_ONLY = (
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
-    receivers=lambda node: [],
 )
+"""Operators that read nothing but a shape."""
+
+
+@adjoint(*SHAPE_ONLY, receivers=lambda node: [])
 def constant(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> None:
     """Only the input's shape was read: nothing flows."""
 

@@ -34,10 +34,12 @@ def explain(
             report.print_top(explanation)
             report.print_files(files)
 
-    code = report.each(images, work)
+    failures = report.each(images, work)
     if drawing.json:
-        report.print_json(results)
-    raise typer.Exit(code)
+        report.print_json(
+            results + [{"photo": str(path), "error": text} for path, text in failures.items()]
+        )
+    raise typer.Exit(1 if failures else 0)
 
 
 def write(explanation: Explanation, path: Path, drawing: options.Drawing) -> list[Path]:

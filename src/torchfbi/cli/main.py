@@ -77,19 +77,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 def separate_values(arguments: list[str]) -> list[str]:
     """``--k 0.1 0.5 1`` as the parser wants it: ``--k 0.1 --k 0.5 --k 1``."""
+    swept = ("--k", "--tau", "--threshold") if arguments[:1] == ["sweep"] else ()
+    lists = ("--mean", "--std", *swept)
     separated: list[str] = []
     option = None
     for argument in arguments:
         if option and _VALUE.fullmatch(argument) and separated[-1] != option:
             separated.append(option)
         elif not _VALUE.fullmatch(argument):
-            option = argument if argument in _LISTS else None
+            option = argument if argument in lists else None
         separated.append(argument)
     return separated
 
 
-_LISTS = ("--k", "--tau", "--threshold", "--mean", "--std")
-_VALUE = re.compile(r"(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_VALUE = re.compile(r"none|(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
 if __name__ == "__main__":

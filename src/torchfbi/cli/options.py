@@ -118,8 +118,13 @@ def _parse(assignment: str) -> tuple[str, Any]:
     name, equals, text = assignment.partition("=")
     if not equals:
         raise SettingsError(f"--set {assignment}: write NAME=VALUE.")
+    if name == "preset":
+        raise SettingsError("a preset is chosen by --preset; --set changes one of its settings.")
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return name, words[text.lower()]
     try:
-        return name, None if text.lower() == "none" else jsonlib.loads(text.lower())
+        return name, jsonlib.loads(text)
     except jsonlib.JSONDecodeError:
         return name, text
 

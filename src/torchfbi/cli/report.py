@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
 from torchfbi.explanation import Explanation
@@ -33,13 +34,13 @@ def print_json(result: Any) -> None:
 def print_top(explanation: Explanation, index: int = 0) -> None:
     """The five most probable classes as a table, the probed one marked."""
     target = None if explanation.target is None else int(explanation.target[index])
-    table = Table(title=explanation.photos[index].name, title_justify="left")
+    table = Table(title=Text(explanation.photos[index].name), title_justify="left")
     table.add_column("class", justify="right")
     table.add_column("name")
     table.add_column("probability", justify="right")
     for number, name, probability in explanation.top(5, index):
         mark = "bold green" if number == target else None
-        table.add_row(str(number), name, f"{probability:.1%}", style=mark)
+        table.add_row(str(number), Text(name), f"{probability:.1%}", style=mark)
     console.print(table)
     console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
     console.print(support_line(explanation, index), markup=False, highlight=False)
@@ -59,28 +60,28 @@ def print_files(files: list[Path]) -> None:
         console.print(f"written: {file}", markup=False, highlight=False, soft_wrap=True)
 
 
-def each(images: list[Path], work: Callable[[Path], None]) -> int:
+def each(images: list[Path], work: Callable[[Path], None]) -> dict[Path, str]:
     """Do ``work`` for every image; a bad one does not stop the others.
 
     Returns:
-        The exit code: 0, or 1 if some of several images failed; these are listed.
+        The message of each of several images that failed; they are listed on standard error.
 
     Raises:
         ImageError, InputError: the only image failed.
     """
-    failures: list[Exception] = []
+    failures: dict[Path, str] = {}
     for image in _progress(images):
         try:
             work(image)
         except (ImageError, InputError) as error:
             if len(images) == 1:
                 raise
-            failures.append(error)
+            failures[image] = str(error)
     if failures:
         complain(f"{len(failures)} of {len(images)} images failed:")
-        for failure in failures:
-            complain(f"  {failure}")
-    return 1 if failures else 0
+        for message in failures.values():
+            complain(f"  {message}")
+    return failures
 
 
 def _progress(images: list[Path]) -> Iterator[Path]:

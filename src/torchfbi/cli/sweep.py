@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from torchfbi import plot
 from torchfbi.cli import options, report
@@ -41,7 +42,7 @@ def sweep(
         image,
         ks=k,
         taus=None if threshold else tau or [0.0, 0.1, 0.2, 10.0],
-        thresholds=threshold or None,
+        thresholds=[None if t.lower() == "none" else t for t in threshold] if threshold else None,
         target=target,
         settings=options.settings(preset, override=override),
     )
@@ -51,7 +52,7 @@ def sweep(
     if drawing.json:
         report.print_json({**grid.to_dict(), "files": [str(figure)]})
         return
-    table = Table(title=f"{image.name}: what k and the threshold do", title_justify="left")
+    table = Table(title=Text(f"{image.name}: what k and the threshold do"), title_justify="left")
     for column in ("k", "threshold", "support", "p(class), support kept", "p(class), removed"):
         table.add_column(column, justify="right")
     for cell in grid.to_dict()["cells"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import sys
@@ -127,7 +128,8 @@ def _pretrained(models: Any, name: str, weights: Any) -> Any:
     file = _file(weights)
     downloading = not file.exists()
     try:
-        return models.get_model(name, weights=weights, progress=False)
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub announces downloads there
+            return models.get_model(name, weights=weights, progress=False)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         happened = "cannot be downloaded" if downloading else f"in {file} are damaged"
         raise ModelError(

@@ -6,10 +6,7 @@ import re
 
 from torchfbi.models import timm, torchvision
 
-_SIZES = (
-    "zepto atto femto pico nano xxtiny xtiny tiny xx xs mini s small m medium base l large "
-    "xl xlarge xxl xxlarge huge giant gigantic enormous"
-).split()
+_SIZES = ["zepto", "atto", "femto", "pico", "nano", "xxtiny", "xtiny", "tiny", "xx", "xs", "mini", "s", "small", "m", "medium", "base", "l", "large", "xl", "xlarge", "xxl", "xxlarge", "huge", "giant", "gigantic", "enormous"]
 
 
 def family(name: str) -> str:
