@@ -21,7 +21,6 @@ from torchfbi.survey.report import page, works
 from torchfbi.survey.run import read, run
 
 IS_THE_GRADIENT = [
-    "timm:densenetblur121d",
     "timm:dla46_c",
     "timm:hrnet_w18_small",
     "timm:nf_resnet50",
@@ -32,7 +31,6 @@ IS_THE_GRADIENT = [
 HOLDS_GATES = [
     "timm:convnext_atto",
     "timm:convnextv2_atto",
-    "timm:eca_resnext26ts",
     "timm:efficientnet_cc_b0_4e",
     "timm:ghostnet_050",
     "timm:mixnet_s",
@@ -59,7 +57,7 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
     return net, images(net, model.preprocess.size[0])
 
 
-@pytest.mark.parametrize("name", ["timm:regnetx_002", "timm:ghostnet_050", "torchvision:googlenet"])
+@pytest.mark.parametrize("name", ["timm:regnetx_002", "timm:ghostnet_050"])
 def test_activations_inside_are_those_of_the_module(name: str) -> None:
     net, x = network(name)
     seen: dict[str, Tensor] = {}
@@ -75,7 +73,7 @@ def test_activations_inside_are_those_of_the_module(name: str) -> None:
         net(x)
     inside = {layer.layer: layer.activation for layer in flow}
     common = seen.keys() & inside.keys()
-    assert len(common) > 10 or name == "torchvision:googlenet"
+    assert len(common) > 10
     for path in common:
         difference = (seen[path] - inside[path]).abs().max()
         assert difference <= 1e-9 * seen[path].abs().max(), path

@@ -114,12 +114,13 @@ def test_an_output_of_nan_is_refused() -> None:
         ForwardBackward(net, X)(X)
 
 
-def test_control_flow_is_refused_with_its_place() -> None:
+def test_control_flow_is_refused_with_its_place(capfd: pytest.CaptureFixture[str]) -> None:
     def branch(x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
 
     with pytest.raises(ControlFlowError, match=r"test_capture\.py, line \d+.*torch\.where"):
         capture(Lambda(branch), X)
+    assert capfd.readouterr() == ("", "")  # torch.export's own noise stays inside
 
 
 def test_the_wrong_channel_count_is_told_in_the_models_own_words() -> None:
@@ -324,6 +325,23 @@ def test_channels_last_features_are_ranked_by_channel() -> None:
     assert flow[0].kept_maps.sum(1).tolist() == [2, 2]
     assert flow[0].support.shape == (2, 6, 5)
     assert (flow[0].signal != 0).any((1, 2)).sum(1).tolist() == [2, 2]
+
+
+def test_a_top_layer_with_branches_is_ranked_as_one() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([F.relu(self.left(x)), F.relu(self.right(x))], 1).mean((2, 3))
+
+    x = torch.rand(1, 3, 8, 8)
+    settings = Settings.plain(k=0.3, top_k_at="top layer")
+    fbi = ForwardBackward(Branches().eval(), x, settings)
+    _, _, flow = fbi.flow(x, lambda z: torch.ones_like(z))
+    alive = [(seen.signal != 0).any(-1).any(-1).sum().item() for seen in flow[:2]]
+    assert sum(alive) <= 3
 
 
 def test_the_evidence_gate_stands_where_no_shortcut_goes_around_it() -> None:

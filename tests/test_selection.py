@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchfbi import Settings, Threshold
-from torchfbi.selection import cut, gate_by_evidence, seed, select, select_positions
+from torchfbi.seeds import seed
+from torchfbi.selection import cut, gate_by_evidence, select, select_positions
 
 SEEDS = ["paper", "one-hot", "centered", "contrast"]
 LOW_PRECISION = [torch.float16, torch.bfloat16]

@@ -9,11 +9,12 @@ from torchfbi import targets
 from torchfbi.api import explain
 from torchfbi.errors import TorchFBIError
 from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Preprocess
 from torchfbi.settings import Settings, Threshold
-from torchfbi.walk import ForwardBackward, LayerFlow
+from torchfbi.walk import ForwardBackward
 
 __all__ = [
     "Explanation",

@@ -13,11 +13,13 @@ from torch.export import ExportedProgram
 
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Region
+from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward, LayerFlow, as_classes
+from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
+import logging
 import operator
 import re
 import threading
@@ -34,6 +36,9 @@ from torchfbi.graph import Graph
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.RLock()
+
+# They dump whole graphs before the exceptions that _diagnosis puts into words.
+_NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
 SIZES_KEPT = 4
 """How many graphs of one module are kept: each may hold its own folded copy of the weights."""
@@ -80,15 +85,25 @@ def capture(
 
 @contextlib.contextmanager
 def _neutral(device: torch.device) -> Iterator[None]:
-    """Whatever the caller's modes are, the capture is the same; torch.export's warnings about
-    its own internals do not reach the user."""
+    """Whatever the caller's modes are, the capture is the same; torch.export's warnings and
+    logs about its own internals do not reach the user, who gets our error instead."""
+    own = threading.get_ident()
+
+    def of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != own
+
     with (
+        contextlib.ExitStack() as stack,
+        contextlib.redirect_stderr(io.StringIO()),  # where it prints the graph it failed at
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast(device.type, enabled=False),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
+        for logger in map(logging.getLogger, _NOISY):
+            stack.callback(logger.removeFilter, of_another_thread)
+            logger.addFilter(of_another_thread)
         yield
 
 

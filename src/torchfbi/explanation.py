@@ -16,10 +16,10 @@ from torch import Tensor
 
 from torchfbi import plot
 from torchfbi.errors import FileFormatError, SettingsError
+from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
-from torchfbi.walk import LayerFlow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -83,6 +83,11 @@ class Graph:
         return self.top_feature
 
     @cached_property
+    def top_layer(self) -> fx.Node | None:
+        """Where ``top_k_at="top layer"`` ranks: all maps of a top layer that has branches."""
+        return self.top_feature if self.evidence is None else self.evidence
+
+    @cached_property
     def kept(self) -> set[fx.Node]:
         """The nodes whose forward values the backward walk reads."""
         kept = {self.image, self.logits, *self.features}
@@ -100,7 +105,7 @@ class Graph:
 
     @cached_property
     def stations(self) -> set[fx.Node]:
-        """Where the walk may filter the signal: the features and the evidence gate."""
+        """Where the walk may filter the signal: the features, the evidence gate, the top layer."""
         gate = set() if self.evidence is None else {self.evidence}
         return gate | set(self.features)
 

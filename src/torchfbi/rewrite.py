@@ -77,10 +77,12 @@ def drop_copies(graph: fx.Graph) -> None:
     """Remove copies, and casts to the same dtype: nothing is written to any more."""
     _drop(
         graph,
-        lambda node: node.target in _COPIES
-        or (
-            str(node.target).startswith(("aten.to.", "aten._to_copy"))
-            and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+        lambda node: (
+            node.target in _COPIES
+            or (
+                str(node.target).startswith(("aten.to.", "aten._to_copy"))
+                and node.meta["val"].dtype == node.args[0].meta["val"].dtype
+            )
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Seeds and selection: what is put at the logits, and what goes on at a feature.
+"""Selection: what goes on at a feature.
 
 Pure functions of tensors. Everything is per sample: no answer depends on its batch.
 """
@@ -10,34 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchfbi.settings import SeedKind, Settings, Threshold
-
-
-def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
-    """The signal at the logits z that probes one class c of each sample.
-
-    Args:
-        logits: z, (N, classes), floating point.
-        target: c, (N,), integer in [0, classes).
-        kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
-            e_c. ``centered``: e_c - 1/(classes - 1) elsewhere. ``contrast``: e_c minus the
-            softmax of the other logits, that is e_c - sum_{j != c} p_j / (1 - p_c) e_j.
-
-    Returns:
-        A tensor like ``logits``.
-    """
-    classes = logits.shape[1]
-    is_target = torch.arange(classes, device=logits.device) == target[:, None]
-    if kind == "paper":
-        highest, lowest = logits.amax(1, keepdim=True), logits.amin(1, keepdim=True)
-        return torch.where(is_target, highest, lowest)
-    one_hot = is_target.to(logits.dtype)
-    if kind == "one-hot" or classes == 1:
-        return one_hot
-    if kind == "centered":
-        return torch.where(is_target, one_hot, -1.0 / (classes - 1))
-    rivals = torch.softmax(logits.masked_fill(is_target, -math.inf), 1)
-    return one_hot - rivals
+from torchfbi.settings import Settings, Threshold
 
 
 def select(
@@ -68,11 +41,14 @@ def select(
     if not top_k:
         return selected, None
     maps = top_maps(selected, activation, settings, channel)
-    if settings.k == 1.0:
-        return selected, maps
+    return keep_maps(selected, maps, channel), maps
+
+
+def keep_maps(signal: Tensor, maps: Tensor, channel: int) -> Tensor:
+    """The signal (N, C, ...) of the ``maps`` (N, C) alone."""
     shape = [1] * signal.ndim
-    shape[0], shape[channel] = maps.shape[0], maps.shape[1]
-    return torch.where(maps.reshape(shape), selected, 0.0), maps
+    shape[0], shape[channel] = maps.shape
+    return torch.where(maps.reshape(shape), signal, 0.0)
 
 
 def select_positions(signal: Tensor, image: Tensor, settings: Settings, channel: int) -> Tensor:

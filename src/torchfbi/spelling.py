@@ -132,6 +132,19 @@ def _addcmul(node: fx.Node) -> None:
     node.kwargs = {"alpha": node.kwargs["value"]} if "value" in node.kwargs else {}
 
 
+def _maximum(node: fx.Node) -> None:
+    """max(x, t) = relu(x - t) + t with a fixed t: the thresholded linear unit."""
+    fixed, varying = sorted(node.all_input_nodes, key=lambda source: source.op != "get_attr")
+    if fixed.op != "get_attr" or varying.op == "get_attr":
+        return
+    with node.graph.inserting_before(node):
+        excess = node.graph.call_function(aten.sub.Tensor, (varying, fixed))
+        rectified = node.graph.call_function(aten.relu.default, (excess,))
+    excess.meta, rectified.meta = dict(node.meta), dict(node.meta)
+    node.target = aten.add.Tensor
+    node.args = (rectified, fixed)
+
+
 def _expand_as(node: fx.Node) -> None:
     """The batch is told by -1, or by the other tensor where it is only there."""
     x, other = node.args
@@ -140,8 +153,9 @@ def _expand_as(node: fx.Node) -> None:
     sizes: list[Any] = [-1 if i >= new and small[i - new] == n else n for i, n in enumerate(large)]
     if isinstance(sizes[0], torch.SymInt):
         with node.graph.inserting_before(node):
-            sizes[0] = node.graph.call_function(aten.sym_size.int, (other, 0))
-        sizes[0].meta = {"val": large[0]}
+            batch = node.graph.call_function(aten.sym_size.int, (other, 0))
+        batch.meta = {"val": large[0]}
+        sizes[0] = batch
     node.target = aten.expand.default
     node.args = (x, sizes)
 
@@ -192,6 +206,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.divide.Tensor: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.to.dtype_layout: _cast,
     aten.addcmul.default: _addcmul,
+    aten.maximum.default: _maximum,
     aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import TargetError
-from torchfbi.selection import seed
+from torchfbi.seeds import seed
 from torchfbi.settings import SeedKind
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,36 +17,18 @@ from torch.export import ExportedProgram
 
 from torchfbi import adjoints
 from torchfbi.capture import capture
-from torchfbi.errors import InputError, NonFiniteError, SettingsError, TargetError
+from torchfbi.errors import InputError, NonFiniteError, SettingsError
+from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial
-from torchfbi.selection import gate_by_evidence, seed, select, select_positions
+from torchfbi.seeds import Target, seed_for
+from torchfbi.selection import (
+    gate_by_evidence,
+    keep_maps,
+    select,
+    select_positions,
+    top_maps,
+)
 from torchfbi.settings import Settings
-
-Target = Tensor | Callable[[Tensor], Tensor] | int | None
-
-
-class LayerFlow(NamedTuple):
-    """What the walk saw at one feature, from the top layer down to the image.
-
-    Args:
-        layer: the feature's name, ``"features.28"``; the image is ``"image"``.
-        activation: the forward values, (N, C, ...).
-        incoming: the signal before selection, (N, C, ...).
-        signal: the signal that went on, (N, C, ...).
-        kept_maps: which maps went on, (N, C) bool; all True where no maps were chosen.
-        support: positions at which some map's signal went on, (N, ...) bool without C; for a
-            dense layer its units, (N, C).
-        density: the share of the support's positions that are True, (N,) in [0, 1].
-    """
-
-    layer: str
-    activation: Tensor
-    incoming: Tensor
-    signal: Tensor
-    kept_maps: Tensor
-    support: Tensor
-    density: Tensor
-
 
 Visit = Callable[[LayerFlow], None]
 
@@ -125,7 +107,7 @@ class ForwardBackward(nn.Module):
                 f"the network's output is NaN or infinite for this input in {x.dtype}: its "
                 "weights may be damaged, or a wider dtype is needed."
             )
-        signals: dict[fx.Node, Tensor] = {graph.logits: _seed(logits, target, settings)}
+        signals: dict[fx.Node, Tensor] = {graph.logits: seed_for(target, logits, settings.seed)}
         for node in reversed(graph.nodes):
             value = values.pop(node)  # all that used it lies behind us
             s = signals.pop(node, None)
@@ -188,14 +170,15 @@ class ForwardBackward(nn.Module):
         if node is graph.image and settings.select_image:
             s = select_positions(s, value, settings, channel)
         if node.name in self._selected:
-            top_k = is_spatial(node) and (
-                settings.top_k_at == "every layer" or node is graph.top_feature
-            )
-            s, maps = select(s, value, settings, channel=channel, top_k=top_k)
+            every = settings.top_k_at == "every layer" and is_spatial(node)
+            s, maps = select(s, value, settings, channel=channel, top_k=every)
+        if node is graph.top_layer and settings.top_k_at == "top layer":
+            maps = top_maps(s, value, settings, channel)
+            s = keep_maps(s, maps, channel)
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
         if visit is not None and (node in graph.features or node is graph.image):
-            visit(_seen(node, value, incoming, s, maps))
+            visit(observe(node, value, incoming, s, maps))
         return s
 
     def _choose_features(self) -> set[str]:
@@ -234,62 +217,6 @@ class ForwardBackward(nn.Module):
             return  # what follows depends on the values, which a compiled graph cannot ask
         if not torch.isfinite(x).all():
             raise NonFiniteError("the input contains NaN or infinite values.")
-
-
-def _seed(logits: Tensor, target: Target, settings: Settings) -> Tensor:
-    chosen: Any = target(logits) if callable(target) else target
-    if isinstance(chosen, Tensor) and chosen.is_floating_point():
-        if chosen.shape != logits.shape:
-            raise TargetError(
-                f"the target function returned a seed of shape {tuple(chosen.shape)}, but the "
-                f"network's output has shape {tuple(logits.shape)}."
-            )
-        return chosen.detach().to(logits)
-    if logits.ndim != 2:
-        raise TargetError(
-            f"the network's output has shape {tuple(logits.shape)}, not (N, classes): give a "
-            "function from this output to a seed of the same shape as target."
-        )
-    return seed(logits, as_classes(chosen, logits), settings.seed)
-
-
-def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
-    """The probed class of each sample, (N,) int64: the top class for None.
-
-    Raises:
-        TargetError: not one integer for each sample, or no such class.
-    """
-    if target is None:
-        return logits.argmax(1)
-    samples, classes = logits.shape
-    chosen = torch.as_tensor(target, device=logits.device)
-    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
-        raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
-    if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
-        raise TargetError(
-            f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
-            f"each of the {samples} samples."
-        )
-    if not torch.compiler.is_compiling() and ((chosen < 0) | (chosen >= classes)).any():
-        raise TargetError(
-            f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
-            f"0 to {classes - 1}."
-        )
-    return chosen.long().expand(samples)
-
-
-def _seen(
-    node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
-) -> LayerFlow:
-    channel = channel_dim(node)
-    support = s != 0
-    if s.ndim > 2:
-        support = support.any(channel)
-    if maps is None:
-        maps = torch.ones(s.shape[0], s.shape[channel], dtype=torch.bool, device=s.device)
-    density = support.flatten(1).float().mean(1)
-    layer = node.meta.get("layer", "image")
-    return LayerFlow(layer, value, incoming, s, maps, support, density)
 
 
 def _only_shape(value: Tensor) -> Tensor:

@@ -730,6 +730,12 @@ def response_normed(net: Any, x: Tensor) -> Tensor:
     return u / net.hold((mean_square * 0.5 + 2).pow(0.75))
 
 
+def instance_normed(net: Any, x: Tensor) -> Tensor:
+    u = net.a(x)
+    mean_square = u.square().float().mean((2, 3), keepdim=True)
+    return u * net.hold((mean_square + 0.1).rsqrt().to(u.dtype)).expand(u.shape)
+
+
 PRODUCTS = [
     excited,
     attended,
@@ -740,6 +746,7 @@ PRODUCTS = [
     halves,
     soft_sign,
     response_normed,
+    instance_normed,
 ]
 
 

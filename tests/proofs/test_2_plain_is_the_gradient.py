@@ -139,6 +139,13 @@ def standardised(x: Tensor, conv: Any) -> Tensor:
     return F.conv2d(x, (conv.weight - mean) / torch.sqrt(var + 1e-5), conv.bias, padding=1).relu()
 
 
+def spellings(x: Tensor, conv: Any) -> Tensor:
+    threshold = conv.bias[:, None, None]
+    y = torch.maximum(conv(x), threshold)
+    y = torch.addcmul(threshold, y, 2 + threshold, value=0.5)
+    return y.square() + y[:, :1].expand_as(y) + threshold[None, :1].expand_as(y)
+
+
 def resizes(x: Tensor) -> Tensor:
     y = F.interpolate(x, scale_factor=2.0, mode="nearest")
     y = F.interpolate(y, size=(9, 11), mode="bilinear", align_corners=False)
@@ -182,6 +189,7 @@ NETS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     ),
     "shuffles": lambda: (Apply(shuffles, nn.Conv2d(3, 8, 3, padding=1)), (3, 4, 6)),
     "weight standardisation": lambda: (Apply(standardised, nn.Conv2d(3, 5, 3)), (3, 6, 6)),
+    "spellings": lambda: (Apply(spellings, nn.Conv2d(3, 4, 3, padding=1)), (3, 6, 6)),
     "resizes": lambda: (Apply(resizes), (2, 6, 5)),
     "scalars": lambda: (Apply(scalars), (5, 6)),
     "pads": lambda: (Apply(pads), (2, 5, 6)),

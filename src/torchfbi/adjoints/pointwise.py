@@ -39,6 +39,11 @@ _TRANSPARENT = {
     aten.reciprocal.default,
     aten.softplus.default,
     aten.pow.Tensor_Scalar,
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.mean.dim,
+    aten.to.dtype,
+    aten._to_copy.default,
     aten.sub.Tensor,
     aten.rsub.Scalar,
 } | _BOUNDED
@@ -75,9 +80,9 @@ def neg(s: Tensor, at: Site, x: Tensor) -> Tensor:
 def gated_arguments(node: fx.Node) -> list[fx.Node]:
     """Which factors of a product are signal rather than gate.
 
-    A factor that is broadcast over the other is a gate, and so is one computed pointwise from
-    the other (x * sigmoid(x)) or from a bounded function. Where neither factor is a gate, both
-    are signal and share it equally.
+    A factor that is broadcast over the other is a gate, and so is one computed pointwise or by
+    means from the other (x * sigmoid(x), x * rsqrt(mean(x^2))) or from a bounded function. Where
+    neither factor is a gate, both are signal and share it equally.
     """
     factors = [argument for argument in tensor_arguments(node) if argument.op != "get_attr"]
     if len(factors) < 2:
@@ -117,7 +122,7 @@ def div(s: Tensor, at: Site, x: Tensor, y: Tensor | float) -> Tensor:
 
 
 def _pointwise_sources(node: fx.Node) -> set[fx.Node]:
-    """``node`` and all it is computed from entry by entry."""
+    """``node`` and all it is computed from entry by entry or as a mean."""
     found, queue = set[fx.Node](), [node]
     while queue:
         current = queue.pop()

@@ -15,7 +15,7 @@ from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
 
 if TYPE_CHECKING:
     from torchfbi.explanation import Explanation
-    from torchfbi.walk import LayerFlow
+    from torchfbi.flow import LayerFlow
 
 _LABELS, _GAP, _TOP, _HEADS = 1.25, 0.1, 0.75, 0.6
 ROWS = (

@@ -6,7 +6,11 @@ import re
 
 from torchfbi.models import timm, torchvision
 
-_SIZES = ["zepto", "atto", "femto", "pico", "nano", "xxtiny", "xtiny", "tiny", "xx", "xs", "mini", "s", "small", "m", "medium", "base", "l", "large", "xl", "xlarge", "xxl", "xxlarge", "huge", "giant", "gigantic", "enormous"]
+_SIZES = [
+    "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xtiny", "tiny", "xx", "xs", "mini", "s",
+    "small", "m", "medium", "base", "l", "large", "xl", "xlarge", "xxl", "xxlarge", "huge", "giant",
+    "gigantic", "enormous",
+]  # fmt: skip
 
 
 def family(name: str) -> str:
@@ -53,4 +57,5 @@ def _kind(name: str) -> str:
 
 def _size(name: str) -> tuple[int, list[int], str]:
     sizes = [_SIZES.index(word) for word in name.split("_") if word in _SIZES]
-    return min(sizes, default=_SIZES.index("m")), [int(number) for number in re.findall(r"\d+", name)], name
+    numbers = [int(number) for number in re.findall(r"\d+", name)]
+    return min(sizes, default=_SIZES.index("m")), numbers, name

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -94,6 +95,6 @@ def _work(name: str, answer: Connection) -> None:
 
 
 _forks = "forkserver" in multiprocessing.get_all_start_methods()
-_processes = multiprocessing.get_context("forkserver" if _forks else "spawn")
+_processes: Any = multiprocessing.get_context("forkserver" if _forks else "spawn")
 if _forks:
     _processes.set_forkserver_preload(["torchfbi.survey.warm"])

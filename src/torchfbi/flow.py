@@ -1,0 +1,48 @@
+"""What the walk saw at a feature."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.graph import channel_dim
+
+
+class LayerFlow(NamedTuple):
+    """What the walk saw at one feature, from the top layer down to the image.
+
+    Args:
+        layer: the feature's name, ``"features.28"``; the image is ``"image"``.
+        activation: the forward values, (N, C, ...).
+        incoming: the signal before selection, (N, C, ...).
+        signal: the signal that went on, (N, C, ...).
+        kept_maps: which maps went on, (N, C) bool; all True where no maps were chosen.
+        support: positions at which some map's signal went on, (N, ...) bool without C; for a
+            dense layer its units, (N, C).
+        density: the share of the support's positions that are True, (N,) in [0, 1].
+    """
+
+    layer: str
+    activation: Tensor
+    incoming: Tensor
+    signal: Tensor
+    kept_maps: Tensor
+    support: Tensor
+    density: Tensor
+
+
+def observe(
+    node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
+) -> LayerFlow:
+    """The record of one feature: its forward value, and its signal before and after selection."""
+    channel = channel_dim(node)
+    support = s != 0
+    if s.ndim > 2:
+        support = support.any(channel)
+    if maps is None:
+        maps = torch.ones(s.shape[0], s.shape[channel], dtype=torch.bool, device=s.device)
+    density = support.flatten(1).float().mean(1)
+    layer = node.meta.get("layer", "image")
+    return LayerFlow(layer, value, incoming, s, maps, support, density)

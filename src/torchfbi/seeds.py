@@ -1,0 +1,89 @@
+"""Seeds: what is put at the logits to probe a class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfbi.errors import TargetError
+from torchfbi.settings import SeedKind
+
+Target = Tensor | Callable[[Tensor], Tensor] | int | None
+
+
+def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
+    """The signal at the logits z that probes one class c of each sample.
+
+    Args:
+        logits: z, (N, classes), floating point.
+        target: c, (N,), integer in [0, classes).
+        kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
+            e_c. ``centered``: e_c - 1/(classes - 1) elsewhere. ``contrast``: e_c minus the
+            softmax of the other logits, that is e_c - sum_{j != c} p_j / (1 - p_c) e_j.
+
+    Returns:
+        A tensor like ``logits``.
+    """
+    classes = logits.shape[1]
+    is_target = torch.arange(classes, device=logits.device) == target[:, None]
+    if kind == "paper":
+        highest, lowest = logits.amax(1, keepdim=True), logits.amin(1, keepdim=True)
+        return torch.where(is_target, highest, lowest)
+    one_hot = is_target.to(logits.dtype)
+    if kind == "one-hot" or classes == 1:
+        return one_hot
+    if kind == "centered":
+        return torch.where(is_target, one_hot, -1.0 / (classes - 1))
+    rivals = torch.softmax(logits.masked_fill(is_target, -math.inf), 1)
+    return one_hot - rivals
+
+
+def seed_for(target: Target, logits: Tensor, kind: SeedKind) -> Tensor:
+    """The seed for any form of target: a class, one for each sample, or a function's answer.
+
+    Raises:
+        TargetError: no such class, or an output that needs a function as target.
+    """
+    chosen: Any = target(logits) if callable(target) else target
+    if isinstance(chosen, Tensor) and chosen.is_floating_point():
+        if chosen.shape != logits.shape:
+            raise TargetError(
+                f"the target function returned a seed of shape {tuple(chosen.shape)}, but the "
+                f"network's output has shape {tuple(logits.shape)}."
+            )
+        return chosen.detach().to(logits)
+    if logits.ndim != 2:
+        raise TargetError(
+            f"the network's output has shape {tuple(logits.shape)}, not (N, classes): give a "
+            "function from this output to a seed of the same shape as target."
+        )
+    return seed(logits, as_classes(chosen, logits), kind)
+
+
+def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
+    """The probed class of each sample, (N,) int64: the top class for None.
+
+    Raises:
+        TargetError: not one integer for each sample, or no such class.
+    """
+    if target is None:
+        return logits.argmax(1)
+    samples, classes = logits.shape
+    chosen = torch.as_tensor(target, device=logits.device)
+    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+        raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
+    if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
+        raise TargetError(
+            f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
+            f"each of the {samples} samples."
+        )
+    if not torch.compiler.is_compiling() and ((chosen < 0) | (chosen >= classes)).any():
+        raise TargetError(
+            f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
+            f"0 to {classes - 1}."
+        )
+    return chosen.long().expand(samples)
