@@ -77,7 +77,7 @@ def flow_figure(
     side = min(room / len(chosen), 1.6)
     tall = float(np.clip(photo.shape[0] / photo.shape[1], 0.5, 1.6)) * side
     top, bottom = _TOP + _HEADS, _TOP + _HEADS + 3 * (tall + _GAP)
-    sheet = Sheet(10 - room + len(chosen) * side, bottom + 0.8, dark)
+    sheet = Sheet(10 - room + len(chosen) * side, bottom + 1.2, dark)
     sheet.heading(f"{explanation.title(index)}: information flow", caption(explanation, index))
     for row, (title, meaning) in enumerate(ROWS):
         y = top + row * (tall + _GAP)
@@ -98,7 +98,21 @@ def flow_figure(
         for line, text in enumerate(facts):
             sheet.write(x, bottom + 0.18 * line, text, size=SMALL, width=side)
     _arrow(sheet, MARGIN + _LABELS, bottom + 0.5)
+    _scales(sheet, MARGIN + _LABELS, bottom + 0.82)
     return sheet.figure
+
+
+def _scales(sheet: Sheet, x: float, y: float) -> None:
+    """What the colours of the three rows mean; every panel is on its own scale."""
+    room = (sheet.width - MARGIN - x - 2 * _GAP) / 3
+    legends = (
+        (sheet.theme.forward, ["low", "activation", "high"]),
+        (sheet.theme.diverging, ["−", "signal", "+"]),
+        (sheet.theme.heat, ["weak", "|signal|", "strong"]),
+    )
+    sheet.write(MARGIN, y - 0.05, "Colours", size=SMALL, bold=True)
+    for column, (colours, ends) in enumerate(legends):
+        sheet.scale(x + column * (room + _GAP), y, room, colours, ends)
 
 
 def _heads(station: Station, side: float) -> tuple[str, str, str]:

@@ -12,6 +12,9 @@ from torchfbi.plot.style import Array, Theme
 if TYPE_CHECKING:
     from torchfbi.explanation import Explanation
 
+FAINTEST = 0.12
+"""The strength at which every pixel of the support is drawn at least: all of it is to be seen."""
+
 RASTER = 448
 """The longer side, in pixels, of the pictures in the panels."""
 
@@ -59,7 +62,8 @@ def strengthen(magnitude: Array, size: tuple[int, int]) -> Array:
     resample = Image.Resampling.BICUBIC if fine else Image.Resampling.NEAREST
     resized = Image.fromarray(relative.astype(np.float32)).resize(size[::-1], resample)
     result: Array = np.clip(np.asarray(resized) / relative.max(), 0, 1)
-    return result
+    mask = Image.fromarray(magnitude > 0).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.maximum(result, FAINTEST * np.asarray(mask))
 
 
 def _smooth(values: Array, sigma: float) -> Array:
