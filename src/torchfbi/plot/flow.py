@@ -112,7 +112,8 @@ def _scales(sheet: Sheet, x: float, y: float) -> None:
     )
     sheet.write(MARGIN, y - 0.05, "Colours", size=SMALL, bold=True)
     for column, (colours, ends) in enumerate(legends):
-        sheet.scale(x + column * (room + _GAP), y, room, colours, ends)
+        shown = ends if room > 1.2 else [ends[0], ends[-1]]
+        sheet.scale(x + column * (room + _GAP), y, room, colours, shown)
 
 
 def _heads(station: Station, side: float) -> tuple[str, str, str]:
