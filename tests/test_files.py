@@ -186,7 +186,7 @@ def test_the_command_line_takes_a_users_own_network(
     names.write_text("cat\ndog\ncup")
     code, out, err = run(
         capsys, "explain", CAT, "--model", f"{factory}:make", "--labels", names, "--size", 40,
-        "--crop", 32, "--mean", 0.5, 0.5, 0.5, "--std", 0.2, 0.2, 0.2, "--target", "cup",
+        "--crop", 32, "--mean", 0.5, 0.4, 0.5, "--std", 0.2, "--target", "cup",
         "-o", tmp_path, "--json",
     )  # fmt: skip
     assert code == 0, err

@@ -17,6 +17,7 @@ from torchfbi.cli.demo import demo
 from torchfbi.cli.explain import explain
 from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
+from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
 from torchfbi.explanation import versions
@@ -28,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, flow, sweep, check, models, demo):
+for command in (explain, flow, sweep, check, models, survey, demo):
     app.command()(options.command(command))
 
 

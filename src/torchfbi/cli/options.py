@@ -78,8 +78,8 @@ def network(
     if labels is not None:
         loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
     changes: dict[str, Any] = {
-        "mean": tuple(mean) if mean else None,
-        "std": tuple(std) if std else None,
+        "mean": _each_channel(mean, loaded),
+        "std": _each_channel(std, loaded),
         "resize": size if size is not None else crop,
         "crop": crop,
         "channels": "BGR" if bgr else None,
@@ -87,6 +87,13 @@ def network(
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     return replace(loaded, preprocess=replace(loaded.preprocess, **changes))
+
+
+def _each_channel(numbers: Numbers, model: Model) -> tuple[float, ...] | None:
+    """One number stands for all channels."""
+    if not numbers:
+        return None
+    return tuple(numbers * len(model.preprocess.mean) if len(numbers) == 1 else numbers)
 
 
 def settings(
