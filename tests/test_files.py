@@ -13,7 +13,7 @@ from torch import nn
 from photos import CAT
 from torchfbi import Labels, Model, Preprocess, explain, load
 from torchfbi.cli.main import main
-from torchfbi.errors import ModelError
+from torchfbi.errors import InputError, ModelError
 
 FACTORY = """
 import torch
@@ -147,6 +147,14 @@ def test_exported_programs(model: Model, tmp_path: Path) -> None:
     assert loaded.preprocess.size == (40, 48)
     x = torch.randn(1, 3, 40, 48)
     assert torch.equal(explain(loaded, x).values, explain(model.module, x).values)
+    with pytest.raises(InputError, match=r"exported for inputs .* not \(1, 3, 24, 24\)"):
+        explain(torch.export.load(path), torch.zeros(1, 3, 24, 24))
+    fixed = torch.export.export(model.module, example, strict=False)
+    torch.export.save(fixed, tmp_path / "two.pt2")
+    two = load(str(tmp_path / "two.pt2"))
+    assert len(explain(two, [CAT, CAT])) == 2
+    with pytest.raises(InputError, match=r"rejects|batch"):
+        explain(two, CAT)
     for content in (b"", b"hello", path.read_bytes()[:-50]):
         (tmp_path / "bad.pt2").write_bytes(content)
         with pytest.raises(ModelError, match=r"bad\.pt2"):

@@ -132,6 +132,15 @@ def _check_module(module: Any) -> None:
 
 def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
     if isinstance(module, ExportedProgram):
+        made_for = module.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
+        if len(made_for) != example.ndim or any(
+            is_concrete_int(ours) and int(ours) != theirs
+            for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
+        ):
+            raise InputError(
+                f"the program was exported for inputs {tuple(made_for)}, not "
+                f"{tuple(example.shape)}."
+            )
         return module
     shadow = _share_tensors(module)
     batch = example.shape[0]

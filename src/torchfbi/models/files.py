@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.utils import _pytree as pytree
 
 from torchfbi.errors import ModelError
@@ -80,7 +81,8 @@ def from_program(path: Path) -> Model:
     fitted = replace(IMAGENET, resize=max(size), crop=size)
     if int(shape[1]) == 1:
         fitted = replace(fitted, channels="L", mean=(0.0,), std=(1.0,))
-    return wrap(program.module(), path.name, fitted)
+    batch = int(shape[0]) if is_concrete_int(shape[0]) else 1
+    return wrap(program.module(), path.name, fitted, batch)
 
 
 def _refuse_code(path: Path) -> None:
@@ -164,13 +166,13 @@ def _torch(path: Path) -> Any:
         ) from None
 
 
-def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET) -> Model:
+def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch: int = 1) -> Model:
     """A network of unknown labels: its classes are counted by running it once on a blank image.
 
     Raises:
         ModelError: it does not take such an image.
     """
-    blank = torch.zeros(1, len(preprocess.mean), *preprocess.size)
+    blank = torch.zeros(batch, len(preprocess.mean), *preprocess.size)
     blank = blank.to(next(module.parameters(), blank))
     try:
         with torch.no_grad():
