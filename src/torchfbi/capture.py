@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import operator
@@ -33,6 +32,7 @@ from torchfbi.errors import (
 )
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
+from torchfbi.shadow import share_tensors
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.RLock()
@@ -142,7 +142,7 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
                 f"{tuple(example.shape)}."
             )
         return module
-    shadow = _share_tensors(module)
+    shadow = share_tensors(module)
     batch = example.shape[0]
     with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
         program = _export(shadow, example, max(2, batch))
@@ -152,26 +152,6 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
         return _export(shadow, example, batch)
     except Exception as error:
         raise _diagnosis(shadow, example, error) from error
-
-
-def _share_tensors(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure around the very same tensors.
-
-    torch.export swaps a module's parameters while it traces; on a copy no other thread sees it.
-    """
-    tensors = [*module.parameters(), *module.buffers()]
-    try:
-        return copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
-    except Exception:  # an attribute that cannot be copied: trace the module itself
-        return module
-
-
-def _usable(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy of one made under inference mode, which cannot be traced."""
-    if not tensor.is_inference():
-        return tensor
-    copied = tensor.clone()
-    return nn.Parameter(copied, False) if isinstance(tensor, nn.Parameter) else copied
 
 
 def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:

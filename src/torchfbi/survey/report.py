@@ -27,7 +27,8 @@ family whose first three kinds are all refused for their attention, no more are.
   statistics of the activations). There `plain` must equal autograd's gradient; the
   column counts where it does within 1e-9. The others hold a gate or statistics on purpose.
 - **not convolution**: refused because of an operator no convolutional network has: a product of
-  two activation matrices or a softmax between them (attention), or a recurrent layer.
+  two activation matrices or a softmax between them (attention), or a recurrent layer. Attention
+  that only multiplies entry by entry (squeeze-excitation, mobilevitv2, swiftformer) is a gate.
 - **token mixing**: explained, but has dense layers across positions, so that it counts for
   neither side.
 """
