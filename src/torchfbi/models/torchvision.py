@@ -129,7 +129,7 @@ def _pretrained(models: Any, name: str, weights: Any) -> Any:
     downloading = not file.exists()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # torch.hub announces downloads there
-            return models.get_model(name, weights=weights, progress=False)
+            return models.get_model(name, weights=weights)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         happened = "cannot be downloaded" if downloading else f"in {file} are damaged"
         raise ModelError(
