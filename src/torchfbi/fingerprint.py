@@ -26,12 +26,12 @@ def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
     return tensors + parts
 
 
-def _corners(t: Tensor) -> tuple[int, float, float]:
+def _corners(t: Tensor) -> tuple[int, complex, complex]:
     if t.numel() == 0:
         return 0, 0.0, 0.0
     t = t.detach()
     first, last = t[(0,) * t.ndim], t[(-1,) * t.ndim]
-    return t.data_ptr(), float(first), float(last)
+    return t.data_ptr(), first.item(), last.item()
 
 
 def _is_plain(value: Any) -> bool:

@@ -15,23 +15,13 @@ from captum.metrics import infidelity, sensitivity_max
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import Tensor, nn
 
-from adapters.networks import dense, small
+from adapters.networks import dense
 from torchfbi import Settings, explain
 from torchfbi.adapters.captum import ForwardBackward, visualize_image_attr
 from torchfbi.errors import InputError, ModelError, TargetError, TrainingModeError
 from torchfbi.targets import region
 
 EMPTY = Settings.paper(tau=1e9)
-
-
-@pytest.fixture
-def network() -> nn.Module:
-    return small()
-
-
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(2, 3, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapters.networks import dense, small
+from adapters.networks import dense
 from torchfbi import Settings, explain
 from torchfbi.adapters.gradcam import FBICAM, FLOOR
 from torchfbi.errors import SettingsError, TargetError
@@ -31,16 +31,6 @@ from pytorch_grad_cam.utils.model_targets import (  # noqa: E402
 
 # Its ROAD metrics put tensors where NumPy 2 wants arrays.
 own_deprecation = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
-
-
-@pytest.fixture
-def network() -> nn.Module:
-    return small()
-
-
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(2, 3, 16, 16)
 
 
 CLASSES = [ClassifierOutputTarget(3), ClassifierOutputTarget(1)]
