@@ -1,0 +1,101 @@
+"""Class activation maps, computed by pytorch-grad-cam at the walk's own top layer.
+
+That layer is found in the captured graph, so that it need not be a module of the user's. The
+library's own output is cut off at its minimum and scaled for display; here is what lies before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import operator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchfbi.errors import CaptureError, ModelError
+from torchfbi.graph import Graph, channel_dim
+from torchfbi.models.torchvision import import_torchvision
+from torchfbi.peers.method import Attribute
+from torchfbi.peers.network import Operator, executable, graph_of
+from torchfbi.peers.own import GUIDED_BACKPROP, to_image, walk
+
+SCORE_CHUNK = 32
+"""Masked images in one forward pass of Score-CAM."""
+
+
+def cam(kind: str) -> Attribute:
+    """A class activation map: the weighted sum of the top layer's maps, rectified and upsampled.
+
+    Args:
+        kind: one of pytorch-grad-cam's classes: ``GradCAM``, ``GradCAMPlusPlus``, ``LayerCAM`` or
+            ``ScoreCAM`` (one forward pass for each map of the layer).
+
+    Returns:
+        A method that gives (N, 1, H, W), >= 0; a CaptureError where no layer has maps, and a
+        ModelError where pytorch-grad-cam is missing.
+    """
+
+    def attribute(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
+        library = _pytorch_grad_cam()
+        graph = graph_of(module, x, any_batch=kind == "ScoreCAM")
+        node = _top_layer(graph)
+        top, channel = Operator(cast(Any, node.target)), channel_dim(node)
+        network = executable(graph, {node: top})
+        # Score-CAM masks the image in float32, whatever the network's dtype.
+        network.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(x.dtype),))
+        method = getattr(library, kind)(network, [top], lambda maps: maps.movedim(channel, 1))
+        method.batch_size = SCORE_CHUNK
+        return to_image(_maps(method, x, target).to(x).relu(), x)
+
+    return attribute
+
+
+def _maps(method: Any, x: Tensor, target: Tensor) -> Tensor:
+    """The library's maps at the size of the layer, (N, h, w), before ReLU and scaling."""
+    seen = method.activations_and_grads
+    logits = seen(x.clone().requires_grad_())
+    logits.gather(1, target[:, None]).sum().backward()
+    activations, gradients = (
+        tensors[0].to(torch.promote_types(x.dtype, torch.float32)).numpy()
+        for tensors in (seen.activations, seen.gradients)
+    )
+    seen.release()  # else Score-CAM's many forward passes would all be kept
+    maps = []
+    with contextlib.redirect_stderr(io.StringIO()):  # Score-CAM draws a progress bar
+        for i, number in enumerate(target.tolist()):
+            one = slice(i, i + 1)
+            score = operator.itemgetter(number)
+            found = method.get_cam_image(
+                x[one], None, [score], activations[one], gradients[one], False
+            )
+            maps.append(torch.from_numpy(found))
+    return torch.cat(maps)
+
+
+def guided_grad_cam(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
+    """Guided backprop times Grad-CAM (Selvaraju et al. 2017, section 3.1), (N, C, H, W)."""
+    guided = walk(GUIDED_BACKPROP)(module, x, target, seed)
+    return guided * cam("GradCAM")(module, x, target, seed)
+
+
+def _top_layer(graph: Graph) -> fx.Node:
+    node = graph.top_layer
+    if node is None or node.meta["val"].ndim != 4:
+        raise CaptureError(
+            "this network has no layer for a class activation map: no activation function with "
+            "maps (N, C, H, W) lies below its logits."
+        )
+    return node
+
+
+def _pytorch_grad_cam() -> Any:
+    try:
+        import_torchvision()  # the library imports it, and may need its operators declared
+        return importlib.import_module("pytorch_grad_cam")
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install torchfbi[gradcam]"
+        ) from error

@@ -1,0 +1,113 @@
+"""The captured network as a module: differentiable, cut open where a method looks into it.
+
+All peers explain this module and not the user's: it is functional and frozen, so no hook, no
+gradient and no in-place operator of a library ever touches the user's own, and all methods
+explain the same numbers, the logits before a final softmax. Every operator stands by itself,
+also where the user's code calls one module twice or a function instead of a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchfbi.capture import capture
+from torchfbi.errors import InputError, TargetError
+from torchfbi.graph import Graph
+
+Score = Callable[[Tensor], Tensor]
+
+_networks: WeakKeyDictionary[Graph, fx.GraphModule] = WeakKeyDictionary()
+
+
+class Operator(nn.Module):
+    """A function as a module of its own, to stand in for one operator of a graph.
+
+    Args:
+        function: called with the operator's arguments.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The function's result."""
+        return self.function(*args, **kwargs)
+
+
+def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
+    """The captured graph of a classifier.
+
+    Args:
+        module: as for ``capture``.
+        x: (N, C, H, W); its values do not count.
+        any_batch: the method runs the network on batches of other sizes than N.
+
+    Raises:
+        CaptureError: see ``torchfbi.capture.capture``.
+        TargetError: the network's output is not (N, classes).
+        InputError: ``any_batch``, but the network's code fixes the batch size.
+    """
+    graph = capture(module, x)
+    shape = tuple(graph.logits.meta["val"].shape)
+    if len(shape) != 2:
+        raise TargetError(
+            f"the network's output has {len(shape)} dimensions: peers explain the classes of an "
+            "output (N, classes)."
+        )
+    if any_batch and graph.batch is not None:
+        raise InputError(
+            f"this network's code fixes the batch size to {graph.batch}, but the method runs it "
+            "on batches of altered images: let its forward take any batch size."
+        )
+    return graph
+
+
+def executable(graph: Graph, replaced: Mapping[fx.Node, Operator] | None = None) -> fx.GraphModule:
+    """The graph as a module from images (N, C, H, W) to logits (N, classes).
+
+    Its parameters share memory with the user's and require no gradient.
+
+    Args:
+        graph: as captured; it is not changed.
+        replaced: what stands in for some of its operators, each as a module called once.
+    """
+    calls, tensors = fx.Graph(), nn.Module()
+    copies: dict[fx.Node, fx.Node] = {}
+    result = calls.graph_copy(graph.calls, copies)
+    calls.output(result)
+    for name, tensor in graph.tensors.items():
+        tensors.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+    for node, module in (replaced or {}).items():
+        copy = copies[node]
+        copy.op, copy.target = "call_module", f"replaced_{node.name}"
+        tensors.add_module(copy.target, module)
+    return fx.GraphModule(tensors, calls).eval()
+
+
+def logits_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> fx.GraphModule:
+    """The network as a module from images to logits, made once; otherwise as ``graph_of``."""
+    graph = graph_of(module, x, any_batch=any_batch)
+    if graph not in _networks:
+        _networks[graph] = executable(graph)
+    return _networks[graph]
+
+
+def probabilities_of(module: nn.Module, x: Tensor) -> Score:
+    """The network as a function from altered images (M, C, H, W) to probabilities (M, classes).
+
+    Raises:
+        CaptureError, TargetError, InputError: as ``graph_of``.
+    """
+    network = logits_of(module, x, any_batch=True)
+
+    def probabilities(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return network(images).softmax(1)
+
+    return probabilities
