@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import torchfbi
+from torchfbi.blur import blur
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.settings import Settings, Threshold
-from torchfbi.sweep import Sweep, blur, sweep
+from torchfbi.sweep import Sweep, sweep
 
 CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 

@@ -69,18 +69,31 @@ class Graph:
     def evidence(self) -> fx.Node | None:
         """Where the evidence gate stands: the first tensor from the top feature on through
         which all signal passes, so that no shortcut goes around the gate."""
-        if self.top_feature is None:
-            return None
+        return None if self.top_feature is None else self._narrows(self.top_feature)
+
+    @cached_property
+    def stem(self) -> fx.Node | None:
+        """Where evidence has its finest resolution: the first tensor from the first feature on
+        through which all signal passes, with the image's dimensions."""
+        ndim = self.image.meta["val"].ndim
+        finest = (n for n in self.features if is_spatial(n) and n.meta["val"].ndim == ndim)
+        first = next(finest, None)
+        return None if first is None else self._narrows(first)
+
+    def _narrows(self, feature: fx.Node) -> fx.Node | None:
+        """The first spatial tensor from ``feature`` on through which all signal passes; the
+        feature itself where there is none, None where it is the logits, which the seed fills."""
         order = [self.image, *self.nodes]
         position = {node: i for i, node in enumerate(order)}
-        reaches = 0  # how far down the values computed so far are used
+        ndim, reaches = feature.meta["val"].ndim, 0  # how far down values so far are used
         for i, node in enumerate(order):
-            if i >= position[self.top_feature] and reaches <= i and is_spatial(node):
-                return None if node is self.logits else node  # there it would judge the seed
+            narrow = i >= position[feature] and reaches <= i and is_spatial(node)
+            if narrow and node.meta["val"].ndim == ndim:
+                return None if node is self.logits else node
             if node in self.path:
                 uses = (position[user] for user in node.users if user in self.path)
                 reaches = max(reaches, *uses, i)
-        return self.top_feature
+        return feature
 
     @cached_property
     def top_layer(self) -> fx.Node | None:
@@ -90,9 +103,7 @@ class Graph:
     @cached_property
     def kept(self) -> set[fx.Node]:
         """The nodes whose forward values the backward walk reads."""
-        kept = {self.image, self.logits, *self.features}
-        if self.evidence is not None:
-            kept.add(self.evidence)
+        kept = {self.image, self.logits, *self.stations}
         for node in self.nodes:
             rule = find(node.target)
             if node not in self.path or rule is None:
@@ -105,9 +116,8 @@ class Graph:
 
     @cached_property
     def stations(self) -> set[fx.Node]:
-        """Where the walk may filter the signal: the features, the evidence gate, the top layer."""
-        gate = set() if self.evidence is None else {self.evidence}
-        return gate | set(self.features)
+        """Where the walk stops to look or filter: the features, the evidence gate, the stem."""
+        return {node for node in (*self.features, self.evidence, self.stem) if node is not None}
 
     @cached_property
     def last_uses(self) -> dict[fx.Node, list[fx.Node]]:

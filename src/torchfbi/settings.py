@@ -15,6 +15,7 @@ Ranking = Literal["activation", "contribution"]
 Gates = Literal["rectify", "held", "derivative"]
 Pooling = Literal["replicate", "proportional", "winner"]
 Values = Literal["signal", "contribution"]
+DrawnBy = Literal["same walk", "positive walk"]
 TopKAt = Literal["every layer", "top layer"]
 
 
@@ -97,6 +98,12 @@ class Settings:
         evidence_gate: at the last feature with spatial extent only the positions go on whose
             evidence exceeds this share of the largest, in [0, 1); None for no gate.
         evidence_power: what goes on there is weighted by (relative evidence)^power; 0: not.
+        drawn_by: what ``values`` shows. ``same walk``: the signal of this very walk. ``positive
+            walk``: this walk decides where, by its evidence at the first feature, and the
+            paper's positive walk (one-hot seed, tau = 0, all maps) draws what.
+        place_gate: where the positive walk draws: positions whose evidence at the first feature
+            exceeds this share of the largest, in [0, 1).
+        place_power: what it draws there is weighted by (relative evidence)^power.
         select_image: treat the image as feature 0 and select there as well.
         values: what ``values`` holds: the ``signal`` (section 2) or its product with the
             input, the ``contribution``.
@@ -118,6 +125,9 @@ class Settings:
     subtract_bias: bool = False
     evidence_gate: float | None = None
     evidence_power: float = 0.0
+    drawn_by: DrawnBy = "same walk"
+    place_gate: float = 0.05
+    place_power: float = 2.0
     select_image: bool = False
     values: Values = "signal"
 
@@ -140,15 +150,17 @@ class Settings:
         _check_number("k", self.k)
         if not 0 < self.k <= 1:
             raise SettingsError(f"k is {self.k}: it is a share of the maps, in (0, 1].")
-        if self.evidence_gate is not None:
-            _check_number("evidence_gate", self.evidence_gate)
-            if not 0 <= self.evidence_gate < 1:
-                raise SettingsError(
-                    f"evidence_gate is {self.evidence_gate}: give a share in [0, 1) or None."
-                )
-        _check_number("evidence_power", self.evidence_power)
-        if self.evidence_power < 0:
-            raise SettingsError(f"evidence_power is {self.evidence_power}: it must be >= 0.")
+        for name in ("evidence_gate", "place_gate"):
+            gate = getattr(self, name)
+            if gate is None and name == "evidence_gate":
+                continue
+            _check_number(name, gate)
+            if not 0 <= gate < 1:
+                raise SettingsError(f"{name} is {gate}: give a share in [0, 1).")
+        for name in ("evidence_power", "place_power"):
+            _check_number(name, getattr(self, name))
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} is {getattr(self, name)}: it must be >= 0.")
         if self.evidence_power and self.evidence_gate is None:
             raise SettingsError("evidence_power needs an evidence_gate; 0 keeps all positions.")
         for name in ("subtract_bias", "select_image"):
@@ -181,15 +193,16 @@ class Settings:
 
     @classmethod
     def contrast(cls, **overrides: Any) -> Settings:
-        """The default: what speaks for the class against its rivals, where it does."""
+        """The default: what speaks for the class against its rivals decides where to look, and
+        the paper's positive walk draws what is there (docs/study.md has the measurements)."""
         base = cls(
             preset="contrast",
             seed="contrast",
-            threshold=Threshold("mass", 0.9),
+            threshold=Threshold("mass", 0.8),
             pooling="proportional",
             evidence_gate=0.3,
             evidence_power=1.0,
-            select_image=True,
+            drawn_by="positive walk",
         )
         return base.override(**overrides)
 
@@ -200,6 +213,20 @@ class Settings:
             raise SettingsError(f"preset {name!r} is unknown: choose {', '.join(PRESETS)}.")
         settings: Settings = getattr(cls, name)(**overrides)
         return settings
+
+    def drawing(self) -> Settings:
+        """The paper's positive walk at tau = 0 with all maps, which draws for these settings."""
+        return replace(
+            self,
+            seed="one-hot",
+            signs="positive",
+            threshold=Threshold("absolute", 0.0),
+            k=1.0,
+            gates="rectify",
+            subtract_bias=False,
+            evidence_gate=None,
+            evidence_power=0.0,
+        )
 
     def override(self, **changes: Any) -> Settings:
         """A copy with some fields changed; ``tau=`` is short for an absolute threshold."""
@@ -241,6 +268,7 @@ _CHOICES: dict[str, Any] = {
     "top_k_at": TopKAt,
     "gates": Gates,
     "pooling": Pooling,
+    "drawn_by": DrawnBy,
     "values": Values,
 }
 

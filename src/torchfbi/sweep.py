@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, pad
 
 from torchfbi.api import AnyTarget, explain
+from torchfbi.blur import blur
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation
 from torchfbi.images import Photo
@@ -184,19 +183,3 @@ def _probabilities(model: Model | nn.Module, images: Tensor, target: int) -> Ten
     plain = Settings.plain()
     chunks = [explain(model, chunk, target, plain) for chunk in torch.split(images, _CHUNK)]
     return torch.cat([chunk.probabilities[:, target] for chunk in chunks])
-
-
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur, cut off at three standard deviations; edges are continued outwards.
-
-    Args:
-        images: (N, C, H, W) floating point.
-        sigma: the standard deviation in pixels, > 0.
-    """
-    channels, reach = images.shape[1], math.ceil(3 * sigma)
-    distance = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = torch.exp(-0.5 * (distance / sigma) ** 2)
-    row = (weights / weights.sum()).expand(channels, 1, 1, -1)
-    padded = pad(images, (reach,) * 4, mode="replicate")
-    rows = conv2d(padded, row, groups=channels)
-    return conv2d(rows, row.transpose(2, 3), groups=channels)

@@ -20,6 +20,7 @@ from torchfbi.capture import capture
 from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial
+from torchfbi.placing import place
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
     gate_by_evidence,
@@ -31,6 +32,7 @@ from torchfbi.selection import (
 from torchfbi.settings import Settings
 
 Visit = Callable[[LayerFlow], None]
+Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
 
 
 class ForwardBackward(nn.Module):
@@ -107,18 +109,49 @@ class ForwardBackward(nn.Module):
                 f"the network's output is NaN or infinite for this input in {x.dtype}: its "
                 "weights may be damaged, or a wider dtype is needed."
             )
-        signals: dict[fx.Node, Tensor] = {graph.logits: seed_for(target, logits, settings.seed)}
+        chosen = target(logits) if callable(target) else target
+        evidence: list[Tensor] = []
+
+        def look(
+            node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
+        ) -> None:
+            if node is graph.stem:
+                evidence.append((s * value).sum(channel_dim(node)))
+            if visit is not None and (node in graph.features or node is graph.image):
+                visit(observe(node, value, incoming, s, maps))
+
+        seed = seed_for(chosen, logits, settings.seed)
+        if settings.drawn_by == "same walk" or graph.stem is None:
+            s = self._back(seed, values, settings, look)
+        else:
+            self._back(seed, dict(values), settings, look)
+            seed = seed_for(chosen, logits, "one-hot")
+            s = self._back(seed, values, settings.drawing())
+            s = place(s, evidence[0], settings) if evidence else torch.zeros_like(s)
+        s = self._select(graph.image, s, x, settings, look)
+        return s * x if settings.values == "contribution" else s, logits
+
+    def _back(
+        self,
+        seed: Tensor,
+        values: dict[fx.Node, Any],
+        settings: Settings,
+        look: Look | None = None,
+    ) -> Tensor:
+        """The backward walk: the signal that a seed at the logits sends to the image."""
+        graph = self.graph
+        signals: dict[fx.Node, Tensor] = {graph.logits: seed}
         for node in reversed(graph.nodes):
             value = values.pop(node)  # all that used it lies behind us
             s = signals.pop(node, None)
             if s is None:
                 continue  # it computes a gate, or an output that was not probed
             if node in graph.stations:
-                s = self._select(node, s, value, visit)
-            for source, back in self._hand_back(node, s, value, values):
+                s = self._select(node, s, value, settings, look)
+            for source, back in self._hand_back(node, s, value, values, settings):
                 signals[source] = signals[source] + back if source in signals else back
-        s = self._select(graph.image, signals.pop(graph.image, torch.zeros_like(x)), x, visit)
-        return s * x if settings.values == "contribution" else s, logits
+        x = values[graph.image]
+        return signals.pop(graph.image, torch.zeros_like(x))
 
     def flow(
         self, x: Tensor, target: Target = None
@@ -141,13 +174,18 @@ class ForwardBackward(nn.Module):
         return values
 
     def _hand_back(
-        self, node: fx.Node, s: Tensor, output: Tensor, values: dict[fx.Node, Any]
+        self,
+        node: fx.Node,
+        s: Tensor,
+        output: Tensor,
+        values: dict[fx.Node, Any],
+        settings: Settings,
     ) -> list[tuple[fx.Node, Tensor]]:
         """The adjoint of one operator: a signal for each of its inputs."""
         found = adjoints.find(node.target)
         assert found is not None
         args, kwargs = self._arguments(node, values)
-        back = found.rule(s, adjoints.Site(output, self.settings, node), *args, **kwargs)
+        back = found.rule(s, adjoints.Site(output, settings, node), *args, **kwargs)
         signals = [back] if isinstance(back, Tensor) else back or []
         return [
             (source, signal)
@@ -163,9 +201,11 @@ class ForwardBackward(nn.Module):
 
         return fx.node.map_arg((node.args, node.kwargs), value)
 
-    def _select(self, node: fx.Node, s: Tensor, value: Tensor, visit: Visit | None) -> Tensor:
+    def _select(
+        self, node: fx.Node, s: Tensor, value: Tensor, settings: Settings, look: Look | None
+    ) -> Tensor:
         """Filter the signal at a feature, at the evidence gate or at the image."""
-        graph, settings, channel = self.graph, self.settings, channel_dim(node)
+        graph, channel = self.graph, channel_dim(node)
         incoming, maps = s, None
         if node is graph.image and settings.select_image:
             s = select_positions(s, value, settings, channel)
@@ -177,8 +217,8 @@ class ForwardBackward(nn.Module):
             s = keep_maps(s, maps, channel)
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
-        if visit is not None and (node in graph.features or node is graph.image):
-            visit(observe(node, value, incoming, s, maps))
+        if look is not None:
+            look(node, value, incoming, s, maps)
         return s
 
     def _choose_features(self) -> set[str]:

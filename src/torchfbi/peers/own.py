@@ -17,7 +17,7 @@ from torchfbi.errors import CaptureError
 from torchfbi.graph import channel_dim
 from torchfbi.peers.method import Attribute
 from torchfbi.settings import Settings, Threshold
-from torchfbi.walk import ForwardBackward, Visit
+from torchfbi.walk import ForwardBackward, Look
 
 GUIDED_BACKPROP = Settings(preset="guided-backprop", signs="positive", gates="derivative")
 """The signal is rectified at every activation and goes through its derivative."""
@@ -59,7 +59,7 @@ def gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     Raises:
         CaptureError: the network has no tensor with spatial extent at which a gate could stand.
     """
-    fbi = _AtTheGate(module, x, Settings.contrast(evidence_gate=None, evidence_power=0.0))
+    fbi = _AtTheGate(module, x, _UNGATED)
     fbi(x, target)
     if fbi.seen is None:
         raise CaptureError(
@@ -69,13 +69,18 @@ def gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     return to_image(fbi.seen, x)
 
 
+_UNGATED = Settings.contrast(evidence_gate=None, evidence_power=0.0, drawn_by="same walk")
+
+
 class _AtTheGate(ForwardBackward):
     """Notes the evidence where the gate would stand."""
 
     seen: Tensor | None = None
 
-    def _select(self, node: fx.Node, s: Tensor, value: Tensor, visit: Visit | None) -> Tensor:
-        selected = super()._select(node, s, value, visit)
+    def _select(
+        self, node: fx.Node, s: Tensor, value: Tensor, settings: Settings, look: Look | None
+    ) -> Tensor:
+        selected = super()._select(node, s, value, settings, look)
         if node is self.graph.evidence:
             self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
         return selected
