@@ -32,6 +32,7 @@ class Lambda(nn.Module):
 
 
 X = torch.zeros(1, 3, 8, 8)
+KERNEL = torch.linspace(-1, 1, 144).reshape(4, 4, 3, 3)
 MATRIX = nn.Parameter(torch.linspace(-1, 1, 720).reshape(144, 5))
 
 
@@ -76,13 +77,31 @@ def test_a_signal_is_never_lost_in_a_denominator() -> None:
         capture(Lambda(lambda x: (MATRIX[0, 0] / (1 + x.relu())).flatten(1)), X)
 
 
-def test_modes_switched_inside_the_forward_are_refused() -> None:
-    def switched(x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            return (x @ x.mT).flatten(1)
+def test_modes_switched_inside_the_forward_are_a_part_of_it() -> None:
+    """Autocast's casts are operators like any other; so is what it was switched off for."""
 
-    with pytest.raises(CaptureError, match="switches a mode"):
-        capture(Lambda(switched), X)
+    def switched(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.mul(2).add_(1).relu_()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = F.conv2d(x, KERNEL)
+            with torch.autocast("cpu", enabled=False):
+                y = F.conv2d(y.float(), KERNEL)
+        return y.relu().flatten(1)
+
+    net, x = Lambda(switched), torch.randn(1, 3, 8, 8)
+    assert torch.equal(ForwardBackward(net, x)(x)[1], net(x))
+    nodes = capture(net, x).nodes
+    dtypes = [n.meta["val"].dtype for n in nodes if "conv2d" in n.name]
+    assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
+
+
+def test_branches_inside_the_forward_are_refused() -> None:
+    def branching(x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x.relu(), lambda x: x.clone(), (x,)).flatten(1)
+
+    with pytest.raises(CaptureError, match=r"torch\.cond"):
+        capture(Lambda(branching), X)
 
 
 def test_lazy_modules_are_refused() -> None:

@@ -181,6 +181,8 @@ CASES: list[tuple[str, int, tuple[int, ...], list[Any], dict[str, Any]]] = [
     ("Gather", 13, IMAGE, [np.int64(2)], {"axis": 1}),
     ("Gather", 13, IMAGE, [ints(3, 0, -1)], {"axis": 1}),
     ("Gather", 13, IMAGE, [ints(3, 4)], {"axis": 2}),
+    ("GatherND", 12, IMAGE, [np.array([[[0, 7], [1, -3]], [[1, 0], [-2, 5]]])], {}),
+    ("GatherND", 13, IMAGE, [np.array([[1], [0], [1]])], {}),
     ("Concat", 13, IMAGE, [random(2, 8, 12, 3)], {"axis": 3}),
     ("Pad", 7, IMAGE, [], {"pads": [0, 0, 1, 2, 0, 0, 3, 0], "value": 0.5}),
     ("Pad", 11, IMAGE, [ints(0, 1, 1, 2, 0, 0, 3, 0), np.float32(2)], {}),
@@ -494,6 +496,20 @@ def test_a_round_trip_changes_neither_logits_nor_explanation(
         for a, b in zip(ours_features, features, strict=True)
         if exporter == "dynamo"
     )
+
+
+@pytest.mark.parametrize("side", [8, 10])
+def test_unequal_windows_are_a_table_of_places(side: int, tmp_path: Path) -> None:
+    """How the newer exporter writes an adaptive pooling whose windows differ in size."""
+    pooling = nn.AdaptiveAvgPool2d((7, 3))
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pooling, nn.Flatten()).eval()
+    x = torch.randn(2, 3, side, side)
+    path = exported(module, x, tmp_path / "net.onnx", "dynamo")
+    ours = loader.load(path).module
+    assert off(ours(x), runtime(path, x.numpy())[0]) < 2e-6
+    for settings in (Settings.plain(), Settings.contrast()):
+        explained = [ForwardBackward(network, x, settings)(x)[0] for network in (ours, module)]
+        torch.testing.assert_close(*explained)
 
 
 # Files

@@ -1,5 +1,6 @@
 """timm's classifiers by name: preprocessing, labels, and what is said when weights are missing."""
 
+import json
 import sys
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
 from torchfbi.images import Photo
 from torchfbi.models import available, describe, load, timm
@@ -84,6 +86,30 @@ def test_names_and_descriptions() -> None:
     )  # fmt: skip
     assert listing.weights in ("on disk", "to download")
     assert describe(f"timm:{WITHOUT_WEIGHTS}").weights == "none"
+
+
+def test_parameters_are_counted_without_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert describe("timm:test_resnet").parameters is None
+    built = load("timm:test_resnet", pretrained=False).module
+    known = sum(p.numel() for p in built.parameters())
+    assert describe("timm:test_resnet", count=True).parameters == known
+    monkeypatch.setattr(library, "create_model", lambda name: [][0])
+    assert describe("timm:test_resnet", count=True).parameters is None
+
+
+def test_the_list_counts_parameters_of_few_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    def listed(*arguments: str) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["models", *arguments])
+        assert left.value.code == 0
+        return capsys.readouterr()
+
+    few, notes = listed("timm:test_resnet*", "--json")
+    assert {row["parameters"] for row in json.loads(few)} == {469688}
+    assert not notes
+    many, _ = listed("timm:test_*", "--json")
+    assert {row["parameters"] for row in json.loads(many)} == {None}
+    assert "up to 20 rows" in listed("timm:test_*")[1]
 
 
 def test_an_unknown_name_suggests_others() -> None:

@@ -188,7 +188,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
-    if rewrite.has_aliased_mutation(program.graph):
+    if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
+        # It also inlines the parts under another mode, with autocast's casts written out.
         program = program.run_decompositions({})
     graph, tensors, outputs = _lift(program)
     graph.output(rewrite.strip_probabilities(_choose(outputs, output)))
@@ -201,6 +202,11 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
     return captured
 
 
+def _has_inner_graphs(program: ExportedProgram) -> bool:
+    """Whether parts are graphs of their own: branches, or what runs under another mode."""
+    return bool(program.graph.find_nodes(op="get_attr"))
+
+
 def _lift(
     program: ExportedProgram,
 ) -> tuple[fx.Graph, dict[str, Tensor], dict[str, fx.Node]]:
@@ -210,10 +216,10 @@ def _lift(
     inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
     if len(inputs) != 1:
         raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
-    if program.graph.find_nodes(op="get_attr"):
+    if _has_inner_graphs(program):
         raise CaptureError(
-            "the model switches a mode (autocast, no_grad) or branches inside its forward, which "
-            "torch.export keeps as graphs of their own: move that out of the forward."
+            "the model branches or loops by an operator such as torch.cond, so it has no single "
+            "graph: replace that, for example by torch.where."
         )
     graph, tensors, copies = fx.Graph(), dict[str, Tensor](), dict[fx.Node, fx.Node]()
     for node in program.graph.nodes:

@@ -209,6 +209,18 @@ def _(draw: Draw, target: Any) -> Call:
     return Call(target, draw.any_tensor(), 1.5, draw.one_of(1, 0.5))
 
 
+@linear(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    shape = draw.broadcast(x)
+    y = draw.one_of(draw.tensor, draw.weight)(*shape)
+    y = {aten.where.ScalarSelf: 1.5, aten.where.ScalarOther: -0.5}.get(target, y)
+    first = target is aten.where.ScalarOther or (target is aten.where.self and draw.bool())
+    x, y = (x, y) if first else (y, x)
+    condition = draw.tensor(*draw.one_of(shape, [1])) > 0
+    return Call(target, nn.Parameter(condition, requires_grad=False), x, y)
+
+
 @linear(aten.neg.default, aten.mean.default, aten.sum.default, aten.squeeze.default)
 def _(draw: Draw, target: Any) -> Call:
     return Call(target, draw.any_tensor())
@@ -540,7 +552,12 @@ def test_proof_1_the_papers_adjoint_of_an_activation_is_relu(target: Any, argume
 
 # --- Normalisation with held statistics -------------------------------------------------------
 
-NORMS = [aten.layer_norm.default, aten.group_norm.default, aten.instance_norm.default]
+NORMS = [
+    aten.layer_norm.default,
+    aten.rms_norm.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+]
 
 
 @pytest.mark.parametrize("target", NORMS, ids=str)
@@ -553,11 +570,14 @@ def test_proof_1_a_norm_is_linear_with_its_statistics_held(
     groups, eps = draw.int(1, 2), draw.one_of(1e-5, 0.3)
     x = draw.tensor(draw.int(1, 3), 2 * groups, *draw.ints(draw.int(1, 3), 2, 4))
     per_map = [1, -1, *[1] * (x.ndim - 2)]
-    if target is aten.layer_norm.default:
+    if target in (aten.layer_norm.default, aten.rms_norm.default):
         dims = tuple(range(-draw.int(1, x.ndim - 1), 0))
         shape = [x.shape[d] for d in dims]
         gamma, beta = (draw.maybe(draw.weight(*shape)) for _ in range(2))
-        call, grouped, per_map = Call(target, x, shape, gamma, beta, eps), x, shape
+        if target is aten.rms_norm.default:
+            beta, eps = None, draw.one_of(eps, None)
+        affine = (gamma, eps) if target is aten.rms_norm.default else (gamma, beta, eps)
+        call, grouped, per_map = Call(target, x, shape, *affine), x, shape
     else:
         gamma, beta = (draw.maybe(draw.weight(x.shape[1])) for _ in range(2))
         if target is aten.group_norm.default:
@@ -568,6 +588,9 @@ def test_proof_1_a_norm_is_linear_with_its_statistics_held(
             grouped, dims = x, tuple(range(2, x.ndim))
     leaf = x.clone().requires_grad_()
     mean, var = grouped.mean(dims, keepdim=True), grouped.var(dims, correction=0, keepdim=True)
+    if target is aten.rms_norm.default:
+        mean, var = torch.zeros(()), grouped.square().mean(dims, keepdim=True)
+        eps = torch.finfo(x.dtype).eps if eps is None else eps
     held = ((leaf.reshape(grouped.shape) - mean) / torch.sqrt(var + eps)).reshape(x.shape)
     held = held if gamma is None else held * gamma.reshape(per_map)
     offset = 0 if beta is None else beta.reshape(per_map)

@@ -146,6 +146,22 @@ def spellings(x: Tensor, conv: Any) -> Tensor:
     return y.square() + y[:, :1].expand_as(y) + threshold[None, :1].expand_as(y)
 
 
+def choices(x: Tensor, conv: nn.Module) -> Tensor:
+    """The image decides what is chosen, and is what is chosen from."""
+    y = conv(x)
+    y = torch.where(y > 0.1, 2 * y, torch.where(y < -0.1, y[:, :1], 0.3))
+    return torch.where(x.sum(1, keepdim=True) > 0, 1.5, y)
+
+
+def other_modes(x: Tensor, conv: nn.Module) -> Tensor:
+    """Parts that torch.export keeps as graphs of their own, one of them written to."""
+    with torch.autocast("cpu", enabled=False):
+        y = conv(x).relu_()
+    with torch.enable_grad():
+        z = y.mul(2).add_(1)
+    return z.sub_(y[:, :1])
+
+
 def resizes(x: Tensor) -> Tensor:
     y = F.interpolate(x, scale_factor=2.0, mode="nearest")
     y = F.interpolate(y, size=(9, 11), mode="bilinear", align_corners=False)
@@ -190,6 +206,8 @@ NETS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...]]]] = {
     "shuffles": lambda: (Apply(shuffles, nn.Conv2d(3, 8, 3, padding=1)), (3, 4, 6)),
     "weight standardisation": lambda: (Apply(standardised, nn.Conv2d(3, 5, 3)), (3, 6, 6)),
     "spellings": lambda: (Apply(spellings, nn.Conv2d(3, 4, 3, padding=1)), (3, 6, 6)),
+    "choices": lambda: (Apply(choices, nn.Conv2d(3, 4, 3, padding=1)), (3, 6, 6)),
+    "other modes": lambda: (Apply(other_modes, nn.Conv2d(3, 4, 3)), (3, 6, 6)),
     "resizes": lambda: (Apply(resizes), (2, 6, 5)),
     "scalars": lambda: (Apply(scalars), (5, 6)),
     "pads": lambda: (Apply(pads), (2, 5, 6)),

@@ -94,6 +94,23 @@ def layer_norm(
     return scaled * torch.rsqrt(x.var(dims, correction=0, keepdim=True) + eps)
 
 
+@adjoint(aten.rms_norm.default, keeps=("inputs",))
+def rms_norm(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """Linear with the root mean square held constant: s gamma / rms."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))  # in half precision squares overflow
+    scale = torch.rsqrt(wide.square().mean(dims, keepdim=True) + eps).to(s.dtype)
+    return (s if weight is None else s * weight) * scale
+
+
 @adjoint(aten.group_norm.default, keeps=("inputs",))
 def group_norm(
     s: Tensor,

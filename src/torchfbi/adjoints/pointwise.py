@@ -1,4 +1,4 @@
-"""Adjoints of sums, differences, products and quotients.
+"""Adjoints of sums, differences, products, quotients and choices.
 
 A product with a gate (squeeze-excitation, x * sigmoid(x)) holds the gate constant: all signal
 goes to what is gated. So no operator that only computes a gate ever needs an adjoint.
@@ -75,6 +75,26 @@ def rsub(s: Tensor, at: Site, x: Tensor, other: float, alpha: float = 1) -> Tens
 def neg(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """The negative signal."""
     return -s
+
+
+def chosen_arguments(node: fx.Node) -> list[fx.Node]:
+    """What is chosen from, not the condition that decides."""
+    return tensor_arguments(node)[1:]
+
+
+@adjoint(
+    aten.where.self,
+    aten.where.ScalarSelf,
+    aten.where.ScalarOther,
+    keeps=("inputs",),
+    receivers=chosen_arguments,
+)
+def where(
+    s: Tensor, at: Site, condition: Tensor, x: Tensor | float, y: Tensor | float
+) -> list[Tensor | None]:
+    """The signal goes to what was chosen; the condition is held constant."""
+    parts = (torch.where(condition, s, 0.0), x), (torch.where(condition, 0.0, s), y)
+    return [None, *(_fit(part, z) for part, z in parts if isinstance(z, Tensor))]
 
 
 def gated_arguments(node: fx.Node) -> list[fx.Node]:

@@ -16,6 +16,9 @@ from torchfbi.errors import ModelError, UnsupportedOperatorError
 from torchfbi.graph import is_activation
 from torchfbi.models import Listing, available, describe, load
 
+COUNTED = 20
+"""How many networks at most are built for no more than the number of their parameters."""
+
 
 def check(
     model: Annotated[str, typer.Argument(help="As --model of the other commands takes it.")],
@@ -73,7 +76,7 @@ def models(
     names = [name for name in available() if fnmatch.fnmatch(name.lower(), wanted.lower())]
     if not names:
         raise ModelError(f"no network's name matches {pattern!r}.")
-    listings = [describe(name) for name in names]
+    listings = [describe(name, count=len(names) <= COUNTED) for name in names]
     if json:
         report.print_json([listing._asdict() for listing in listings])
         return
@@ -84,3 +87,7 @@ def models(
         count = "" if listing.parameters is None else f"{listing.parameters:,}"
         table.add_row(listing.name, count, listing.input, listing.source, listing.weights)
     report.console.print(table)
+    if len(names) > COUNTED and any(listing.parameters is None for listing in listings):
+        report.notes.print(
+            f"Unpublished numbers of parameters are counted for up to {COUNTED} rows."
+        )

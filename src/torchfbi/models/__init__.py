@@ -20,8 +20,8 @@ __all__ = ["DEFAULT", "Labels", "Listing", "Model", "available", "describe", "lo
 DEFAULT = "efficientnet-lite0"
 
 LIBRARIES: dict[str, Any] = {"torchvision": torchvision, "timm": timm, "keras": keras}
-"""Each has ``names()``, ``describe(name)`` and ``load(name, pretrained)``; its networks are
-called ``library:name``."""
+"""Each has ``names()``, ``describe(name)`` and ``load(name, pretrained)``, and ``count(name)`` for
+parameters that it does not publish; its networks are called ``library:name``."""
 
 FORMATS: dict[str, Any] = {
     ".pt2": files.from_program,
@@ -41,8 +41,13 @@ def available() -> list[str]:
     return names
 
 
-def describe(name: str) -> Listing:
+def describe(name: str, count: bool = False) -> Listing:
     """What is known of one of ``available()`` without loading its weights.
+
+    Args:
+        name: the network.
+        count: count the parameters where nobody publishes their number, which takes a tenth of
+            a second or more.
 
     Raises:
         ModelError: the name is unknown.
@@ -52,7 +57,11 @@ def describe(name: str) -> Listing:
     family, _, member = name.rpartition(":")
     if family not in LIBRARIES:
         raise ModelError(f"There is no model {name!r}. {_suggest(member)}")
-    listing: Listing = LIBRARIES[family].describe(member)
+    library = LIBRARIES[family]
+    listing: Listing = library.describe(member)
+    if count and listing.parameters is None and hasattr(library, "count"):
+        with contextlib.suppress(ModelError):
+            return listing._replace(parameters=library.count(member))
     return listing
 
 

@@ -44,7 +44,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Listing:
-    """What timm publishes about one of ``names()``; it does not publish the size."""
+    """What timm publishes about one of ``names()``, not how many parameters it has: ``count``."""
     published = import_timm().get_pretrained_cfg(name)
     _, height, width = published.input_size
     if place := _hub(published):
@@ -55,6 +55,21 @@ def describe(name: str) -> Listing:
     else:
         found = "none"
     return Listing(f"timm:{name}", None, f"{height}x{width}", "timm", found)
+
+
+def count(name: str) -> int:
+    """The number of parameters of one of ``names()``: it is built without memory for them.
+
+    Raises:
+        ModelError: timm cannot build it.
+    """
+    timm = import_timm()
+    try:
+        with torch.device("meta"):
+            module = timm.create_model(name)
+    except Exception as error:  # of the architecture's own code
+        raise ModelError(f"timm:{name} cannot be built: {_first_line(error)}") from error
+    return sum(p.numel() for p in module.parameters())
 
 
 def load(name: str, pretrained: bool = True) -> Model:

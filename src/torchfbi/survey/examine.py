@@ -16,6 +16,7 @@ from torchfbi.capture import capture
 from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError
 from torchfbi.graph import Graph, channel_dim
 from torchfbi.models import load
+from torchfbi.models.untrained import shaken
 from torchfbi.settings import PRESETS, Settings
 from torchfbi.survey.names import family
 from torchfbi.walk import ForwardBackward
@@ -38,7 +39,12 @@ _ATTENTION = {
 }
 _RECURRENT = {"aten.lstm.input", "aten.gru.input"}
 
-_STATISTICS = {aten.layer_norm.default, aten.group_norm.default, aten.instance_norm.default}
+_STATISTICS = {
+    aten.layer_norm.default,
+    aten.rms_norm.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+}
 _PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.convolution.default, aten.linear.default}
 _SMOOTH = {
     aten.elu.default,
@@ -143,27 +149,6 @@ def examine(name: str, seed: int = 0) -> Row:
         except TorchFBIError as error:
             return Row(**found, refused=str(error).splitlines()[0])
         return _tried(Row(**found, captured=True), module, x, graph)
-
-
-def shaken(module: nn.Module, gain: float = 1.0) -> nn.Module:
-    """Give statistics, affine terms, scales and gains random values, so that no branch is dead.
-
-    Args:
-        module: changed in place.
-        gain: the mean of the factors.
-    """
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        if not tensor.is_floating_point():
-            continue
-        if name.endswith("running_var"):
-            nn.init.uniform_(tensor, 0.5, 1.5)
-        elif name.endswith("running_mean"):
-            nn.init.normal_(tensor, 0.2, 0.2)
-        elif isinstance(tensor, nn.Parameter) and tensor.squeeze().ndim <= 1:
-            nn.init.normal_(tensor, gain if "weight" in name else 0.2, 0.2)
-        elif isinstance(tensor, nn.Parameter) and not tensor.any():
-            nn.init.normal_(tensor, 0.0, 0.1)
-    return module
 
 
 def settled(module: nn.Module, x: Tensor) -> bool:

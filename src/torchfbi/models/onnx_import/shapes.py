@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -122,6 +123,19 @@ def gather(call: Call, x: Tensor, indices: Array) -> Tensor:
     if wanted == list(range(wanted[0], wanted[0] + len(wanted))):
         return x.narrow(axis, wanted[0], len(wanted))
     return x.index_select(axis, torch.tensor(wanted, device=x.device))
+
+
+@operator("GatherND", numbers=(1,))
+def gather_nd(call: Call, x: Tensor, indices: Array) -> Tensor:
+    """The entries at a table of places in the first dimensions."""
+    if call.get("batch_dims", 0):
+        raise ValueError("a table of indices for each sample")
+    depth = indices.shape[-1]
+    sides = tuple(x.shape[:depth])
+    places = tuple(indices[..., i].astype(int) % side for i, side in enumerate(sides))
+    flat = np.ravel_multi_index(places, sides)
+    picked = x.flatten(0, depth - 1).index_select(0, torch.tensor(flat.ravel(), device=x.device))
+    return picked.reshape(*flat.shape, *x.shape[depth:])
 
 
 @operator("Tile", numbers=(1,))

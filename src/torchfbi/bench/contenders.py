@@ -1,0 +1,123 @@
+"""What is timed. Each maker gets a task ready, untimed, and returns the call that is timed."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchfbi.bench.cases import Task
+from torchfbi.errors import InputError, ModelError
+from torchfbi.settings import Settings
+from torchfbi.walk import ForwardBackward
+
+Maker = Callable[[Task], Callable[[], Tensor]]
+
+SETTINGS = {"FBI, contrast": Settings.contrast(), "FBI, paper": Settings.paper(tau=0.0)}
+"""Ours. The paper's tau of 10 is meant for one network: on others it selects nothing, and would
+be fast for the wrong reason."""
+
+
+def forward(task: Task) -> Callable[[], Tensor]:
+    """The network itself, as its user runs it, without gradients."""
+
+    def run() -> Tensor:
+        with torch.no_grad():
+            return task.module(task.x)
+
+    return run
+
+
+def fbi(settings: Settings) -> Maker:
+    """Forward once and walk back; the network was captured before."""
+
+    def make(task: Task) -> Callable[[], Tensor]:
+        explainer = ForwardBackward(task.module, task.x, settings)
+        return lambda: explainer(task.x, task.target)[0]
+
+    return make
+
+
+def gradient(task: Task) -> Callable[[], Tensor]:
+    """Of the probed logit, by autograd."""
+
+    def run() -> Tensor:
+        leaf = task.x.detach().requires_grad_()
+        chosen = task.module(leaf).gather(1, task.target[:, None])
+        return torch.autograd.grad(chosen.sum(), leaf)[0]
+
+    return run
+
+
+def guided_backprop(task: Task) -> Callable[[], Tensor]:
+    """Captum's, which hooks the network's ReLU modules (and no other activation)."""
+    method = _captum().GuidedBackprop(task.module)
+
+    def run() -> Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are hooks, for as long as it runs
+            return method.attribute(task.x.detach().requires_grad_(), target=task.target)
+
+    return run
+
+
+def grad_cam(task: Task) -> Callable[[], Tensor]:
+    """Captum's, at the last maps of the network, resized to the image."""
+    captum = _captum()
+    method = captum.LayerGradCam(task.module, last_maps(task))
+    sides = tuple(task.x.shape[2:])
+
+    def run() -> Tensor:
+        x = task.x.detach().requires_grad_()
+        maps = method.attribute(x, target=task.target, relu_attributions=True)
+        return captum.LayerAttribution.interpolate(maps, sides, "bilinear")
+
+    return run
+
+
+def last_maps(task: Task) -> nn.Module:
+    """The part of the network that is the last to return maps of more than one position.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: list[nn.Module] = []
+
+    def note(part: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
+            found.append(part)
+
+    hooks = [part.register_forward_hook(note) for part in task.module.modules()]
+    try:
+        forward(task)()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise InputError("no part of the network returns maps, which Grad-CAM needs.")
+    return found[-1]
+
+
+def _captum() -> Any:
+    try:
+        return importlib.import_module("captum.attr")
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install captum"
+        ) from error
+
+
+OURS: dict[str, Maker] = {
+    **{name: fbi(settings) for name, settings in SETTINGS.items()},
+    "gradient": gradient,
+}
+PEERS: dict[str, Maker] = {  # Captum's
+    "guided backprop": guided_backprop,
+    "Grad-CAM": grad_cam,
+}
+MAKERS: dict[str, Maker] = {"forward": forward, **OURS, **PEERS}
+"""By name, in the order in which they are shown."""

@@ -1,0 +1,117 @@
+"""The peak memory of one contender, in a process of its own.
+
+What is measured is physical memory (the resident set) of the whole process. It starts where the
+network is loaded, the images are made, and the machinery has been used once on a tiny network, so
+that no library's first use counts; what PyTorch's allocator had free then is given back first.
+``held`` is what getting ready adds and keeps: for ours the captured graph with its folded
+weights. ``peak`` is the highest point during one call, ``held`` included.
+
+On Linux this is VmHWM, set back to the present before each part. Elsewhere it is ru_maxrss, the
+highest point since the process began, which cannot be set back: what loading needed on the way
+hides as much of the peak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import multiprocessing
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from torchfbi.bench.cases import Case, Task, build
+from torchfbi.bench.contenders import MAKERS
+
+_STATUS = Path("/proc/self/status")
+
+
+class Memory(NamedTuple):
+    """Bytes above the loaded network: what getting ready keeps, and the peak of a call."""
+
+    held: int
+    peak: int
+
+
+def in_a_process(case: Case, contender: str, threads: int, timeout: float = 600) -> Memory | None:
+    """The memory of one call; None where the process did not live to tell.
+
+    Args:
+        case: network and images.
+        contender: one of ``contenders.MAKERS``.
+        threads: of PyTorch.
+        timeout: in seconds.
+    """
+    processes = _context()
+    ours, theirs = processes.Pipe(duplex=False)
+    process = processes.Process(target=_work, args=(case, contender, threads, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv() if ours.poll(timeout) else None
+    except EOFError:
+        return None
+    finally:
+        process.kill()
+        process.join()
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    return processes
+
+
+def _work(case: Case, contender: str, threads: int, answer: Connection) -> None:
+    torch.set_num_threads(threads)
+    make = MAKERS[contender]
+    task = build(case)
+    make(tiny(task))()
+    answer.send(growth(lambda: make(task)))
+
+
+def tiny(task: Task) -> Task:
+    """A task of the same dtype that takes no memory to speak of."""
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
+    module = nn.Sequential(*layers).eval().requires_grad_(False).to(task.x)
+    return Task(module, task.x.new_zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
+
+
+def growth(make: Callable[[], Callable[[], object]]) -> Memory:
+    """What the process needs on top of what it needs now, to make a call and to run it once."""
+    start = _new_peak()
+    call = make()
+    held = _new_peak() - start
+    result = call()  # it counts until the peak is read
+    peak = _peak() - start
+    del result
+    return Memory(max(0, held), max(0, peak))
+
+
+def _new_peak() -> int:
+    """Give free memory back and let the peak start anew; where it starts, in bytes."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _peak()
+
+
+def _peak() -> int:
+    """The highest resident set so far, in bytes."""
+    if _STATUS.exists():
+        line = next(s for s in _STATUS.read_text().splitlines() if s.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

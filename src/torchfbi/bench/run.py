@@ -1,0 +1,110 @@
+"""One case: everything ready, then all contenders in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from torchfbi.bench.cases import Case, Task, build
+from torchfbi.bench.contenders import MAKERS, OURS, PEERS, SETTINGS, forward
+from torchfbi.bench.measure import measure, ratio, spread
+from torchfbi.bench.memory import in_a_process, tiny
+from torchfbi.bench.results import Result, Row
+from torchfbi.flow import LayerFlow
+from torchfbi.settings import Settings
+from torchfbi.walk import ForwardBackward
+
+REFERENCE = "forward"
+
+
+def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None = None) -> Result:
+    """Time ours, the gradient and, if wanted, the peers against the network's forward pass.
+
+    All are called in turn in this process; the memory of each is found in a process of its own.
+
+    Args:
+        case: network and images.
+        repeats: how often each is timed, after one call that is not.
+        peers: with Captum's GuidedBackprop and Grad-CAM. One that does not take the network gets
+            a row that says why.
+        threads: of PyTorch, meanwhile; as many as now by default.
+
+    Raises:
+        ModelError: the network is unknown, or a library is missing.
+        InputError, ImageError: it does not take such images.
+        CaptureError: it cannot be captured.
+    """
+    with _threads(threads) as count:
+        task = build(case)
+        # The reference is always in float32: what lower precision saves must show.
+        exact = task if case.dtype == "float32" else build(replace(case, dtype="float32"))
+        capture, again = _capture_seconds(task)
+        rows = {REFERENCE: Row(REFERENCE)}
+        calls: dict[str, Callable[[], object]] = {REFERENCE: forward(exact)}
+        cases = {REFERENCE: (replace(case, dtype="float32"), REFERENCE)}
+        if exact is not task:
+            name = f"{REFERENCE}, {case.dtype}"
+            rows[name], calls[name], cases[name] = Row(name), forward(task), (case, REFERENCE)
+        for name in [*OURS, *(PEERS if peers else ())]:
+            try:
+                calls[name] = MAKERS[name](task)
+                calls[name]()
+            except Exception as error:
+                if name in OURS:
+                    raise
+                calls.pop(name, None)
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                rows[name] = Row(name, failed=reason)
+                continue
+            alive = _alive(task, SETTINGS[name]) if name in SETTINGS else ()
+            rows[name], cases[name] = Row(name, alive=alive), (case, name)
+        seconds = measure(calls, repeats)
+        for name, times in seconds.items():
+            rows[name] = replace(
+                rows[name],
+                seconds=spread(times),
+                ratio=ratio(times, seconds[REFERENCE]),
+                memory=in_a_process(*cases[name], count),
+            )
+    parameters = sum(p.numel() for p in task.module.parameters())
+    shape = tuple(task.x.shape)
+    return Result(case, shape, parameters, capture, again, repeats, tuple(rows.values()))
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)
+
+
+def _capture_seconds(task: Task) -> tuple[float, float]:
+    """Of the first explainer of a network, and of the second."""
+
+    def ready(module: nn.Module, x: Tensor) -> float:
+        start = time.perf_counter()
+        ForwardBackward(module, x)
+        return time.perf_counter() - start
+
+    small = tiny(task)
+    ready(small.module, small.x)  # what torch.export imports on first use is not the network's
+    return ready(task.module, task.x), ready(task.module, task.x)
+
+
+def _alive(task: Task, settings: Settings) -> tuple[tuple[str, float], ...]:
+    """The share of non-zero entries in the signal that went on at each feature."""
+    shares: list[tuple[str, float]] = []
+
+    def visit(seen: LayerFlow) -> None:
+        shares.append((seen.layer, float((seen.signal != 0).double().mean())))
+
+    ForwardBackward(task.module, task.x, settings).walk(task.x, task.target, visit)
+    return tuple(shares)
