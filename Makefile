@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test lint figures study clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -21,6 +21,10 @@ lint: $(READY)
 # The pictures in the README.
 figures: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/figures.py
+
+# The tables in docs/study.md: an hour.
+study: $(READY)
+	$(BIN)/python docs/study.py
 
 # Made again only when the dependencies change, so that a second run starts at once.
 $(READY): pyproject.toml constraints.txt

@@ -11,27 +11,7 @@ from PIL import Image
 
 from photos import CAT, COFFEE
 from torchfbi import Explanation
-from torchfbi.cli.main import main, separate_values
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: object) -> Result:
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return Result(stop.value.code, captured.out, captured.err)
-
-    return call
+from torchfbi.cli.main import separate_values
 
 
 def kind_and_frames(path: Path) -> tuple[str | None, int]:

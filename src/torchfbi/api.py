@@ -67,7 +67,7 @@ def explain(
     labels = model.labels if isinstance(model, Model) else None
     x, photos, regions = _as_batch(model, images)
     walker = ForwardBackward(module, x, settings, output)
-    chosen = _resolve(target, labels, len(x))
+    chosen = resolve(target, labels, len(x))
     answers: list[Tensor | None] = []
 
     def ask(logits: Tensor) -> Any:  # once only: a function may answer differently next time
@@ -118,7 +118,7 @@ def _as_batch(
     return torch.stack(tensors).to(weights), photos, tuple(regions)
 
 
-def _resolve(
+def resolve(
     target: AnyTarget, labels: Labels | None, samples: int
 ) -> Tensor | Callable[[Tensor], Tensor] | None:
     """Names become numbers; ``top2`` becomes a function of the logits."""

@@ -98,7 +98,11 @@ class ForwardBackward(nn.Module):
     def walk(
         self, x: Tensor, target: Target = None, visit: Visit | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
+        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
+
+        Where another walk draws (``settings.drawn_by``), the features show this one and the image
+        the result of both.
+        """
         x = x.detach()
         self._check(x)
         graph, settings = self.graph, self.settings
@@ -124,9 +128,9 @@ class ForwardBackward(nn.Module):
         if settings.drawn_by == "same walk" or graph.stem is None:
             s = self._back(seed, values, settings, look)
         else:
-            self._back(seed, dict(values), settings, look)
+            self._back(seed, dict(values), settings, look)  # decides where
             seed = seed_for(chosen, logits, "one-hot")
-            s = self._back(seed, values, settings.drawing())
+            s = self._back(seed, values, settings.drawing())  # draws what
             s = place(s, evidence[0], settings) if evidence else torch.zeros_like(s)
         s = self._select(graph.image, s, x, settings, look)
         return s * x if settings.values == "contribution" else s, logits

@@ -175,3 +175,13 @@ def test_what_is_refused() -> None:
     for n, row, column in [(2, 2, 0), (2, 0, -1), (0, 0, 0), (4, 0, 0)]:
         with pytest.raises(InputError, match="no cell"):
             grid_cell(3, 3, n, row, column)
+
+
+def test_without_filling_the_top_area_ends_with_the_support() -> None:
+    """Support 3, 2, 1 of which two lie inside; a mask of two pixels takes 3 and 2 alone."""
+    one = torch.tensor([[[3.0, 2.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+    wide = torch.tensor([[[True, False, True], [True, True, True], [False, False, False]]])
+    narrow = torch.tensor([[[True, False, True], [False, False, False], [False, False, False]]])
+    assert top_area_in_mask(one, wide, fill=False).item() == pytest.approx(2 / 3)
+    assert top_area_in_mask(one, narrow, fill=False).item() == 0.5
+    assert top_area_in_mask(torch.zeros(1, 3, 3), wide, fill=False).item() == 0

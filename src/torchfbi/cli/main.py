@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from torchfbi.benchmark import SUITES
 from torchfbi.cli import options
+from torchfbi.cli.bench import bench
 from torchfbi.cli.check import check, models
+from torchfbi.cli.compare import compare
 from torchfbi.cli.demo import demo
+from torchfbi.cli.evaluate import evaluate
 from torchfbi.cli.explain import explain
 from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
 from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
+from torchfbi.evaluate import METRICS
 from torchfbi.explanation import versions
+from torchfbi.peers import METHODS
 
 app = typer.Typer(
     name="torchfbi",
@@ -29,7 +36,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, flow, sweep, check, models, survey, demo):
+for command in (
+    explain, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
+):  # fmt: skip
     app.command()(options.command(command))
 
 
@@ -78,20 +87,36 @@ def main(arguments: list[str] | None = None) -> None:
 
 def separate_values(arguments: list[str]) -> list[str]:
     """``--k 0.1 0.5 1`` as the parser wants it: ``--k 0.1 --k 0.5 --k 1``."""
-    swept = ("--k", "--tau", "--threshold") if arguments[:1] == ["sweep"] else ()
-    lists = ("--mean", "--std", *swept)
+    lists = {"--mean": _is_number, "--std": _is_number, **_LISTS.get("".join(arguments[:1]), {})}
     separated: list[str] = []
     option = None
     for argument in arguments:
-        if option and _VALUE.fullmatch(argument) and separated[-1] != option:
-            separated.append(option)
-        elif not _VALUE.fullmatch(argument):
+        if option is None or not lists[option](argument):
             option = argument if argument in lists else None
+        elif separated[-1] != option:
+            separated.append(option)
         separated.append(argument)
     return separated
 
 
+def _is_number(argument: str) -> bool:
+    """Numbers, and the thresholds that hold one."""
+    return _VALUE.fullmatch(argument) is not None
+
+
+def _is_name(argument: str) -> bool:
+    """Names of methods, metrics and suites, misspelt ones too; but not a file or folder."""
+    known = argument in {*METHODS, *METRICS, *SUITES}
+    return known or (_NAME.fullmatch(argument) is not None and not Path(argument).exists())
+
+
 _VALUE = re.compile(r"none|(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_NAME = re.compile(r"[a-z][\w+:,-]*", re.IGNORECASE)
+_LISTS = {
+    "sweep": dict.fromkeys(("--k", "--tau", "--threshold"), _is_number),
+    "compare": {"--methods": _is_name},
+    "evaluate": dict.fromkeys(("--methods", "--metrics", "--suites"), _is_name),
+}
 
 
 if __name__ == "__main__":

@@ -38,19 +38,22 @@ def energy_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     return _where_object(energy, inside)
 
 
-def top_area_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
+def top_area_in_mask(maps: Tensor, masks: Tensor, *, fill: bool = True) -> Tensor:
     """The share of the |mask| highest pixels that lie inside the mask.
 
     The relevance rank accuracy of Arras et al. 2022 (CLEVR-XAI). Pixels that tie for
     the last places count by expectation, as if drawn at random. The pixels off a sparse map's
-    support tie at 0: what its support leaves open is guessed.
+    support tie at 0: what its support leaves open is guessed, unless ``fill`` is False.
 
     Args:
         maps: (N, H, W), >= 0.
         masks: bool, (N, H, W) or (H, W).
+        fill: whether pixels off the support count where it is smaller than the mask; otherwise
+            it is the share of the support's highest pixels, at most |mask|, inside the mask.
 
     Returns:
-        (N,) float64 in [0, 1]; an empty map has the mask's share of the image, an empty mask NaN.
+        (N,) float64 in [0, 1]. An empty mask has NaN; an empty map the mask's share of the image,
+        or 0 without ``fill``.
 
     Raises:
         InputError: maps or masks of another shape or type.
@@ -58,12 +61,14 @@ def top_area_in_mask(maps: Tensor, masks: Tensor) -> Tensor:
     values = checked_maps(maps)
     inside = checked_masks(masks, values).flatten(1)
     values, area = values.flatten(1), inside.sum(1, keepdim=True)
+    if not fill:
+        area = area.minimum((values > 0).sum(1, keepdim=True))
     last = values.sort(1, descending=True).values.gather(1, (area - 1).clamp(min=0))
     above, tied = values > last, values == last
     left = (area - above.sum(1, keepdim=True)).double()
     drawn = (left / tied.sum(1, keepdim=True))[:, 0]  # of the tied pixels
     hits = (above & inside).sum(1) + drawn * (tied & inside).sum(1)
-    return _where_object(hits / area[:, 0], inside)
+    return _where_object(hits / area[:, 0].clamp(min=1), inside)
 
 
 def pointing_game(maps: Tensor, masks: Tensor, tolerance: float = 15) -> Tensor:

@@ -1,0 +1,249 @@
+"""Several methods on the same questions: the paper's Table 1 for any image, class and network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from torchfbi import peers
+from torchfbi.api import resolve
+from torchfbi.benchmark.asking import probabilities
+from torchfbi.errors import InputError
+from torchfbi.evaluate.naming import check_unique, named, reason
+from torchfbi.explanation import versions
+from torchfbi.images import Photo
+from torchfbi.metrics import gini, morans_i, support_fraction
+from torchfbi.models import Model, load
+from torchfbi.peers import Method
+from torchfbi.plot.compare import Answer, Question, compare_figure
+from torchfbi.seeds import as_classes
+from torchfbi.settings import Settings
+
+SCHEMA = 1
+
+DEFAULT_METHODS = ("fbi", "guided-backprop", "grad-cam")
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One method's answer to one question.
+
+    Args:
+        method: its name.
+        values: signed, summed over the channels, (H, W); None if it failed.
+        map: the evidence, (H, W) >= 0; None if it failed.
+        error: why it failed; empty otherwise.
+    """
+
+    method: str
+    values: Tensor | None = None
+    map: Tensor | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One image and one class.
+
+    Args:
+        photo: the name of the image.
+        picture: the image as the network sees it, uint8 (H, W, 3).
+        target: the class that was asked for.
+        label: its name.
+        probability: what the network gives it.
+        cells: one a method.
+    """
+
+    photo: str
+    picture: npt.NDArray[np.uint8]
+    target: int
+    label: str
+    probability: float
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What ``compare`` found.
+
+    Args:
+        model: the network's name.
+        methods: the columns.
+        rows: one for each image and target.
+        seed: of what is random in a method.
+    """
+
+    model: str
+    methods: tuple[Method, ...]
+    rows: tuple[Row, ...]
+    seed: int = 0
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """For each method that failed anywhere, the first reason."""
+        found: dict[str, str] = {}
+        for row in self.rows:
+            for cell in row.cells:
+                if cell.error:
+                    found.setdefault(cell.method, cell.error)
+        return found
+
+    def plot(self, *, over_photo: bool = False, dark: bool = False) -> Figure:
+        """The figure: a row a question, a column a method.
+
+        Args:
+            over_photo: draw all maps over the photo; otherwise signals, as those of FBI and
+                guided backprop, have a signed scale on the plain page.
+            dark: light text on a dark page.
+        """
+        questions = [Question(r.picture, r.label, f"{r.probability:.1%}") for r in self.rows]
+        return compare_figure(
+            questions,
+            [self._answers(row, over_photo) for row in self.rows],
+            [method.name for method in self.methods],
+            "Which pixels speak for the class?",
+            "  ·  ".join([self.model, *dict.fromkeys(row.photo for row in self.rows)]),
+            dark=dark,
+        )
+
+    def _answers(self, row: Row, over_photo: bool) -> list[Answer]:
+        answers = []
+        for method, cell in zip(self.methods, row.cells, strict=True):
+            if cell.values is None or cell.map is None:
+                answers.append(Answer("failed", None, cell.error))
+                continue
+            note = f"support {support_fraction(cell.map[None]).item():.1%}"
+            if method.reduction == "magnitude" and not over_photo:
+                answers.append(Answer("signal", cell.values.numpy(), note))
+            else:
+                answers.append(Answer("evidence", cell.map.numpy(), note))
+        return answers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "seed": self.seed,
+            "versions": versions(),
+            "methods": [
+                {"name": m.name, "family": m.family, "reduction": m.reduction, "source": m.source}
+                for m in self.methods
+            ],
+            "rows": [
+                {
+                    "photo": row.photo,
+                    "target": row.target,
+                    "label": row.label,
+                    "probability": row.probability,
+                    "methods": [_described(cell) for cell in row.cells],
+                }
+                for row in self.rows
+            ],
+        }
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The maps as arrays, for ``numpy.savez``.
+
+        Returns:
+            ``maps`` and ``values`` (rows, methods, H, W) float32, NaN where a method failed;
+            ``methods`` and ``photos``, their names; ``targets`` (rows,).
+        """
+        size = self.rows[0].picture.shape[:2]
+        nothing = np.full(size, np.nan, np.float32)
+
+        def stacked(parts: list[list[Tensor | None]]) -> npt.NDArray[np.float32]:
+            return np.array(
+                [[nothing if p is None else p.float().numpy() for p in row] for row in parts]
+            )
+
+        return {
+            "maps": stacked([[cell.map for cell in row.cells] for row in self.rows]),
+            "values": stacked([[cell.values for cell in row.cells] for row in self.rows]),
+            "methods": np.array([method.name for method in self.methods]),
+            "photos": np.array([row.photo for row in self.rows]),
+            "targets": np.array([row.target for row in self.rows]),
+        }
+
+
+def compare(
+    model: str | Model,
+    images: Any,
+    methods: Sequence[str | Settings | Method] = DEFAULT_METHODS,
+    targets: Sequence[str | int | None] = (None,),
+    *,
+    seed: int = 0,
+) -> Comparison:
+    """Ask several methods the same questions: every image for every target.
+
+    >>> compare("efficientnet-lite0", "cat.jpg", ["fbi", "grad-cam"], ["tabby cat", "top2"]).plot()
+
+    A method that fails on this network has cells that say why; the others are there.
+
+    Args:
+        model: the network, or its name.
+        images: one photo or a list of them: ``Photo``, or what ``Photo.read`` takes.
+        methods: as for ``torchfbi.peers.find``.
+        targets: class numbers, names, ``"top2"`` for the second most probable class, or None for
+            the most probable one.
+        seed: of what is random in a method.
+
+    Raises:
+        SettingsError: no such method, none, or two of one name.
+        ImageError: a photo cannot be read.
+        TargetError: no such class.
+        ModelError: no such network.
+        InputError: no image, or the network is no classifier.
+    """
+    columns = tuple(map(named, methods))
+    check_unique("method", [method.name for method in columns])
+    check_unique("target", [str(target) for target in targets])
+    loaded = load(model) if isinstance(model, str) else model
+    rows = []
+    for image in images if isinstance(images, list | tuple) else [images]:
+        photo = image if isinstance(image, Photo) else Photo.read(image)
+        rows += [_row(loaded, photo, target, columns, seed) for target in targets]
+    if not rows:
+        raise InputError("there is no image to compare the methods on.")
+    return Comparison(loaded.name, columns, tuple(rows), seed)
+
+
+def _row(
+    model: Model, photo: Photo, target: str | int | None, methods: tuple[Method, ...], seed: int
+) -> Row:
+    x = model.preprocess(photo)[0]
+    x = x.to(next(model.module.parameters(), x))
+    answer = probabilities(model, [x])
+    chosen = resolve(target, model.labels, 1)
+    number = int(as_classes(chosen(answer) if callable(chosen) else chosen, answer))
+    return Row(
+        photo=photo.name,
+        picture=model.preprocess.denormalise(x),
+        target=number,
+        label=model.labels[number],
+        probability=answer[0, number].item(),
+        cells=tuple(_cell(model, x[None], number, method, seed) for method in methods),
+    )
+
+
+def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Cell:
+    try:
+        values = peers.attribute(method, model.module, x, target, seed)
+        return Cell(method.name, values.sum(1)[0].float().cpu(), method.to_maps(values)[0].cpu())
+    except Exception as error:  # of a library or of the user's own network: a cell as well
+        return Cell(method.name, error=reason(error))
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    if cell.map is None:
+        return {"method": cell.method, "error": cell.error}
+    facts = {"support": support_fraction, "gini": gini, "morans_i": morans_i}
+    numbers = {name: fact(cell.map[None]).item() for name, fact in facts.items()}
+    known = {name: None if value != value else value for name, value in numbers.items()}
+    return {"method": cell.method, "error": None, **known}

@@ -1,0 +1,47 @@
+"""Methods under names that tell them apart, and errors in a line."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from torchfbi import peers
+from torchfbi.errors import SettingsError
+from torchfbi.peers import Method
+from torchfbi.settings import PRESETS, Settings
+
+
+def named(method: str | Settings | Method) -> Method:
+    """A method as ``peers.find`` gives it; settings are called by what was changed about them.
+
+    Raises:
+        SettingsError: there is no such method.
+    """
+    found = peers.find(method)
+    if not isinstance(method, Settings):
+        return found
+    known = method.preset in PRESETS
+    base = Settings.from_preset(method.preset) if known else Settings(method.preset)
+    changes = [
+        f"{field.name}={getattr(method, field.name)}"
+        for field in fields(method)
+        if getattr(method, field.name) != getattr(base, field.name)
+    ]
+    return replace(found, name=", ".join([found.name, *changes]))
+
+
+def check_unique(kind: str, names: list[str]) -> None:
+    """Whether there is at least one name, and none twice.
+
+    Raises:
+        SettingsError: otherwise.
+    """
+    if not names:
+        raise SettingsError(f"no {kind} is named: give at least one.")
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"two {kind}s are called {name!r}: give each once.")
+
+
+def reason(error: Exception) -> str:
+    """The first line of an error, which says what was wrong."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

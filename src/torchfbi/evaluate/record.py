@@ -1,0 +1,109 @@
+"""A file of results that survives a crash: JSON lines, each written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchfbi.benchmark import Suite
+from torchfbi.errors import FileFormatError, SettingsError
+from torchfbi.explanation import versions
+from torchfbi.settings import PRESETS, Settings
+
+SCHEMA = 1
+
+Row = dict[str, Any]
+
+
+class Record:
+    """Rows that are appended one by one, after a header that says what they belong to.
+
+    What a crash left of a last line is cut off when the file is opened again.
+
+    Args:
+        path: the file; it is made with its folder if it does not exist. ``rows`` is what it
+            held, without the header.
+        header: plain JSON values, equal for all runs that may share the file.
+
+    Raises:
+        SettingsError: the file's header is another one.
+        FileFormatError: a line is no JSON object.
+    """
+
+    def __init__(self, path: Path, header: Row) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+        self.rows = list(self._parse(whole))
+        if not self.rows:
+            self.append(header)
+        elif (found := self.rows.pop(0)) != header:
+            differ = sorted(key for key in header if found.get(key) != header[key])
+            raise SettingsError(
+                f"{path} holds results for other {', '.join(differ)}: give another folder, or "
+                "delete it."
+            )
+
+    def append(self, row: Row) -> None:
+        """Write a row to the file, at once."""
+        line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        with self.path.open("ab", buffering=0) as file:
+            file.write(line)
+
+    def _parse(self, whole: bytes) -> Iterator[Row]:
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise FileFormatError(
+                    f"{self.path}, line {number}: it is damaged. Delete the file, or give another "
+                    "folder."
+                )
+            yield row
+
+
+def header(suites: tuple[Suite, ...], seed: int) -> Row:
+    """What results depend on besides methods and metrics, which every row names itself."""
+    presets = {name: Settings.from_preset(name).to_dict() for name in PRESETS}
+    details = {
+        "schema": SCHEMA,
+        "suites": {suite.name: _digest(suite) for suite in suites},
+        "seed": seed,
+        "presets": _hash(presets),
+        "versions": versions(),
+    }
+    return {**details, "settings": _hash(details)}
+
+
+def _hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(suite: Suite) -> str:
+    """Changes with any scene and with the network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in suite.model.module.state_dict().items():
+        digest.update(name.encode() + _bytes(tensor))
+    for scene in suite.scenes:
+        digest.update(f"{scene.name}\0{scene.target}".encode())
+        for part in (scene.x, scene.mask, scene.cell):
+            digest.update(b"-" if part is None else _bytes(part))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return np.asarray(flat.view(torch.uint8)).tobytes()

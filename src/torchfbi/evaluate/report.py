@@ -1,0 +1,110 @@
+"""An evaluation as one HTML page that needs nothing else: no script, no file, no connection."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader
+
+from torchfbi.benchmark import Scene, Suite
+from torchfbi.evaluate import pictures, verdict
+from torchfbi.evaluate.table import Entry, Table
+from torchfbi.explanation import versions
+from torchfbi.peers import Method
+
+ARROWS = {"higher": "↑", "lower": "↓", "zero": "→ 0", "neither": ""}
+"""What is good, for the columns' headings."""
+
+GOOD = {
+    "higher": "High is good.",
+    "lower": "Low is good.",
+    "zero": "Near 0 is good.",
+    "neither": "It describes a map and ranks nobody.",
+}
+
+
+class Shown(NamedTuple):
+    """A scene with the maps of all methods that have one.
+
+    Args:
+        scene: which.
+        target: the name of the probed class.
+        picture: the image, with its object outlined.
+        maps: method and picture, the best by its mean rank first.
+    """
+
+    scene: Scene
+    target: str
+    picture: str
+    maps: list[tuple[Method, str]]
+
+
+def html(table: Table) -> str:
+    """The page.
+
+    It has, for each suite, the methods by their mean rank with means and intervals; where ours is
+    not the best; up to ``pictures.SCENES`` scenes with each method's map; and what the numbers
+    mean and where they come from.
+    """
+    environment = Environment(
+        loader=PackageLoader("torchfbi.evaluate"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = verdict.number
+    return environment.get_template("report.html").render(
+        table=table,
+        models=list(dict.fromkeys(suite.model.name for suite in table.suites)),
+        sentences={suite.name: verdict.sentence(table, suite.name) for suite in table.suites},
+        gallery={suite.name: gallery(table, suite) for suite in table.suites},
+        arrows=ARROWS,
+        good=GOOD,
+        total=sum(map(len, table.suites)),
+        remark=remark,
+        settings=settings(table),
+    )
+
+
+def save(table: Table, path: str | os.PathLike[str]) -> Path:
+    """Write the page, and make its folder; returns its path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html(table), encoding="utf-8")
+    return path
+
+
+def gallery(table: Table, suite: Suite) -> list[Shown]:
+    """The scenes of a suite of which there are pictures."""
+    found = []
+    for index, scene in enumerate(suite.scenes):
+        maps = [
+            (method, table.pictures[suite.name, method.name, index])
+            for method in table.ordered(suite.name)
+            if (suite.name, method.name, index) in table.pictures
+        ]
+        if maps:
+            label = suite.model.labels[scene.target]
+            found.append(Shown(scene, label, pictures.of(scene), maps))
+    return found
+
+
+def remark(entry: Entry) -> str:
+    """How many scenes a cell stands for, and its rank."""
+    parts = [f"{entry.scenes} scenes"]
+    if entry.undefined:
+        parts.append(f"not defined for {entry.undefined} more")
+    if entry.rank is not None:
+        parts.append(f"rank {entry.rank:g}")
+    return ", ".join(parts)
+
+
+def settings(table: Table) -> dict[str, str]:
+    """How the numbers came about."""
+    return {
+        "seed": str(table.seed),
+        "intervals": "95 %, percentile bootstrap over the scenes",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions().items()),
+    }
