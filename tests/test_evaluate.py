@@ -69,8 +69,11 @@ def test_what_was_finished_is_not_done_again(suite: Suite, table: Table, tmp_pat
         rows.write_bytes(whole[: int(len(whole) * kept)])
         again = evaluate(suite, METHODS, METRICS, tmp_path, batch=2)
         assert again.entries == first.entries
-    counted = lambda text: sorted(line for line in text.splitlines() if b'"metric"' in line)  # noqa: E731
-    assert counted(rows.read_bytes()) == counted(whole)
+    assert measured(rows) == sorted(line for line in whole.splitlines() if b'"metric"' in line)
+
+
+def measured(rows: Path) -> list[bytes]:
+    return sorted(line for line in rows.read_bytes().splitlines() if b'"metric"' in line)
 
 
 def test_a_stop_in_the_middle_keeps_what_was_finished(suite: Suite, tmp_path: Path) -> None:
@@ -83,8 +86,7 @@ def test_a_stop_in_the_middle_keeps_what_was_finished(suite: Suite, tmp_path: Pa
 
     with pytest.raises(StopError):
         evaluate(suite, METHODS, METRICS, tmp_path, stop, batch=2)
-    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
-    assert sum('"metric"' in line for line in lines) >= 7
+    assert len(measured(tmp_path / "rows.jsonl")) >= 7
     resumed = evaluate(suite, METHODS, METRICS, tmp_path, batch=2)
     fresh = evaluate(suite, METHODS, METRICS, batch=2)
     assert resumed.entries == fresh.entries
@@ -165,9 +167,8 @@ def test_the_command_writes_table_and_page(run, tmp_path: Path) -> None:
 
 
 def test_compare_draws_every_image_for_every_target(run, tmp_path: Path) -> None:
-    result = run(
-        "compare", CAT, "--methods", "fbi", "edge", "--target", "top1,espresso", "-o", "out", "--json"
-    )  # fmt: skip
+    methods = ("--methods", "fbi", "edge")
+    result = run("compare", CAT, *methods, "--target", "top1,espresso", "-o", "out", "--json")
     assert result.code == 0, result.err
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert "espresso" in json.dumps(rows)
