@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from photos import CAT, cat_beside_coffee
+import skimage
+import sklearn
+
+from photos import CAT, COFFEE, cat_beside_coffee
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
+from torchfbi.evaluate import compare
+from torchfbi.peers import find
 from torchfbi.plot.overlay import overlay, raster, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
@@ -52,6 +58,24 @@ def cat() -> None:
     plot.save(plot.flow_figure(explanation), HERE / "flow.png", dpi=120)
 
 
+def eight_photos() -> None:
+    """The study's: what the two walks draw, alone and together, beside two peers."""
+    shipped = Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets"
+    photos = [
+        CAT,
+        COFFEE,
+        *(shipped[0] / name for name in ("motorcycle_left.png", "rocket.jpg", "astronaut.png")),
+        *(shipped[1] / "images" / name for name in ("china.jpg", "flower.jpg")),
+        Photo(cat_beside_coffee(), "cat beside coffee"),
+    ]
+    signed = replace(find(Settings.contrast(drawn_by="same walk")), name="signed walk alone")
+    positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="positive walk alone")
+    methods = ["fbi", signed, positive, "guided-backprop", "grad-cam"]
+    found = compare("efficientnet-lite0", photos, methods)
+    plot.save(found.plot(), HERE / "eight-photos.png", dpi=70)
+
+
 if __name__ == "__main__":
     cat()
     two_objects()
+    eight_photos()

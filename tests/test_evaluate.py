@@ -1,4 +1,4 @@
-"""Evaluations: numbers as the metrics give them, nothing lost by a stop, and a page that is safe."""
+"""Evaluations: numbers as the metrics give them, nothing lost by a stop, a page that is safe."""
 
 import csv
 import json
