@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from torchfbi.folding import Tensors, fold_affine, fold_constants
+from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out, untuple
 
 aten = torch.ops.aten
@@ -32,11 +33,20 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     fold_constants(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
+    lay_out_weights(graph, tensors)
 
 
 def drop_dead(graph: fx.Graph) -> None:
     """Remove what the logits do not depend on."""
     graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+
+
+def lay_out_weights(graph: fx.Graph, tensors: Tensors) -> None:
+    """Lay the weights of convolutions out once, as each convolution would every time."""
+    for node in graph.nodes:
+        weight: Any = node.args[1] if node.target is aten.convolution.default else None
+        if weight is not None and weight.op == "get_attr":
+            tensors[weight.target] = laid_out(tensors[weight.target].detach())
 
 
 def drop_checks(graph: fx.Graph) -> None:
@@ -71,6 +81,13 @@ _COPIES = {
 def drop_identities(graph: fx.Graph) -> None:
     """Remove operators that return their input, among them dropout at inference."""
     _drop(graph, lambda node: node.target in _IDENTITIES)
+    _drop(graph, _pools_nothing)
+
+
+def _pools_nothing(node: Any) -> bool:
+    """VGG's 7 x 7 maps, averaged to 7 x 7."""
+    sizes = node.args[1] if node.target is aten.adaptive_avg_pool2d.default else None
+    return sizes is not None and list(sizes) == list(node.args[0].meta["val"].shape[2:])
 
 
 def drop_copies(graph: fx.Graph) -> None:

@@ -6,10 +6,13 @@ Pure functions of tensors. Everything is per sample: no answer depends on its ba
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from torchfbi.adjoints.pointwise import where_positive
 from torchfbi.settings import Settings, Threshold
 
 
@@ -34,21 +37,26 @@ def select(
         The selected signal, and which maps were kept, (N, C) bool, or None without ``top_k``.
     """
     selected = signal
-    if settings.threshold is not None:
-        selected = torch.where(_exceeds(_contribution(signal, activation), settings), signal, 0.0)
+    threshold = settings.threshold
+    if threshold is not None:
+        if settings.signs == "positive" and threshold == _ABOVE_ZERO:
+            # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
+            selected = where_positive(signal, activation)
+        else:
+            selected = where_positive(signal, _excess(_contribution(signal, activation), settings))
     if settings.signs == "positive":
         selected = torch.relu(selected)
     if not top_k:
         return selected, None
     maps = top_maps(selected, activation, settings, channel)
-    return keep_maps(selected, maps, channel), maps
+    return keep_maps(selected, maps, channel) if settings.k < 1 else selected, maps
 
 
 def keep_maps(signal: Tensor, maps: Tensor, channel: int) -> Tensor:
     """The signal (N, C, ...) of the ``maps`` (N, C) alone."""
     shape = [1] * signal.ndim
     shape[0], shape[channel] = maps.shape
-    return torch.where(maps.reshape(shape), signal, 0.0)
+    return signal * maps.reshape(shape).to(signal.dtype)
 
 
 def select_positions(signal: Tensor, image: Tensor, settings: Settings, channel: int) -> Tensor:
@@ -59,7 +67,10 @@ def select_positions(signal: Tensor, image: Tensor, settings: Settings, channel:
     if settings.threshold is None:
         return signal
     contribution = _contribution(signal, image).sum(channel, keepdim=True)
-    return torch.where(_exceeds(contribution, settings), signal, 0.0)
+    return torch.where(_excess(contribution, settings) > 0, signal, 0.0)
+
+
+_ABOVE_ZERO = Threshold("absolute", 0.0)
 
 
 def _contribution(signal: Tensor, activation: Tensor) -> Tensor:
@@ -68,11 +79,14 @@ def _contribution(signal: Tensor, activation: Tensor) -> Tensor:
     return signal.to(dtype) * activation.to(dtype)
 
 
-def _exceeds(contribution: Tensor, settings: Settings) -> Tensor:
-    """Which entries are kept: p > t, or |p| > t where both signs go on."""
+def _excess(contribution: Tensor, settings: Settings) -> Tensor:
+    """p - t, or |p| - t where both signs go on: positive exactly where an entry is kept.
+
+    Written over ``contribution``. A difference of two numbers is never rounded to zero.
+    """
     assert settings.threshold is not None
-    p = contribution.abs() if settings.signs == "signed" else contribution
-    return p > cut(p, settings.threshold)
+    p = contribution.abs_() if settings.signs == "signed" else contribution
+    return p.sub_(cut(p, settings.threshold))
 
 
 def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: int) -> Tensor:
@@ -81,27 +95,29 @@ def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: 
     Returns:
         (N, C) bool.
     """
-    ranked = selected * activation if settings.rank == "contribution" else selected
-    totals = ranked.movedim(channel, 1).flatten(2).sum(2)
     if settings.k == 1.0:
-        return torch.ones_like(totals, dtype=torch.bool)
+        maps = selected.shape[0], selected.shape[channel]
+        return torch.ones(maps, dtype=torch.bool, device=selected.device)
+    ranked = selected * activation if settings.rank == "contribution" else selected
+    totals = ranked.sum([d for d in range(1, ranked.ndim) if d != channel])
     # Rounded first: 0.07 * 100 is a little more than 7.
     count = max(1, math.ceil(round(settings.k * totals.shape[1], 9)))
     best = totals.topk(count, dim=1).indices
     return torch.zeros_like(totals).scatter(1, best, 1.0) > 0
 
 
-BINS_PER_OCTAVE = 128
+STEPS_PER_OCTAVE = 128
 OCTAVES = 24
+_JUMP = 3 * STEPS_PER_OCTAVE
 
 
 def cut(p: Tensor, threshold: Threshold) -> Tensor:
     """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
 
-    ``quantile`` and ``mass`` read t off a histogram with logarithmic bins instead of sorting:
-    t is at most a factor 2^(1/128) (0.55 %), and one unit of the dtype's precision, below the
-    exact one, so that a little more is kept, never less. Entries below 2^-24 of the largest
-    count as zero.
+    ``quantile`` and ``mass`` search t among the largest entry times 2^(-step/128), instead of
+    sorting: t is at most a factor 2^(1/128) (0.55 %), and one unit of the dtype's precision,
+    below the exact one, so that a little more is kept, never less. Entries below 2^-24 of the
+    largest count as zero.
 
     Args:
         p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
@@ -113,33 +129,84 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     shape = [-1] + [1] * (p.ndim - 1)
     if threshold.kind == "absolute":
         return p.new_full((1,), threshold.value).reshape(shape)
-    flat = p.flatten(1)
-    largest = flat.abs().amax(1)
+    inner = tuple(range(1, p.ndim))
+    largest = torch.maximum(p.amax(inner), -p.amin(inner))
     if threshold.kind == "relative":
         return (threshold.value * largest).reshape(shape)
-    flat = flat.float()
-    scale = largest.float().clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-    bins = BINS_PER_OCTAVE * OCTAVES
-    # Bin 0 holds what is negligible; from bin 1 on, bin b starts at scale * 2^((b - bins) / 128).
-    octave = torch.log2((flat / scale).clamp(min=2.0 ** -(OCTAVES + 1)))
-    index = (bins + torch.floor(BINS_PER_OCTAVE * octave)).nan_to_num(0).clamp(0, bins).long()
-    weight = flat.clamp(min=0) if threshold.kind == "mass" else torch.ones_like(flat)
-    # In float32 a bin would stop counting at 2^24; Apple's GPUs have nothing wider.
-    wide = torch.float32 if p.device.type == "mps" else torch.float64
-    weight = weight.to(wide)
-    histogram = torch.zeros(flat.shape[0], bins + 1, device=p.device, dtype=wide)
-    above = histogram.scatter_add(1, index, weight).flip(1).cumsum(1)
-    total = above[:, -1:]
-    wanted = threshold.value * total
-    if threshold.kind == "quantile":
-        wanted = (1 - threshold.value) * total
-    # The first bin from the top at which the wanted amount is reached.
-    reached = (above < wanted).sum(1)
-    edge = scale[:, 0] * torch.exp2((bins - reached - bins).float() / BINS_PER_OCTAVE)
-    edge = torch.where(reached >= bins, torch.zeros_like(edge), edge)
-    # Just below the edge, also once rounded to p's dtype: an entry must exceed t to be kept.
+    wide = torch.promote_types(p.dtype, torch.float32)
+    top = largest.to(wide).clamp(min=torch.finfo(wide).tiny)
+    if threshold.kind == "mass":
+        wanted = threshold.value * torch.relu(p).sum(inner, dtype=wide)
+    else:
+        wanted = torch.full_like(top, (1 - threshold.value) * p[:1].numel())
+    # Just below the step, also once rounded to p's dtype: an entry must exceed t to be kept.
     margin = max(1e-6, torch.finfo(p.dtype).eps)
-    return (edge * (1 - margin)).to(p.dtype).reshape(shape)
+    steps = torch.arange(STEPS_PER_OCTAVE * OCTAVES, device=p.device, dtype=wide)
+    candidates = top[:, None] * torch.exp2(-steps / STEPS_PER_OCTAVE) * (1 - margin)
+    candidates = F.pad(candidates, [0, 1]).to(p.dtype)  # zero keeps all
+    fixed = torch.compiler.is_compiling() or p.device.type != "cpu"
+    search = _bisect if fixed else _interpolate
+    return search(p, candidates, wanted, threshold.kind == "mass").reshape(shape)
+
+
+def _bisect(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
+    """The first of falling candidates (N, steps) above which ``p`` holds the wanted amount, (N,).
+
+    No step depends on what was found, so this can be exported, and a GPU never waits.
+    """
+    last = candidates.shape[1] - 1
+    low, high = torch.full_like(wanted, -1).long(), torch.full_like(wanted, last).long()
+    shape, inner = [-1] + [1] * (p.ndim - 1), tuple(range(1, p.ndim))
+    for _ in range(last.bit_length()):
+        middle = (low + high) // 2
+        t = candidates.gather(1, middle.clamp(min=0)[:, None]).reshape(shape)
+        held = torch.where(p > t, p if mass else 1.0, 0.0).sum(inner, dtype=wanted.dtype)
+        enough = (held >= wanted) & (middle >= 0)
+        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+    return candidates.gather(1, high[:, None])
+
+
+def _interpolate(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
+    """As ``_bisect``, in half as many passes over ``p``: the next candidate is interpolated."""
+    found, buffer = [], torch.empty_like(p[0])
+    for sample, steps, amount in zip(p, candidates, wanted.tolist(), strict=True):
+
+        def held(step: int, sample: Tensor = sample, steps: Tensor = steps) -> float:
+            t = steps[step].item()
+            if not mass:
+                return torch.count_nonzero(sample > t).item()
+            torch.ops.aten.threshold.out(sample, t, 0.0, out=buffer)
+            return buffer.sum(dtype=wanted.dtype).item()
+
+        found.append(steps[_first_enough(held, amount, candidates.shape[1] - 1)])
+    return torch.stack(found)
+
+
+def _first_enough(held: Callable[[int], float], wanted: float, last: int) -> int:
+    """The first step in 0 ... ``last`` at which a rising function reaches what is wanted.
+
+    By regula falsi; an end that stays counts half (the "Illinois" rule), so that both ends move.
+    """
+    low, at_low, high, at_high = -1, 1.0, last, 0.0
+    step, moved = min(_JUMP, last - 1), 0
+    while high - low > 1:
+        missing = wanted - held(step)
+        if missing > 0:
+            low, at_low = step, missing
+            at_high = at_high / 2 if moved < 0 else at_high
+            moved = -1
+        else:
+            high, at_high = step, missing
+            at_low = at_low / 2 if moved > 0 else at_low
+            moved = 1
+        if low < 0:
+            step = high // 2
+        elif high == last:
+            step = min(low + _JUMP, high - 1)
+        else:
+            step = low + round(at_low / (at_low - at_high) * (high - low))
+            step = min(max(step, low + 1), high - 1)
+    return high
 
 
 def gate_by_evidence(

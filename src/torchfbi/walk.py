@@ -20,6 +20,7 @@ from torchfbi.capture import capture
 from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial
+from torchfbi.layout import laid_out
 from torchfbi.placing import place
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
@@ -168,7 +169,7 @@ class ForwardBackward(nn.Module):
     def _run(self, x: Tensor) -> dict[fx.Node, Any]:
         """The forward pass. What the walk will not read is let go at its last use."""
         graph = self.graph
-        values: dict[fx.Node, Any] = {graph.image: x}
+        values: dict[fx.Node, Any] = {graph.image: laid_out(x)}
         for node in graph.nodes:
             args, kwargs = self._arguments(node, values)
             operator: Any = node.target

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchfbi.adjoints.pointwise import where_positive
 from torchfbi.adjoints.registry import Site, adjoint
 
 aten = torch.ops.aten
@@ -48,12 +49,16 @@ def activation(
 @adjoint(aten.relu.default, keeps=("output",), activation=True)
 def relu(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """ReLU of the signal (section 2), or the mask of the active units."""
-    return torch.relu(s) if at.settings.gates == "rectify" else s * (at.output > 0)
+    if at.settings.gates == "rectify":
+        return torch.relu(s)
+    return where_positive(s, at.output)
 
 
 @activation(aten.clamp.default, derivative=lambda x, low=None, high=None: x.clamp(low, high) == x)
 def clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
     """Full between the limits, (limit - f(0)) / x outside."""
+    if low == 0 and high is not None and high > 0:  # ReLU6, in two passes
+        return (high / x).clamp_(0.0, 1.0)
     at_zero = x.new_zeros(()).clamp(low, high)
     return _secant(x.clamp(low, high) - at_zero, x, 1.0)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchfbi.adjoints import sparse
 from torchfbi.adjoints.registry import Site, adjoint
+from torchfbi.layout import laid_out
 
 aten = torch.ops.aten
 
@@ -25,6 +27,7 @@ def convolution(
     groups: int,
 ) -> Tensor:
     """Convolution with the flipped filters, no bias term (section 2, "Deconvolution")."""
+    s = laid_out(s)
     if transposed:
         zeros = [0] * len(stride)
         back: Tensor = aten.convolution.default(
@@ -45,9 +48,21 @@ def convolution(
         )
         for i in range(len(stride))
     ]
+    if at.settings.k < 1 and (kept := sparse.kept_maps(s, weight, groups)) is not None:
+        return sparse.transposed_convolution(s, weight, stride, padding, dilation, leftover, kept)
+    if _is_matrix(weight, stride, padding, groups) and s[0, 0].numel() > max(weight.shape[:2]):
+        # The same matrix at each position, and its transpose back. Convolutions are faster
+        # forwards, where there is more signal than weights, which have to be turned round.
+        return aten.convolution.default(
+            s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
+        )
     return aten.convolution.default(
         s, weight, None, stride, padding, dilation, True, leftover, groups
     )
+
+
+def _is_matrix(weight: Tensor, stride: list[int], padding: list[int], groups: int) -> bool:
+    return groups == 1 and set(weight.shape[2:]) == set(stride) == {1} and not any(padding)
 
 
 @adjoint(aten.linear.default)

@@ -141,6 +141,17 @@ def div(s: Tensor, at: Site, x: Tensor, y: Tensor | float) -> Tensor:
     return fitted
 
 
+def where_positive(signal: Tensor, condition: Tensor) -> Tensor:
+    """The signal where the condition exceeds zero, and zero elsewhere.
+
+    ``torch.where`` on a comparison says the same in ten times the time on a CPU.
+    """
+    if torch.compiler.is_compiling() or signal.dtype != condition.dtype:
+        return torch.where(condition > 0, signal, 0.0)
+    kept: Tensor = aten.threshold_backward.default(signal, condition, 0.0)
+    return kept
+
+
 def _pointwise_sources(node: fx.Node) -> set[fx.Node]:
     """``node`` and all it is computed from entry by entry or as a mean."""
     found, queue = set[fx.Node](), [node]

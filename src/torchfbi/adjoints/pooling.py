@@ -42,14 +42,25 @@ def max_pool(
         total = _sum_pool(active, s.shape[2:], *window)
         share = torch.where(total > 0, s / total.clamp(min=torch.finfo(s.dtype).tiny), 0)
         return spread(share, x, *window) * active
+    if _tiles(*window):  # windows that do not overlap: the minimum may come first
+        return spread(_smaller(s, at.output, at), x, *window)
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
     back = spread(s, x, *window) / copies
     forward = spread(at.output, x, *window) / copies
+    return _smaller(back, forward, at)
+
+
+def _smaller(s: Tensor, forward: Tensor, at: Site) -> Tensor:
+    """The minimum of signal and forward value. With both signs it bounds the magnitude, so that
+    a negative signal survives."""
     if at.settings.signs == "positive":
-        return torch.minimum(back, forward)
-    # With both signs the minimum bounds the magnitude, so that a negative signal survives.
+        return torch.minimum(s, forward)
     bound = torch.relu(forward)
-    return torch.maximum(torch.minimum(back, bound), -bound)
+    return torch.maximum(torch.minimum(s, bound), -bound)
+
+
+def _tiles(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> bool:
+    return stride == kernel and not any(padding) and set(dilation) == {1}
 
 
 @adjoint(aten.amax.default, keeps=("inputs", "output"))
@@ -92,6 +103,10 @@ def avg_pool(
 )
 def adaptive_avg_pool(s: Tensor, at: Site, x: Tensor, output_size: list[int]) -> Tensor:
     """Averages along each axis, spread back along each axis."""
+    if list(s.shape[2:]) == list(x.shape[2:]):
+        return s
+    if all(size == 1 for size in s.shape[2:]):
+        return s.expand(x.shape) / x.shape[2:].numel()
 
     operator: Any = at.node.target
 
@@ -149,24 +164,18 @@ def spread(
     Returns:
         A tensor (N, C, *sizes).
     """
-    dims = len(kernel)
-    if stride == kernel and not any(padding) and set(dilation) == {1}:
-        full = s
-        for axis, size in enumerate(kernel):
-            dim = axis + 2
-            full = full.unsqueeze(dim + 1)
-            shape = list(full.shape)
-            shape[dim + 1] = size
-            full = full.expand(shape).flatten(dim, dim + 1)
+    if _tiles(kernel, stride, padding, dilation):
+        sizes = [n * k for n, k in zip(s.shape[2:], kernel, strict=True)]
+        full = F.interpolate(s, sizes, mode="nearest")
     else:
-        one_map = s.reshape(-1, 1, *s.shape[2:])
-        zeros, ones = [0] * dims, s.new_ones(1, 1, *kernel)
+        channels, zeros = s.shape[1], [0] * len(kernel)
+        ones = s.new_ones(1, 1, *kernel).expand(channels, 1, *kernel)
         full = aten.convolution.default(
-            one_map, ones, None, stride, zeros, dilation, True, zeros, 1
-        ).reshape(*s.shape[:2], *_full_size(s.shape[2:], kernel, stride, dilation))
+            s, ones, None, stride, zeros, dilation, True, zeros, channels
+        )
     trim = [
         width
-        for axis in reversed(range(dims))
+        for axis in reversed(range(len(kernel)))
         for width in (
             -padding[axis],
             x.shape[axis + 2] + padding[axis] - full.shape[axis + 2],
