@@ -46,13 +46,13 @@ def test_explain_as_json_prints_nothing_else(run) -> None:
 def test_settings_reach_the_walk(run) -> None:
     result = run(
         "explain", CAT, "--threshold", "mass:0.5", "--set", "pooling=winner",
-        "--set", "evidence_gate=0.1", "--set", "select_image=false", "--json",
+        "--set", "evidence_gate=0.1", "--set", "antialias=false", "--json",
     )  # fmt: skip
     settings = json.loads(Path(json.loads(result.out)[0]["files"][2]).read_text())["settings"]
     assert settings["threshold"] == "mass:0.5"
     assert settings["pooling"] == "winner"
     assert settings["evidence_gate"] == 0.1
-    assert settings["select_image"] is False
+    assert settings["antialias"] is False
 
 
 def test_one_bad_image_does_not_stop_the_others(run, tmp_path: Path) -> None:

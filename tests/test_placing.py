@@ -1,14 +1,15 @@
-"""Two walks in one: the first decides where, the second one draws what."""
+"""What arrives at the image is smoothed, weighed by the evidence, and selected."""
 
 import pytest
 import torch
 from torch import Tensor, nn, tensor
 
 from photos import CAT
-from torchfbi import ForwardBackward, Photo, Settings, load
+from torchfbi import ForwardBackward, Photo, Settings, Threshold, load
 from torchfbi.capture import capture
 from torchfbi.graph import Graph
-from torchfbi.placing import place
+from torchfbi.placing import antialias, place
+from torchfbi.selection import select_pixels
 
 
 def settings(gate: float, power: float) -> Settings:
@@ -71,25 +72,49 @@ def toy(seed: int = 0) -> nn.Module:
     return net.double().eval()
 
 
-def composed(net: nn.Module, x: Tensor, target: Tensor, chosen: Settings) -> Tensor:
-    """The two walks run apart, by two explainers, and put together by hand."""
-    signed = ForwardBackward(net, x, chosen.override(drawn_by="same walk"))
-    paper = Settings.paper(tau=0.0, k=1.0, seed="one-hot", subtract_bias=False)
-    positive = ForwardBackward(net, x, paper.override(pooling=chosen.pooling))
-    _, _, flow = signed.flow(x, target)
+@pytest.mark.parametrize(("stride", "triangle"), [(1, [1]), (2, [1, 2, 1]), (3, [1, 2, 3, 2, 1])])
+def test_a_single_pixel_becomes_a_triangle_as_wide_as_the_stride(
+    stride: int, triangle: list[int]
+) -> None:
+    signal = torch.zeros(1, 2, 12, 12)
+    signal[0, 1, 6, 6] = 5.0
+    smooth = antialias(signal, torch.zeros(1, 12 // stride, 12 // stride))
+    row = torch.zeros(12)
+    row[7 - stride : 6 + stride] = tensor(triangle) / stride**2
+    assert torch.allclose(smooth[0, 1], 5.0 * row[:, None] * row)
+    assert not smooth[0, 0].any()
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_what_repeats_with_the_stride_is_smoothed_away(dims: int) -> None:
+    """A 1 on each second pixel, as the adjoint of a 1 x 1 filter with stride 2 leaves it."""
+    signal = torch.zeros(1, 1, *[8] * dims)
+    signal[(..., *[slice(None, None, 2)] * dims)] = 1.0
+    smooth = antialias(signal, torch.zeros(1, *[4] * dims))
+    inside = smooth[(..., *[slice(1, -1)] * dims)]
+    assert torch.allclose(inside, torch.full_like(inside, 0.5**dims))
+
+
+def contrast_by_hand(net: nn.Module, x: Tensor, target: Tensor, chosen: Settings) -> Tensor:
+    """The steps at the image, one by one, on the signal of a walk without them."""
+    bare = chosen.override(antialias=False, place_gate=None, place_power=0.0, image_threshold=None)
+    values, _, flow = ForwardBackward(net, x, bare).flow(x, target)
     first = flow[-2]
     evidence = (first.signal * first.activation).sum(1)
-    return place(positive(x, target)[0], evidence, chosen)
+    assert chosen.image_threshold is not None
+    return select_pixels(
+        place(antialias(values, evidence), evidence, chosen), chosen.image_threshold
+    )
 
 
-def test_the_contrast_preset_is_the_papers_walk_where_the_signed_walk_found_evidence() -> None:
+def test_the_contrast_preset_smooths_places_and_selects_at_the_image() -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(5, 3, 16, 16, generator=generator, dtype=torch.float64)
     target = tensor([0, 1, 2, 3, 0])
     net, chosen = toy(), Settings.contrast(evidence_gate=0.1)
     values, _ = ForwardBackward(net, x, chosen)(x, target)
     assert values.any(dim=(1, 2, 3)).sum() >= 3
-    assert torch.equal(values, composed(net, x, target, chosen))
+    assert torch.equal(values, contrast_by_hand(net, x, target, chosen))
 
 
 def test_the_same_on_a_photo() -> None:
@@ -97,8 +122,15 @@ def test_the_same_on_a_photo() -> None:
     x = network.preprocess(Photo.read(CAT))[0][None]
     target = tensor([281])
     values, _ = ForwardBackward(network.module, x)(x, target)
-    expected = composed(network.module, x, target, Settings.contrast())
-    assert torch.allclose(values, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+    expected = contrast_by_hand(network.module, x, target, Settings.contrast())
+    assert torch.equal(values, expected)
+
+
+def test_pixels_go_on_whole() -> None:
+    """Magnitudes 5, 3, 1, 1: the first two hold 80 % of the sum."""
+    signal = tensor([[[[4.0, 1.0], [-1.0, 0.5]], [[-1.0, 2.0], [0.0, -0.5]]]])
+    kept = tensor([[1.0, 1.0], [0.0, 0.0]])
+    assert torch.equal(select_pixels(signal, Threshold("mass", 0.7)), signal * kept)
 
 
 def test_a_target_function_is_asked_once() -> None:
@@ -113,13 +145,14 @@ def test_a_target_function_is_asked_once() -> None:
     assert len(asked) == 1
 
 
-def test_a_network_without_feature_maps_is_drawn_by_the_signed_walk() -> None:
+def test_a_network_without_feature_maps_is_not_placed() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 2)).double().eval()
     x = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn, _ = ForwardBackward(net, x, Settings.contrast())(x)
-    same, _ = ForwardBackward(net, x, Settings.contrast(drawn_by="same walk"))(x)
-    assert drawn.any()
-    assert torch.equal(drawn, same)
+    chosen = Settings.contrast(image_threshold=None)
+    values, _ = ForwardBackward(net, x, chosen)(x)
+    bare, _ = ForwardBackward(net, x, chosen.override(place_gate=None, place_power=0.0))(x)
+    assert values.any()
+    assert torch.equal(values, bare)
 
 
 class Preactivated(nn.Module):

@@ -17,7 +17,9 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert settings.gates == "rectify"
     assert settings.subtract_bias
     assert settings.evidence_gate is None
-    assert not settings.select_image
+    assert settings.place_gate is None
+    assert settings.image_threshold is None
+    assert not settings.antialias
 
 
 def test_plain_selects_nothing() -> None:
@@ -31,7 +33,7 @@ def test_plain_selects_nothing() -> None:
 def test_the_round_trip_through_json(preset: str) -> None:
     settings = Settings.from_preset(preset, k=0.3, layers=("features.*", "head"))
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    odd = settings.override(threshold=Threshold("mass", 0.1 + 0.2))
+    odd = settings.override(threshold=Threshold("mass", 0.1 + 0.2), image_threshold="mass:0.5")
     assert Settings.from_dict(odd.to_dict()) == odd
 
 
@@ -63,13 +65,14 @@ def test_tau_is_an_absolute_threshold() -> None:
         ({"tau": 1, "threshold": "mass:0.5"}, "give tau or threshold"),
         ({"evidence_gate": 1}, r"evidence_gate is 1: give a share in \[0, 1\)"),
         ({"evidence_power": -1}, "evidence_power is -1"),
-        ({"evidence_gate": None}, "evidence_power needs an evidence_gate"),
+        ({"evidence_gate": None}, "evidence_power needs a number as evidence_gate"),
+        ({"place_gate": None}, "place_power needs a number as place_gate"),
         ({"layers": ()}, "layers must hold at least one name"),
         ({"layers": (1,)}, "layers must hold at least one name"),
-        ({"drawn_by": "hand"}, "drawn_by is 'hand': choose one of 'same walk'"),
         ({"place_gate": 1.0}, r"place_gate is 1.0: give a share in \[0, 1\)"),
         ({"place_power": -0.5}, "place_power is -0.5: it must be >= 0"),
-        ({"select_image": 1}, "select_image must be True or False"),
+        ({"antialias": 1}, "antialias must be True or False"),
+        ({"image_threshold": 10}, "image_threshold is 10: give a Threshold"),
         ({"poling": "winner"}, "unknown setting poling: choose from"),
     ],
 )

@@ -59,15 +59,18 @@ def keep_maps(signal: Tensor, maps: Tensor, channel: int) -> Tensor:
     return signal * maps.reshape(shape).to(signal.dtype)
 
 
-def select_positions(signal: Tensor, image: Tensor, settings: Settings, channel: int) -> Tensor:
-    """The image as feature 0: the same threshold on s * x summed over the colour channels.
+def select_pixels(signal: Tensor, threshold: Threshold) -> Tensor:
+    """The image as feature 0: whole pixels go on whose magnitude exceeds the threshold.
 
-    Whole pixels go on or do not; the signal's signs stay, since images are signed.
+    The magnitude is the sum of |s| over the colours. The product with the input would favour
+    pixels far from the colour that happens to be zero.
+
+    Args:
+        signal: s at the image, (N, C, ...).
+        threshold: the rule, on the magnitudes of each sample.
     """
-    if settings.threshold is None:
-        return signal
-    contribution = _contribution(signal, image).sum(channel, keepdim=True)
-    return torch.where(_excess(contribution, settings) > 0, signal, 0.0)
+    magnitude = signal.abs().sum(1, keepdim=True)
+    return torch.where(magnitude > cut(magnitude, threshold), signal, 0.0)
 
 
 _ABOVE_ZERO = Threshold("absolute", 0.0)

@@ -15,7 +15,6 @@ Ranking = Literal["activation", "contribution"]
 Gates = Literal["rectify", "held", "derivative"]
 Pooling = Literal["replicate", "proportional", "winner"]
 Values = Literal["signal", "contribution"]
-DrawnBy = Literal["same walk", "positive walk"]
 TopKAt = Literal["every layer", "top layer"]
 
 
@@ -98,13 +97,13 @@ class Settings:
         evidence_gate: at the last feature with spatial extent only the positions go on whose
             evidence exceeds this share of the largest, in [0, 1); None for no gate.
         evidence_power: what goes on there is weighted by (relative evidence)^power; 0: not.
-        drawn_by: what ``values`` shows. ``same walk``: the signal of this very walk. ``positive
-            walk``: this walk decides where, by its evidence at the first feature, and the
-            paper's positive walk (one-hot seed, tau = 0, all maps) draws what.
-        place_gate: where the positive walk draws: positions whose evidence at the first feature
-            exceeds this share of the largest, in [0, 1).
-        place_power: what it draws there is weighted by (relative evidence)^power.
-        select_image: treat the image as feature 0 and select there as well.
+        antialias: smooth the signal at the image by a triangle as wide as the stride of the first
+            feature: the adjoint of a strided layer leaves the grid of its stride behind.
+        place_gate: only those pixels go on at whose place the evidence at the first feature
+            exceeds this share of the largest, in [0, 1); None for no such gate.
+        place_power: what goes on there is weighted by (relative evidence)^power; 0: not.
+        image_threshold: treat the image as feature 0 and keep the pixels whose magnitude, the
+            sum of \\|s\\| over the colours, exceeds this threshold; None keeps all.
         values: what ``values`` holds: the ``signal`` (section 2) or its product with the
             input, the ``contribution``.
 
@@ -125,21 +124,21 @@ class Settings:
     subtract_bias: bool = False
     evidence_gate: float | None = None
     evidence_power: float = 0.0
-    drawn_by: DrawnBy = "same walk"
-    place_gate: float = 0.05
-    place_power: float = 2.0
-    select_image: bool = False
+    antialias: bool = False
+    place_gate: float | None = None
+    place_power: float = 0.0
+    image_threshold: Threshold | None = None
     values: Values = "signal"
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
-        if isinstance(self.threshold, str):
-            object.__setattr__(self, "threshold", Threshold.parse(self.threshold))
-        if not (self.threshold is None or isinstance(self.threshold, Threshold)):
-            raise SettingsError(
-                f"threshold is {self.threshold!r}: give a Threshold, 'mass:0.9' or None."
-            )
+        for name in ("threshold", "image_threshold"):
+            rule = getattr(self, name)
+            if isinstance(rule, str):
+                object.__setattr__(self, name, Threshold.parse(rule))
+            elif not (rule is None or isinstance(rule, Threshold)):
+                raise SettingsError(f"{name} is {rule!r}: give a Threshold, 'mass:0.9' or None.")
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if isinstance(self.layers, list):
@@ -152,18 +151,19 @@ class Settings:
             raise SettingsError(f"k is {self.k}: it is a share of the maps, in (0, 1].")
         for name in ("evidence_gate", "place_gate"):
             gate = getattr(self, name)
-            if gate is None and name == "evidence_gate":
+            if gate is None:
                 continue
             _check_number(name, gate)
             if not 0 <= gate < 1:
                 raise SettingsError(f"{name} is {gate}: give a share in [0, 1).")
-        for name in ("evidence_power", "place_power"):
-            _check_number(name, getattr(self, name))
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name} is {getattr(self, name)}: it must be >= 0.")
-        if self.evidence_power and self.evidence_gate is None:
-            raise SettingsError("evidence_power needs an evidence_gate; 0 keeps all positions.")
-        for name in ("subtract_bias", "select_image"):
+        for kind in ("evidence", "place"):
+            name, power = f"{kind}_power", getattr(self, f"{kind}_power")
+            _check_number(name, power)
+            if power < 0:
+                raise SettingsError(f"{name} is {power}: it must be >= 0.")
+            if power and getattr(self, f"{kind}_gate") is None:
+                raise SettingsError(f"{name} needs a number as {kind}_gate; 0 keeps all positions.")
+        for name in ("subtract_bias", "antialias"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} must be True or False.")
 
@@ -193,16 +193,19 @@ class Settings:
 
     @classmethod
     def contrast(cls, **overrides: Any) -> Settings:
-        """The default: what speaks for the class against its rivals decides where to look, and
-        the paper's positive walk draws what is there (docs/study.md has the measurements)."""
+        """The default: what speaks for the class against its rivals, where its evidence is
+        strongest, with thresholds that need no tuning (docs/study.md has the measurements)."""
         base = cls(
             preset="contrast",
             seed="contrast",
-            threshold=Threshold("mass", 0.8),
+            threshold=Threshold("mass", 0.9),
             pooling="proportional",
             evidence_gate=0.3,
             evidence_power=1.0,
-            drawn_by="positive walk",
+            antialias=True,
+            place_gate=0.05,
+            place_power=2.0,
+            image_threshold=Threshold("mass", 0.95),
         )
         return base.override(**overrides)
 
@@ -213,20 +216,6 @@ class Settings:
             raise SettingsError(f"preset {name!r} is unknown: choose {', '.join(PRESETS)}.")
         settings: Settings = getattr(cls, name)(**overrides)
         return settings
-
-    def drawing(self) -> Settings:
-        """The paper's positive walk at tau = 0 with all maps, which draws for these settings."""
-        return replace(
-            self,
-            seed="one-hot",
-            signs="positive",
-            threshold=Threshold("absolute", 0.0),
-            k=1.0,
-            gates="rectify",
-            subtract_bias=False,
-            evidence_gate=None,
-            evidence_power=0.0,
-        )
 
     def override(self, **changes: Any) -> Settings:
         """A copy with some fields changed; ``tau=`` is short for an absolute threshold."""
@@ -245,7 +234,9 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary of plain JSON values from which ``from_dict`` makes an equal object."""
         plain = asdict(self)
-        plain["threshold"] = None if self.threshold is None else str(self.threshold)
+        for name in ("threshold", "image_threshold"):
+            rule = getattr(self, name)
+            plain[name] = None if rule is None else str(rule)
         plain["layers"] = list(self.layers)
         return plain
 
@@ -268,7 +259,6 @@ _CHOICES: dict[str, Any] = {
     "top_k_at": TopKAt,
     "gates": Gates,
     "pooling": Pooling,
-    "drawn_by": DrawnBy,
     "values": Values,
 }
 

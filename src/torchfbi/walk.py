@@ -21,13 +21,13 @@ from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial
 from torchfbi.layout import laid_out
-from torchfbi.placing import place
+from torchfbi.placing import antialias, place
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
     gate_by_evidence,
     keep_maps,
     select,
-    select_positions,
+    select_pixels,
     top_maps,
 )
 from torchfbi.settings import Settings
@@ -99,11 +99,7 @@ class ForwardBackward(nn.Module):
     def walk(
         self, x: Tensor, target: Target = None, visit: Visit | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
-
-        Where another walk draws (``settings.drawn_by``), the features show this one and the image
-        the result of both.
-        """
+        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
         x = x.detach()
         self._check(x)
         graph, settings = self.graph, self.settings
@@ -125,24 +121,15 @@ class ForwardBackward(nn.Module):
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))
 
-        seed = seed_for(chosen, logits, settings.seed)
-        if settings.drawn_by == "same walk" or graph.stem is None:
-            s = self._back(seed, values, settings, look)
-        else:
-            self._back(seed, dict(values), settings, look)  # decides where
-            seed = seed_for(chosen, logits, "one-hot")
-            s = self._back(seed, values, settings.drawing())  # draws what
-            s = place(s, evidence[0], settings) if evidence else torch.zeros_like(s)
-        s = self._select(graph.image, s, x, settings, look)
+        s = self._back(seed_for(chosen, logits, settings.seed), values, look)
+        if evidence and settings.antialias:
+            s = antialias(s, evidence[0])
+        if evidence and settings.place_gate is not None:
+            s = place(s, evidence[0], settings)
+        s = self._select(graph.image, s, x, look)
         return s * x if settings.values == "contribution" else s, logits
 
-    def _back(
-        self,
-        seed: Tensor,
-        values: dict[fx.Node, Any],
-        settings: Settings,
-        look: Look | None = None,
-    ) -> Tensor:
+    def _back(self, seed: Tensor, values: dict[fx.Node, Any], look: Look) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
         graph = self.graph
         signals: dict[fx.Node, Tensor] = {graph.logits: seed}
@@ -152,8 +139,8 @@ class ForwardBackward(nn.Module):
             if s is None:
                 continue  # it computes a gate, or an output that was not probed
             if node in graph.stations:
-                s = self._select(node, s, value, settings, look)
-            for source, back in self._hand_back(node, s, value, values, settings):
+                s = self._select(node, s, value, look)
+            for source, back in self._hand_back(node, s, value, values):
                 signals[source] = signals[source] + back if source in signals else back
         x = values[graph.image]
         return signals.pop(graph.image, torch.zeros_like(x))
@@ -179,18 +166,13 @@ class ForwardBackward(nn.Module):
         return values
 
     def _hand_back(
-        self,
-        node: fx.Node,
-        s: Tensor,
-        output: Tensor,
-        values: dict[fx.Node, Any],
-        settings: Settings,
+        self, node: fx.Node, s: Tensor, output: Tensor, values: dict[fx.Node, Any]
     ) -> list[tuple[fx.Node, Tensor]]:
         """The adjoint of one operator: a signal for each of its inputs."""
         found = adjoints.find(node.target)
         assert found is not None
         args, kwargs = self._arguments(node, values)
-        back = found.rule(s, adjoints.Site(output, settings, node), *args, **kwargs)
+        back = found.rule(s, adjoints.Site(output, self.settings, node), *args, **kwargs)
         signals = [back] if isinstance(back, Tensor) else back or []
         return [
             (source, signal)
@@ -206,14 +188,12 @@ class ForwardBackward(nn.Module):
 
         return fx.node.map_arg((node.args, node.kwargs), value)
 
-    def _select(
-        self, node: fx.Node, s: Tensor, value: Tensor, settings: Settings, look: Look | None
-    ) -> Tensor:
+    def _select(self, node: fx.Node, s: Tensor, value: Tensor, look: Look) -> Tensor:
         """Filter the signal at a feature, at the evidence gate or at the image."""
-        graph, channel = self.graph, channel_dim(node)
+        graph, settings, channel = self.graph, self.settings, channel_dim(node)
         incoming, maps = s, None
-        if node is graph.image and settings.select_image:
-            s = select_positions(s, value, settings, channel)
+        if node is graph.image and settings.image_threshold is not None:
+            s = select_pixels(s, settings.image_threshold)
         if node.name in self._selected:
             every = settings.top_k_at == "every layer" and is_spatial(node)
             s, maps = select(s, value, settings, channel=channel, top_k=every)
@@ -222,8 +202,7 @@ class ForwardBackward(nn.Module):
             s = keep_maps(s, maps, channel)
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
-        if look is not None:
-            look(node, value, incoming, s, maps)
+        look(node, value, incoming, s, maps)
         return s
 
     def _choose_features(self) -> set[str]:

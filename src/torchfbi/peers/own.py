@@ -69,7 +69,7 @@ def gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     return to_image(fbi.seen, x)
 
 
-_UNGATED = Settings.contrast(evidence_gate=None, evidence_power=0.0, drawn_by="same walk")
+_UNGATED = Settings.contrast(evidence_gate=None, evidence_power=0.0)
 
 
 class _AtTheGate(ForwardBackward):
@@ -77,10 +77,8 @@ class _AtTheGate(ForwardBackward):
 
     seen: Tensor | None = None
 
-    def _select(
-        self, node: fx.Node, s: Tensor, value: Tensor, settings: Settings, look: Look | None
-    ) -> Tensor:
-        selected = super()._select(node, s, value, settings, look)
+    def _select(self, node: fx.Node, s: Tensor, value: Tensor, look: Look) -> Tensor:
+        selected = super()._select(node, s, value, look)
         if node is self.graph.evidence:
             self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
         return selected
