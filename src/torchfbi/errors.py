@@ -59,3 +59,7 @@ class ModelError(TorchFBIError, ValueError):
 
 class FileFormatError(TorchFBIError, ValueError):
     """A saved explanation is damaged, foreign or of an unknown schema version."""
+
+
+class StorageError(TorchFBIError, OSError):
+    """Results could not be written; what was written before is whole."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi import plot
+from torchfbi import atomic, plot
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
@@ -222,8 +222,8 @@ class Explanation:
             arrays[f"photo_{i}"] = photo.pixels
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub of numpy
-        _write(path, buffer.getvalue())
-        _write(path.with_suffix(".json"), manifest.encode())
+        atomic.write(path, buffer.getvalue())
+        atomic.write(path.with_suffix(".json"), manifest.encode())
         return path
 
     @classmethod
@@ -277,13 +277,3 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     """NumPy has no bfloat16."""
     tensor = tensor.cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,9 +1,12 @@
-"""Telling whether a module is still the one that was captured."""
+"""Telling whether a module is still the one that was captured, or the one of another day."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -24,6 +27,22 @@ def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
         for name, part in module.named_modules()
     )
     return tensors + parts
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of the names and values of all tensors, equal in every process, 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor, in order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return np.asarray(flat.view(torch.uint8)).tobytes()
 
 
 def _corners(t: Tensor) -> tuple[int, complex, complex]:

@@ -22,6 +22,11 @@ MAX_PIXELS = 89_478_485
 """Larger files are refused undecoded: a small file may claim a picture that exhausts the memory.
 It is the size (a quarter GiB of RGB) from which Pillow warns as well."""
 
+SUFFIXES = frozenset(
+    [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"],
+)
+"""What is taken for a picture in a folder, in upper or lower case."""
+
 
 @dataclass(frozen=True, eq=False)
 class Photo:

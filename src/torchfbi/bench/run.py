@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from torchfbi.bench.cases import Case, Task, build
@@ -17,6 +15,7 @@ from torchfbi.bench.memory import in_a_process, tiny
 from torchfbi.bench.results import Result, Row
 from torchfbi.flow import LayerFlow
 from torchfbi.settings import Settings
+from torchfbi.threads import threads as limited
 from torchfbi.walk import ForwardBackward
 
 REFERENCE = "forward"
@@ -39,7 +38,7 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
         InputError, ImageError: it does not take such images.
         CaptureError: it cannot be captured.
     """
-    with _threads(threads) as count:
+    with limited(threads) as count:
         task = build(case)
         # The reference is always in float32: what lower precision saves must show.
         exact = task if case.dtype == "float32" else build(replace(case, dtype="float32"))
@@ -74,16 +73,6 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
     parameters = sum(p.numel() for p in task.module.parameters())
     shape = tuple(task.x.shape)
     return Result(case, shape, parameters, capture, again, repeats, tuple(rows.values()))
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield count or before
-    finally:
-        torch.set_num_threads(before)
 
 
 def _capture_seconds(task: Task) -> tuple[float, float]:

@@ -18,14 +18,8 @@ from torchfbi.benchmark.asking import check, probabilities
 from torchfbi.benchmark.outlines import Mask, Outlined, Reader
 from torchfbi.benchmark.scene import Scene, Suite
 from torchfbi.errors import FileFormatError, ImageError
-from torchfbi.images import Photo
+from torchfbi.images import SUFFIXES, Photo
 from torchfbi.models import Labels, Model
-
-SUFFIXES = frozenset(
-    [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"],
-)
-"""What is taken for a picture, in upper or lower case."""
-
 
 NumberOf = Callable[[str], int | None]
 """From a category to the class that it names."""

@@ -14,6 +14,7 @@ import typer
 
 from torchfbi.benchmark import SUITES
 from torchfbi.cli import options
+from torchfbi.cli.batch import batch
 from torchfbi.cli.bench import bench
 from torchfbi.cli.check import check, models
 from torchfbi.cli.compare import compare
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    explain, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
+    explain, batch, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
 ):  # fmt: skip
     app.command()(options.command(command))
 

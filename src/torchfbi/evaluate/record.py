@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from torchfbi.benchmark import Suite
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.explanation import versions
+from torchfbi.fingerprint import tensor_bytes, weights_hash
 from torchfbi.settings import PRESETS, Settings
 
 SCHEMA = 1
@@ -94,16 +91,9 @@ def _hash(plain: Any) -> str:
 
 def _digest(suite: Suite) -> str:
     """Changes with any scene and with the network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in suite.model.module.state_dict().items():
-        digest.update(name.encode() + _bytes(tensor))
+    digest = hashlib.sha256(weights_hash(suite.model.module).encode())
     for scene in suite.scenes:
         digest.update(f"{scene.name}\0{scene.target}".encode())
         for part in (scene.x, scene.mask, scene.cell):
-            digest.update(b"-" if part is None else _bytes(part))
+            digest.update(b"-" if part is None else tensor_bytes(part))
     return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return np.asarray(flat.view(torch.uint8)).tobytes()

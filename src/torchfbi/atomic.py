@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all, whatever stops the program."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, content: bytes, scratch: Path | None = None) -> None:
+    """Write a file under another name, wait until the disk has it, and rename it.
+
+    Args:
+        path: the file; missing folders are made, an older file is replaced.
+        content: all of it.
+        scratch: the folder of the other name, on the same file system; that of ``path`` by
+            default.
+
+    Raises:
+        OSError: it cannot be written; an older file is still there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make the new name itself last. Windows opens no folders, and some file systems refuse."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

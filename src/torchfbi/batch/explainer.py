@@ -1,0 +1,112 @@
+"""Forward and walk for one batch; what does not fit into memory is halved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchfbi.api import resolve
+from torchfbi.batch.decode import Decoded
+from torchfbi.batch.job import Job
+from torchfbi.batch.rows import Row, explained, failed
+from torchfbi.errors import InputError, TorchFBIError
+from torchfbi.seeds import as_classes
+from torchfbi.walk import ForwardBackward
+
+
+class Explainer:
+    """The network of a job, captured once.
+
+    Args:
+        job: what to do.
+
+    Raises:
+        CaptureError: the network cannot be captured.
+        InputError: its output is no (N, classes), or it fixes the batch size.
+        TargetError: the target is no class of it.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        preprocess = job.model.preprocess
+        example = torch.zeros(1, len(preprocess.mean), *preprocess.size)
+        like = next(job.model.module.parameters(), example)
+        self.walker = ForwardBackward(job.model.module, example.to(like), job.settings)
+        self.walker.to(job.device)
+        self._like = self.walker.get_buffer("_like")
+        self._target: Any = resolve(job.target, job.model.labels, 1)
+        self._fits = job.batch
+        self._check()
+
+    def _check(self) -> None:
+        logits = self.walker.graph.logits.meta["val"]
+        if logits.ndim != 2:
+            raise InputError(
+                f"the network's output has {logits.ndim} dimensions: batch explains classifiers, "
+                "whose output is (N, classes)."
+            )
+        if logits.shape[1] > len(self.job.model.labels):
+            raise InputError(
+                f"the network has {logits.shape[1]} classes, but {len(self.job.model.labels)} "
+                "labels: give a file of them with --labels."
+            )
+        self._classes(torch.zeros(1, logits.shape[1]))
+        fixed = self.walker.graph.batch
+        if fixed is not None and self.job.batch > fixed:
+            raise InputError(f"the network's code fixes the batch size to {fixed}: ask for that.")
+
+    def __call__(self, batch: Sequence[Decoded]) -> list[Row]:
+        """A row for each image, in their order."""
+        rows = [failed(self.job, one, one.error) for one in batch if one.error is not None]
+        good = [one for one in batch if one.error is None]
+        while good:
+            rows += self._explain(good[: self._fits])
+            good = good[self._fits :]
+        return sorted(rows, key=lambda row: row["index"])
+
+    def _explain(self, batch: Sequence[Decoded]) -> list[Row]:
+        try:
+            return self._walk(batch)
+        except TorchFBIError as error:  # of one of them: NaN in the network's answer
+            reason = str(error)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = "out of memory, even on its own: a smaller network or input is needed"
+            self._fits = max(1, len(batch) // 2)
+            if self.job.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+        if len(batch) == 1:
+            return [failed(self.job, batch[0], reason)]
+        middle = len(batch) // 2
+        return self._explain(batch[:middle]) + self._explain(batch[middle:])
+
+    def _walk(self, batch: Sequence[Decoded]) -> list[Row]:
+        start = time.perf_counter()
+        x = torch.from_numpy(np.stack([one.x for one in batch if one.x is not None]))
+        missing = (self.walker.graph.batch or len(batch)) - len(batch)
+        x = torch.cat([x, x[-1:].expand(missing, -1, -1, -1)])  # where the code wants so many
+        values, logits = self.walker(x.to(self._like), self._target)
+        target = self._classes(logits).tolist()
+        arrays = [tensor.float().cpu().numpy() for tensor in (values, logits)]
+        milliseconds = 1000 * (time.perf_counter() - start) / len(batch)
+        return [
+            explained(self.job, one, arrays[0][i], arrays[1][i], target[i], milliseconds)
+            for i, one in enumerate(batch)
+        ]
+
+    def _classes(self, logits: Tensor) -> Tensor:
+        chosen = self._target(logits) if callable(self._target) else self._target
+        return as_classes(chosen, logits)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch or Python ran out of memory; on the CPU PyTorch has no own type for it."""
+    texts = ("can't allocate memory", "not enough memory", "out of memory")
+    found = any(text in str(error) for text in texts)
+    return found or isinstance(error, torch.OutOfMemoryError | MemoryError)

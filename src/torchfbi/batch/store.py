@@ -1,0 +1,182 @@
+"""The folder that a run writes: a manifest, and shards that are whole or not there.
+
+Which shards exist is all that a run remembers, so it can be killed at any moment. A shard is
+written into ``.incomplete`` and renamed; what a killed run left there is deleted by the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from torchfbi import atomic
+from torchfbi.batch.job import Job
+from torchfbi.batch.rows import Row, table, to_parquet
+from torchfbi.errors import FileFormatError, SettingsError, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are then not told apart
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST, ROWS, SCRATCH, LOCK = "manifest.json", "rows", ".incomplete", ".lock"
+NEVER_MIXED = ("schema", "input", "shard")
+"""Rows of another input, or cut in another way, would be found twice or not at all."""
+
+
+class Store:
+    """An output folder.
+
+    Args:
+        folder: it need not exist.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The shards that exist, in the order of the input."""
+        return sorted((self.folder / ROWS).glob("*.parquet"))
+
+    def path(self, shard: int) -> Path:
+        """Where a shard is, or will be."""
+        return self.folder / ROWS / f"{shard:06}.parquet"
+
+    def missing(self, job: Job) -> list[int]:
+        """The shards that are still to be made."""
+        done = {path.name for path in self.paths}
+        return [shard for shard in range(job.shards) if self.path(shard).name not in done]
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What the folder's rows depend on; None where there is no run yet.
+
+        Raises:
+            FileFormatError: the file is damaged.
+        """
+        path = self.folder / MANIFEST
+        try:
+            found = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise FileFormatError(f"{path} is damaged: {error}. Give another folder.") from error
+        if not isinstance(found, dict):
+            raise FileFormatError(f"{path} is damaged: it holds no object. Give another folder.")
+        return found
+
+    @contextlib.contextmanager
+    def opened(self, job: Job, mix: bool = False) -> Iterator[None]:
+        """Make the folder ready for a job, and keep other runs out of it meanwhile.
+
+        Args:
+            job: the folder's rows must depend on the same.
+            mix: take rows of another network, setting or version as well.
+
+        Raises:
+            SettingsError: the folder's rows depend on something else.
+            StorageError: it cannot be written, or another run writes there.
+        """
+        with storing(self.folder):
+            for name in (ROWS, SCRATCH):
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK).open("wb")
+        with lock:
+            self._lock(lock)
+            self._agree(job, mix)
+            with storing(self.folder):
+                for left in (self.folder / SCRATCH).iterdir():
+                    left.unlink()
+            yield
+
+    def _lock(self, file: BinaryIO) -> None:
+        """The system gives the lock back however the process ends."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(f"{self.folder}: another run writes there. Wait for it.") from error
+        except OSError:
+            pass  # a network file system without locks
+
+    def _agree(self, job: Job, mix: bool) -> None:
+        found, wanted = self.manifest(), job.manifest
+        differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
+        never = [name for name in differ if name in NEVER_MIXED]
+        if never:
+            raise SettingsError(
+                f"{self.folder} holds rows of another {' and '.join(never)}. Give another folder."
+            )
+        if differ and not mix:
+            assert found is not None
+            changes = "; ".join(_change(name, found.get(name), wanted[name]) for name in differ)
+            raise SettingsError(
+                f"{self.folder} holds rows made otherwise: {changes}. Give another folder, or "
+                "--mix to go on in this one."
+            )
+        if found is None or differ:
+            earlier = [] if found is None else [*found.pop("earlier", []), found]
+            manifest = {**wanted, "earlier": earlier} if earlier else wanted
+            with storing(self.folder):
+                atomic.write(self.folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+    def write(self, shard: int, rows: Sequence[Row]) -> None:
+        """Write a shard.
+
+        Raises:
+            StorageError: it cannot be written; the shards before it are whole.
+        """
+        content = to_parquet(table(rows))
+        with storing(self.folder):
+            atomic.write(self.path(shard), content, scratch=self.folder / SCRATCH)
+
+    def read(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The shards one after the other.
+
+        Args:
+            columns: only these.
+
+        Raises:
+            FileFormatError: there is none, or one is damaged.
+        """
+        if not self.paths:
+            raise FileFormatError(f"{self.folder} holds no rows of torchfbi batch.")
+        for path in self.paths:
+            try:
+                yield pq.read_table(path, columns=None if columns is None else list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise FileFormatError(
+                    f"{path} is damaged ({error}). Delete it: the same run makes it again."
+                ) from error
+
+
+@contextlib.contextmanager
+def storing(folder: Path) -> Iterator[None]:
+    """Put what the file system says into words."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror or error}. What is there is whole: once "
+            "that is mended, the same command goes on."
+        ) from error
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """What differs, as short as it can be said."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        return ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys)
+    if name in ("weights", "labels"):
+        return f"other {name}"
+    return f"{name} was {before}, is {now}"

@@ -1,0 +1,161 @@
+"""``torchfbi batch``: a data set in, Parquet files out, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from torchfbi.cli import options, report
+from torchfbi.errors import ModelError
+from torchfbi.models import Model
+from torchfbi.settings import Settings
+
+if TYPE_CHECKING:
+    from torchfbi.batch import Step
+
+LISTED = 20
+"""How many failed images are listed on standard error; all of them are in the rows."""
+
+
+def engine() -> Any:
+    """The package ``torchfbi.batch``, which needs an extra.
+
+    Raises:
+        ModelError: the extra is not installed.
+    """
+    try:
+        from torchfbi import batch
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install 'torchfbi[batch]'"
+        ) from error
+    return batch
+
+
+def batch(
+    images: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, a list of paths (.txt), a pattern, a Parquet file, a tar archive, or "
+            "a saved data set of Hugging Face.",
+            metavar="INPUT",
+            show_default=False,
+        ),
+    ],
+    network: Model,
+    settings: Settings,
+    target: options.Target = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for the rows, where it also goes on.")
+    ] = Path("fbi-out/batch"),
+    engine_name: Annotated[
+        str, typer.Option("--engine", help="local, or ray for a cluster.")
+    ] = "local",
+    at_a_time: Annotated[
+        int | None,
+        typer.Option("--batch", help="Images at a time; what fits into memory by default.", min=1),
+    ] = None,
+    shard: Annotated[
+        int | None, typer.Option(help="Images a file of rows; 128 by default.", min=1)
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of PyTorch.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that decode; actors on Ray.", min=1)
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda.")] = "cpu",
+    mix: Annotated[
+        bool,
+        typer.Option("--mix", help="Go on though network, settings or versions have changed."),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Explain every image of a data set; a bad one is a row with its error.
+
+    The same command goes on where it was stopped or killed.
+    """
+    running = engine()
+    extra: dict[str, Any] = {} if workers is None else {"workers": workers}
+    with _progress() as progress:
+        done = running.run(
+            network,
+            images,
+            out,
+            target,
+            settings,
+            engine=engine_name,
+            batch=at_a_time,
+            shard=shard,
+            threads=threads,
+            device=device,
+            mix=mix,
+            progress=progress,
+            **extra,
+        )
+    rows = out / "rows"
+    if json:
+        failed = [{"path": path, "error": error} for path, error in done.failures]
+        counts = {"images": done.images, "explained": done.explained, "failed": failed}
+        report.print_json({**counts, "files": [str(rows)]})
+    else:
+        before = done.images - done.explained
+        report.console.print(
+            f"{done.images:,} images, {len(done.failures):,} failed"
+            + (f"; {before:,} were there before" if before else ""),
+            highlight=False,
+        )
+        report.print_files([rows])
+    _complain(done.failures, done.images)
+    raise typer.Exit(1 if done.failures else 0)
+
+
+def _complain(failures: list[tuple[str, str]], images: int) -> None:
+    if failures:
+        report.complain(f"{len(failures)} of {images} images failed:")
+    for path, error in failures[:LISTED]:
+        report.complain(f"  {error}" if path in error else f"  {path}: {error}")
+    if len(failures) > LISTED:
+        report.complain(f"  and {len(failures) - LISTED} more: see the column error of the rows.")
+
+
+class _Rate(ProgressColumn):
+    """Images a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Step], None]]:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    # Over two minutes: batches of a large network are rare.
+    with Progress(*columns, console=report.notes, transient=True, speed_estimate_period=120) as bar:
+        task = None
+
+        def show(step: Step) -> None:
+            nonlocal task
+            if task is None:  # what was there before does not count for the rate
+                task = bar.add_task("", completed=step.done, total=step.total)
+            failed = f"{step.failed} failed" if step.failed else ""
+            bar.update(task, completed=step.done, description=failed)
+
+        yield show
