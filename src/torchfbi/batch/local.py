@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
+from torchfbi.batch.decode import Decoded, decode
 from torchfbi.batch.explainer import Explainer
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.pool import Decoders
@@ -22,12 +23,20 @@ def explain(
         job: what to do.
         slices: the batches.
         workers: how many processes decode; by default as many as cores are left, at most four.
+            0: this one does, too, and no process is started.
 
     Raises:
         CaptureError, InputError, TargetError: as for ``Explainer``.
     """
-    count = workers or min(4, max(1, (os.cpu_count() or 1) - 1))
-    with closing(Decoders(job, slices, count)) as decoders, threads(job.threads):
+    count = min(4, max(1, (os.cpu_count() or 1) - 1)) if workers is None else workers
+    ahead = closing(Decoders(job, slices, count) if count else _here(job, slices))
+    with ahead as decoders, threads(job.threads):
         explainer = Explainer(job)
         for slice_, decoded in decoders:
             yield slice_, explainer(decoded)
+
+
+def _here(job: Job, slices: Iterable[Slice]) -> Generator[tuple[Slice, list[Decoded]]]:
+    for slice_ in slices:
+        indices = range(slice_.start, slice_.stop)
+        yield slice_, decode(job.source, job.model.preprocess, indices)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from torchfbi.batch import inputs, local
+from torchfbi.batch import cluster, inputs, local
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
@@ -22,6 +22,11 @@ from torchfbi.models import Model, load
 from torchfbi.settings import Settings
 
 Engine = Callable[[Job, Iterable[Slice]], Iterator[tuple[Slice, list[Row]]]]
+
+ENGINES: dict[str, Callable[..., Iterator[tuple[Slice, list[Row]]]]] = {
+    "local": local.explain,
+    "ray": cluster.explain,
+}
 
 
 class Step(NamedTuple):
@@ -59,7 +64,7 @@ def run(
     target: str | None = None,
     settings: Settings | None = None,
     *,
-    engine: Literal["local", "ray"] = "local",
+    engine: str = "local",
     batch: int | None = None,
     shard: int | None = None,
     threads: int | None = None,
@@ -99,13 +104,8 @@ def run(
         StorageError: the folder cannot be written. What was written is whole.
         ModelError, CaptureError, InputError, TargetError: as for ``torchfbi.explain``.
     """
-    engines: dict[str, Engine] = {"local": partial(local.explain, **options)}
-    if engine == "ray":
-        from torchfbi.batch import cluster
-
-        engines["ray"] = partial(cluster.explain, **options)
-    if engine not in engines:
-        raise SettingsError(f"engine is {engine!r}: choose local or ray.")
+    if engine not in ENGINES:
+        raise SettingsError(f"engine is {engine!r}: choose {' or '.join(ENGINES)}.")
     store = Store(out)
     first = store.manifest() or {}
     job = Job(
@@ -124,7 +124,8 @@ def run(
     if min(job.shard, job.batch, job.threads) < 1:
         raise SettingsError("shard, batch and threads must be at least 1.")
     with store.opened(job, mix):
-        explained = _run(job, store, engines[engine], progress or (lambda step: None))
+        explain = partial(ENGINES[engine], **options)
+        explained = _run(job, store, explain, progress or (lambda step: None))
     return Done(len(job), failures(store), explained)
 
 

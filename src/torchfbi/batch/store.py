@@ -176,7 +176,8 @@ def _change(name: str, before: Any, now: Any) -> str:
     """What differs, as short as it can be said."""
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        return ", ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys)
+        told = [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys[:3]]
+        return ", ".join(told) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     if name in ("weights", "labels"):
         return f"other {name}"
     return f"{name} was {before}, is {now}"

@@ -74,8 +74,16 @@ def batch(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.", min=1)] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that decode; actors on Ray.", min=1)
+        int | None, typer.Option(help="Processes that decode, 0 for none; actors on Ray.", min=0)
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a running Ray cluster; one on this machine without.", show_default=False
+        ),
+    ] = None,
+    cpus: Annotated[float, typer.Option(help="What an actor on Ray asks for.", min=0)] = 1.0,
+    gpus: Annotated[float, typer.Option(help="What an actor on Ray asks for.", min=0)] = 0.0,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda.")] = "cpu",
     mix: Annotated[
         bool,
@@ -88,7 +96,9 @@ def batch(
     The same command goes on where it was stopped or killed.
     """
     running = engine()
-    extra: dict[str, Any] = {} if workers is None else {"workers": workers}
+    extra: dict[str, Any] = {"workers": workers}
+    if engine_name == "ray":
+        extra |= {"address": address, "cpus": cpus, "gpus": gpus}
     with _progress() as progress:
         done = running.run(
             network,
