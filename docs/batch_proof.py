@@ -129,11 +129,11 @@ def kills(folder: Path) -> None:
         time.sleep(rng.uniform(0, 12 if wanted == 0 else 2))
         process.kill()
         process.wait()
-        for path in rows.iterdir():
+        for path in rows.glob("*"):
             found = path.stat().st_ino, path.stat().st_mtime_ns
             assert kept.setdefault(path.name, found) == found, f"{path} was written twice"
             pq.read_table(path)  # whole
-        left = len(list((out / ".incomplete").glob("*"))) if rows.exists() else 0
+        left = len(list((out / ".incomplete").glob("*")))
         print(f"kill {kill + 1}: {len(kept)} shards, {left} incomplete files", flush=True)
     subprocess.run(command(folder, out), stderr=subprocess.DEVNULL, check=False)
     found, reference = table(out), table(folder.with_name(f"{folder.name}-local"))

@@ -65,8 +65,8 @@ class Explainer:
         rows = [failed(self.job, one, one.error) for one in batch if one.error is not None]
         good = [one for one in batch if one.error is None]
         while good:
-            rows += self._explain(good[: self._fits])
-            good = good[self._fits :]
+            part, good = good[: self._fits], good[self._fits :]  # before that changes
+            rows += self._explain(part)
         return sorted(rows, key=lambda row: row["index"])
 
     def _explain(self, batch: Sequence[Decoded]) -> list[Row]:

@@ -64,7 +64,7 @@ class Store:
         path = self.folder / MANIFEST
         try:
             found = json.loads(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise FileFormatError(f"{path} is damaged: {error}. Give another folder.") from error

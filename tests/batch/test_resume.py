@@ -1,0 +1,207 @@
+"""Killed at any moment and started again, a run ends with the same table."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from batching import pictures, tiny
+from torchfbi import Settings, atomic
+from torchfbi.batch import Step, run, store
+from torchfbi.errors import FileFormatError, SettingsError, StorageError
+
+COUNT = 11
+OPTIONS = {"shard": 3, "batch": 2, "threads": 1, "workers": 0}  # four shards
+
+
+def rows(out: Path) -> pa.Table:
+    return pq.read_table(out / "rows").drop_columns("milliseconds")
+
+
+def files(out: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (out / "rows").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    pictures(folder, COUNT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(tiny(), photos, out, **OPTIONS)
+    return rows(out)
+
+
+def _die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _before_anything_is_written(kills: int) -> None:
+    _on_call(atomic, "write", kills + 1, lambda *a, **k: _die())  # the manifest is written first
+
+
+def _half_written(kills: int) -> None:
+    def half(path: Path, content: bytes, scratch: Path | None = None) -> None:
+        ((scratch or path.parent) / f".{path.name}.0.part").write_bytes(
+            content[: len(content) // 2]
+        )
+        _die()
+
+    _on_call(atomic, "write", kills + 1, half)
+
+
+def _before_it_is_renamed(kills: int) -> None:
+    _on_call(Path, "replace", kills + 1, _die)
+
+
+def _right_after_it_is_renamed(kills: int) -> None:
+    _on_call(atomic, "_sync", kills + 1, _die)
+
+
+def _on_call(owner: object, name: str, number: int, instead: Callable[..., None]) -> None:
+    """In the dying process: replace one call of a function."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        return (instead if len(calls) == number else original)(*arguments, **named)
+
+    setattr(owner, name, counted)
+
+
+def _doomed(photos: Path, out: Path, arm: Callable[[int], None], kills: int) -> None:
+    torch.set_num_threads(1)
+    arm(kills)
+    run(tiny(), photos, out, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        _before_anything_is_written,
+        _half_written,
+        _before_it_is_renamed,
+        _right_after_it_is_renamed,
+    ],
+)
+@pytest.mark.parametrize("shards", [0, 2])
+def test_killed_around_a_write(
+    photos: Path, whole: pa.Table, tmp_path: Path, arm: Callable[[int], None], shards: int
+) -> None:
+    out = tmp_path / "out"
+    fork = multiprocessing.get_context("fork")  # the tests' own process starts no threads
+    process = fork.Process(target=_doomed, args=(photos, out, arm, shards + 1))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    kept = files(out)
+    assert len(kept) == shards + (arm is _right_after_it_is_renamed)
+    for name in kept:
+        pq.read_table(out / "rows" / name)
+    done = run(tiny(), photos, out, **OPTIONS)
+    assert done.explained == COUNT - 3 * len(kept)
+    assert {name: files(out)[name] for name in kept} == kept  # none is written twice
+    assert rows(out).equals(whole)
+    assert list((out / ".incomplete").iterdir()) == []
+
+
+def test_stopped_by_ctrl_c_what_is_done_is_kept(
+    photos: Path, whole: pa.Table, tmp_path: Path
+) -> None:
+    def stop(step: Step) -> None:
+        if step.done >= 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(), photos, tmp_path / "out", progress=stop, **OPTIONS)
+    assert len(files(tmp_path / "out")) == 2
+    steps: list[Step] = []
+    run(tiny(), photos, tmp_path / "out", progress=steps.append, **OPTIONS)
+    assert [step.done for step in steps] == [6, 8, 9, 11]
+    assert rows(tmp_path / "out").equals(whole)
+
+
+def test_what_the_first_run_chose_holds_for_the_next(photos: Path, tmp_path: Path) -> None:
+    run(tiny(), photos, tmp_path / "out", **OPTIONS)
+    before = files(tmp_path / "out")
+    (tmp_path / "out/rows/000001.parquet").unlink()
+    assert run(tiny(), photos, tmp_path / "out", workers=0).explained == 3
+    assert files(tmp_path / "out").keys() == before.keys()
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert (manifest["batch"], manifest["threads"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("seed", "change", "message"),
+    [
+        (1, {}, "other weights"),
+        (0, {"settings": Settings.paper()}, "preset was contrast, is paper"),
+        (0, {"target": "kind 1"}, "target was None, is kind 1"),
+        (0, {"batch": 3}, "batch was 2, is 3"),
+    ],
+)
+def test_a_changed_run_refuses_to_mix_unless_told_to(
+    photos: Path, tmp_path: Path, seed: int, change: dict[str, object], message: str
+) -> None:
+    out = tmp_path / "out"
+    run(tiny(), photos, out, **OPTIONS)
+    before = files(out)
+    (out / "rows/000002.parquet").unlink()
+    other = {**OPTIONS, **change}
+    with pytest.raises(SettingsError, match=message):
+        run(tiny(seed), photos, out, **other)
+    assert "000002.parquet" not in files(out)
+    run(tiny(seed), photos, out, mix=True, **other)
+    assert files(out).keys() == before.keys()
+    hashes = pq.read_table(out / "rows")["settings"].to_pylist()
+    assert (len(set(hashes)) == 2) == ("batch" not in change)
+    assert run(tiny(seed), photos, out, **other).explained == 0  # the folder is now of this kind
+    assert len(json.loads((out / "manifest.json").read_text())["earlier"]) == 1
+
+
+def test_another_version_refuses_to_mix(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(), photos, tmp_path / "out", **OPTIONS)
+    path = tmp_path / "out/manifest.json"
+    path.write_text(path.read_text().replace(torch.__version__, "1.0"))
+    with pytest.raises(SettingsError, match="torch was 1.0"):
+        run(tiny(), photos, tmp_path / "out", **OPTIONS)
+
+
+def test_another_input_is_never_mixed(photos: Path, tmp_path: Path) -> None:
+    run(tiny(), photos, tmp_path / "out", **OPTIONS)
+    (tmp_path / "more").mkdir()
+    pictures(tmp_path / "more", COUNT + 1)
+    for change in ({"images": tmp_path / "more"}, {"images": photos, "shard": 4}):
+        with pytest.raises(SettingsError, match="rows of another"):
+            run(tiny(), out=tmp_path / "out", mix=True, **{**OPTIONS, **change})
+
+
+def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path) -> None:
+    def second(step: Step) -> None:
+        with pytest.raises(StorageError, match="another run"):
+            run(tiny(), photos, tmp_path / "out", **OPTIONS)
+
+    run(tiny(), photos, tmp_path / "out", progress=second, **OPTIONS)
+    assert run(tiny(), photos, tmp_path / "out", **OPTIONS).explained == 0
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "\xff"])
+def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / store.MANIFEST).write_text(content)
+    with pytest.raises(FileFormatError, match="damaged"):
+        run(tiny(), photos, tmp_path, **OPTIONS)
