@@ -2,10 +2,28 @@
 
 >>> from torchfbi import batch
 >>> batch.run("efficientnet-lite0", "photos/", "out")
+>>> batch.summarize("out").classes[0].strays
 
 It needs the extra ``batch``: pip install 'torchfbi[batch]'.
 """
 
+from torchfbi.batch.figures import draw, explanation
+from torchfbi.batch.pages import contact_sheets, summary_page
 from torchfbi.batch.run import Done, Step, run
+from torchfbi.batch.store import Store
+from torchfbi.batch.summary import ClassSummary, Stray, Summary, summarize
 
-__all__ = ["Done", "Step", "run"]
+__all__ = [
+    "ClassSummary",
+    "Done",
+    "Step",
+    "Store",
+    "Stray",
+    "Summary",
+    "contact_sheets",
+    "draw",
+    "explanation",
+    "run",
+    "summarize",
+    "summary_page",
+]

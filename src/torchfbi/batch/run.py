@@ -159,11 +159,5 @@ def _automatic(job: Job) -> int:
 
 def failures(store: Store) -> list[tuple[str, str]]:
     """Name and error of every image in the folder that could not be explained."""
-    return [
-        (path, error)
-        for shard in store.read(["path", "error"])
-        for path, error in zip(
-            *(shard[name].to_pylist() for name in ("path", "error")), strict=True
-        )
-        if error is not None
-    ]
+    rows = store.every(["path", "error"])
+    return [(row["path"], row["error"]) for row in rows if row["error"] is not None]

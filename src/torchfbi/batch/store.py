@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,9 @@ except ImportError:  # Windows: two runs in one folder are then not told apart
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST, ROWS, SCRATCH, LOCK = "manifest.json", "rows", ".incomplete", ".lock"
+READ_AT_A_TIME = 64
+"""Rows: the images and maps of so many are in memory."""
+
 NEVER_MIXED = ("schema", "input", "shard")
 """Rows of another input, or cut in another way, would be found twice or not at all."""
 
@@ -138,24 +141,47 @@ class Store:
         with storing(self.folder):
             atomic.write(self.path(shard), content, scratch=self.folder / SCRATCH)
 
-    def read(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """The shards one after the other.
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(1 for _ in self.every(["index"]))
+
+    def every(
+        self, columns: Sequence[str] | None = None, wanted: Container[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The rows in the order of the input, as Python's values; ``values`` as a float16 array.
 
         Args:
             columns: only these.
+            wanted: only rows of such an ``index``, which must be among the columns.
 
         Raises:
-            FileFormatError: there is none, or one is damaged.
+            FileFormatError: there is no shard, or one is damaged.
         """
         if not self.paths:
             raise FileFormatError(f"{self.folder} holds no rows of torchfbi batch.")
+        names = None if columns is None else list(columns)
         for path in self.paths:
             try:
-                yield pq.read_table(path, columns=None if columns is None else list(columns))
+                with pq.ParquetFile(path) as file:
+                    for part in file.iter_batches(READ_AT_A_TIME, columns=names):
+                        yield from _rows(part, wanted)
             except (pa.ArrowException, OSError) as error:
                 raise FileFormatError(
                     f"{path} is damaged ({error}). Delete it: the same run makes it again."
                 ) from error
+
+
+def _rows(part: Any, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
+    names = part.schema.names
+    for i in range(part.num_rows):
+        if wanted is not None and part["index"][i].as_py() not in wanted:
+            continue
+        # As Python's numbers the values would take ten times the memory.
+        row = {name: part[name][i].as_py() for name in names if name != "values"}
+        if "values" in names:
+            cell = part["values"][i]
+            row["values"] = cell.values.to_numpy(zero_copy_only=False) if cell.is_valid else None
+        yield row
 
 
 @contextlib.contextmanager

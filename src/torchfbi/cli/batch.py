@@ -89,6 +89,12 @@ def batch(
         bool,
         typer.Option("--mix", help="Go on though network, settings or versions have changed."),
     ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Draw each explanation as 'explain' does.")
+    ] = False,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Write contact sheets: all images on HTML pages.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Explain every image of a data set; a bad one is a row with its error.
@@ -115,11 +121,17 @@ def batch(
             progress=progress,
             **extra,
         )
-    rows = out / "rows"
+    files = [out / "rows"]
+    store = running.Store(out)
+    if figures:
+        drawn = running.draw(store, network, settings)
+        files += {figure.parent for figure in drawn}
+    if sheet:
+        files += running.contact_sheets(store)
     if json:
         failed = [{"path": path, "error": error} for path, error in done.failures]
         counts = {"images": done.images, "explained": done.explained, "failed": failed}
-        report.print_json({**counts, "files": [str(rows)]})
+        report.print_json({**counts, "files": list(map(str, files))})
     else:
         before = done.images - done.explained
         report.console.print(
@@ -127,7 +139,7 @@ def batch(
             + (f"; {before:,} were there before" if before else ""),
             highlight=False,
         )
-        report.print_files([rows])
+        report.print_files(files)
     _complain(done.failures, done.images)
     raise typer.Exit(1 if done.failures else 0)
 

@@ -23,6 +23,7 @@ from torchfbi.cli.evaluate import evaluate
 from torchfbi.cli.explain import explain
 from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
+from torchfbi.cli.summarize import summarize
 from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    explain, batch, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
+    explain, batch, summarize, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
 ):  # fmt: skip
     app.command()(options.command(command))
 

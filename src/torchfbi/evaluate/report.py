@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader
-
+from torchfbi import page
 from torchfbi.benchmark import Scene, Suite
 from torchfbi.evaluate import pictures, verdict
 from torchfbi.evaluate.table import Entry, Table
@@ -48,14 +47,10 @@ def html(table: Table) -> str:
     not the best; up to ``pictures.SCENES`` scenes with each method's map; and what the numbers
     mean and where they come from.
     """
-    environment = Environment(
-        loader=PackageLoader("torchfbi.evaluate"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = verdict.number
-    return environment.get_template("report.html").render(
+    return page.render(
+        "torchfbi.evaluate",
+        "report.html",
+        {"number": verdict.number},
         table=table,
         models=list(dict.fromkeys(suite.model.name for suite in table.suites)),
         sentences={suite.name: verdict.sentence(table, suite.name) for suite in table.suites},
@@ -70,10 +65,7 @@ def html(table: Table) -> str:
 
 def save(table: Table, path: str | os.PathLike[str]) -> Path:
     """Write the page, and make its folder; returns its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html(table), encoding="utf-8")
-    return path
+    return page.save(html(table), path)
 
 
 def gallery(table: Table, suite: Suite) -> list[Shown]:

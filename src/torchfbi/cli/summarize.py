@@ -1,0 +1,58 @@
+"""``torchfbi summarize``: what the rows of a data set say, class by class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from torchfbi import page
+from torchfbi.cli import options, report
+from torchfbi.cli.batch import engine
+
+LISTED = 20
+"""How many strays are printed; the page and the JSON have all."""
+
+
+def summarize(
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder that 'torchfbi batch' wrote.", metavar="OUT", show_default=False
+        ),
+    ],
+    json: options.Json = False,
+) -> None:
+    """Show where the evidence lies in each class, and which images stray from theirs."""
+    batch = engine()
+    summary = batch.summarize(out)
+    html = page.save(batch.summary_page(batch.Store(out), summary), out / "summary.html")
+    if json:
+        report.print_json({**summary.to_dict(), "files": [str(html)]})
+        return
+    table = Table(title=Text(f"{summary.images:,} images, {summary.failed:,} failed"))
+    table.add_column("class")
+    for column in ("images", "support", "quartiles", "rim", "elsewhere", "strays"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in summary.classes:
+        low, median, high = one.fraction
+        table.add_row(
+            Text(one.label),
+            f"{one.images:,}",
+            f"{median:.1%}",
+            f"{low:.1%}–{high:.1%}",
+            f"{one.rim:.0%}",
+            f"{one.elsewhere:.2f}",
+            f"{len(one.strays)}",
+        )
+    report.console.print(table)
+    strays = [(stray.distance, one.label, stray) for one in summary.classes for stray in one.strays]
+    for distance, label, stray in sorted(strays, key=lambda found: -found[0])[:LISTED]:
+        report.console.print(
+            f"{stray.path}: {distance:.2f} from {label}, {stray.where}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    report.print_files([html])

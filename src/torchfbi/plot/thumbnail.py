@@ -1,0 +1,56 @@
+"""Small pictures for HTML pages, as PNG in base64."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from torchfbi.plot.overlay import overlay, strengthen
+from torchfbi.plot.style import LIGHT, Array
+
+SIDE = 224
+"""The longer side of a picture, in pixels."""
+
+COLOURS = 128
+"""Of a picture of a map: a third of the bytes, and hardly to be seen."""
+
+
+def small(pixels: Array) -> Image.Image:
+    """A picture, uint8 (H, W, 3), whose longer side is ``SIDE``; coarse ones keep their squares."""
+    image = Image.fromarray(pixels)
+    scale = SIDE / max(image.size)
+    coarse = max(image.size) < 64
+    size = math.ceil(image.width * scale), math.ceil(image.height * scale)
+    return image.resize(size, Image.Resampling.NEAREST if coarse else Image.Resampling.LANCZOS)
+
+
+def over(pixels: Array, evidence: Array) -> str:
+    """A map (h, w) >= 0 in colour over the veiled picture, uint8 (H, W, 3)."""
+    picture = small(pixels)
+    strength = strengthen(evidence, (picture.height, picture.width))
+    return in_base64(_painted(np.asarray(picture) / 255, strength))
+
+
+def alone(share: Array) -> str:
+    """A map (h, w) of shares in [0, 1] in colour on white, the largest share the darkest."""
+    largest = share.max() or 1.0
+    blank = small(np.full((*share.shape, 3), 255, np.uint8))
+    size = blank.width, blank.height
+    strength = Image.fromarray((share / largest).astype(np.float32)).resize(size)
+    return in_base64(_painted(np.asarray(blank) / 255, np.clip(np.asarray(strength), 0, 1)))
+
+
+def in_base64(image: Image.Image) -> str:
+    """The picture as PNG, to follow ``data:image/png;base64,``."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _painted(photo: Array, strength: Array) -> Image.Image:
+    painted = (overlay(photo, strength, LIGHT) * 255).round().astype(np.uint8)
+    return Image.fromarray(painted).quantize(COLOURS)
