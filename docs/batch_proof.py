@@ -20,9 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import skimage
 import sklearn
+import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-COUNT, DAMAGED, KILLS, SHARD = 2000, 40, 20, 25
+from torchfbi import ForwardBackward, Photo, batch, load
+
+COUNT, DAMAGED, KILLS, SHARD, BATCHES = 2000, 40, 20, 25, 16
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
 PHOTOS = [
     *(Path(skimage.__file__).parent / "data" / name for name in (
@@ -143,5 +146,42 @@ def kills(folder: Path) -> None:
     print("identical:", found.equals(reference), "rows:", np.unique(numbers).size)
 
 
+def throughput(folder: Path) -> None:
+    """Images a second of a run, from its first batch to its last, and of the walk alone on the
+    same machine just before and after."""
+    model, out = load("efficientnet-lite0"), folder.with_name(f"{folder.name}-timed")
+    good = [path for path in sorted(folder.rglob("*.jpg")) if path.stat().st_size > 4000][
+        : BATCHES * 8
+    ]
+    listed = folder.with_name("timed.txt")
+    listed.write_text("\n".join(map(str, good)))
+    x = torch.stack([model.preprocess(Photo.read(path))[0] for path in good[:8]])
+    explainer = ForwardBackward(model.module, x)
+
+    def bare() -> float:
+        explainer(x)
+        start = time.perf_counter()
+        for _ in range(BATCHES // 2):
+            explainer(x)
+        return (time.perf_counter() - start) / (BATCHES // 2) / 8
+
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        shutil.rmtree(out, ignore_errors=True)
+        moments: list[float] = []
+        alone = [bare()]
+        batch.run(model, listed, out, batch=8, shard=32, threads=count,
+                  progress=lambda step, moments=moments: moments.append(time.perf_counter()))  # fmt: skip
+        alone.append(bare())
+        run = (moments[-1] - moments[1]) / (len(good) - 8)
+        walk = np.median(pq.read_table(out / "rows")["milliseconds"].to_numpy())
+        print(f"{count} thread(s): alone {1000 * np.mean(alone):.0f} ms an image "
+              f"({1000 * alone[0]:.0f} before, {1000 * alone[1]:.0f} after), in the run "
+              f"{1000 * run:.0f} ms, of which forward and walk {walk:.0f}; "
+              f"throughput {np.mean(alone) / run:.0%}", flush=True)  # fmt: skip
+
+
+PARTS = {"images": images, "engines": engines, "kills": kills, "throughput": throughput}
+
 if __name__ == "__main__":
-    {"images": images, "engines": engines, "kills": kills}[sys.argv[1]](Path(sys.argv[2]))
+    PARTS[sys.argv[1]](Path(sys.argv[2]))
