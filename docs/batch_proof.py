@@ -170,8 +170,11 @@ def throughput(folder: Path) -> None:
         shutil.rmtree(out, ignore_errors=True)
         moments: list[float] = []
         alone = [bare()]
-        batch.run(model, listed, out, batch=8, shard=32, threads=count,
-                  progress=lambda step, moments=moments: moments.append(time.perf_counter()))  # fmt: skip
+
+        def tick(step: batch.Step, moments: list[float] = moments) -> None:
+            moments.append(time.perf_counter())
+
+        batch.run(model, listed, out, batch=8, shard=32, threads=count, progress=tick)
         alone.append(bare())
         run = (moments[-1] - moments[1]) / (len(good) - 8)
         walk = np.median(pq.read_table(out / "rows")["milliseconds"].to_numpy())
