@@ -12,7 +12,7 @@ from torchfbi.models.torchvision import import_torchvision
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["peers.md", "targets.md"])
+@pytest.mark.parametrize("page", ["batch.md", "peers.md", "targets.md"])
 # pytorch-grad-cam's ROAD metrics put tensors where NumPy 2 wants arrays.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
 def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
