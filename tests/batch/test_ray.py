@@ -63,7 +63,7 @@ def test_a_cluster_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError("no answer\nfrom there")
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(StorageError, match="cannot be reached at nowhere:1: no answer$"):
+    with pytest.raises(StorageError, match=r"cannot be reached at nowhere:1: no answer$"):
         next(cluster._connected("nowhere:1").gen)
 
 
