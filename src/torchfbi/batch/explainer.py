@@ -39,7 +39,6 @@ class Explainer:
         self.walker = ForwardBackward(job.model.module, example.to(like), job.settings)
         self.walker.to(job.device)
         self._like = self.walker.get_buffer("_like")
-        self._target: Any = resolve(job.target, job.model.labels, 1)
         self._fits = job.batch
         self._check()
 
@@ -55,7 +54,7 @@ class Explainer:
                 f"the network has {logits.shape[1]} classes, but {len(self.job.model.labels)} "
                 "labels: give a file of them with --labels."
             )
-        self._classes(torch.zeros(1, logits.shape[1]))
+        self._classes(torch.zeros(1, logits.shape[1]), self._target(1))
         fixed = self.walker.graph.batch
         if fixed is not None and self.job.batch > fixed:
             raise InputError(f"the network's code fixes the batch size to {fixed}: ask for that.")
@@ -91,18 +90,24 @@ class Explainer:
         x = torch.from_numpy(np.stack([one.x for one in batch if one.x is not None]))
         missing = (self.walker.graph.batch or len(batch)) - len(batch)
         x = torch.cat([x, x[-1:].expand(missing, -1, -1, -1)])  # where the code wants so many
-        values, logits = self.walker(x.to(self._like), self._target)
-        target = self._classes(logits).tolist()
+        target = self._target(len(x))
+        values, logits = self.walker(x.to(self._like), target)
+        classes = self._classes(logits, target)
+        chances = torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0].tolist()
         arrays = [tensor.float().cpu().numpy() for tensor in (values, logits)]
         milliseconds = 1000 * (time.perf_counter() - start) / len(batch)
         return [
-            explained(self.job, one, arrays[0][i], arrays[1][i], target[i], milliseconds)
+            explained(
+                self.job, one, arrays[0][i], arrays[1][i], int(classes[i]), chances[i], milliseconds
+            )
             for i, one in enumerate(batch)
         ]
 
-    def _classes(self, logits: Tensor) -> Tensor:
-        chosen = self._target(logits) if callable(self._target) else self._target
-        return as_classes(chosen, logits)
+    def _target(self, samples: int) -> Any:
+        return resolve(self.job.target, self.job.model.labels, samples)
+
+    def _classes(self, logits: Tensor, target: Any) -> Tensor:
+        return as_classes(target(logits) if callable(target) else target, logits)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

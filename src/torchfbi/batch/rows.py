@@ -80,7 +80,13 @@ def failed(job: Job, decoded: Decoded, error: str) -> Row:
 
 
 def explained(
-    job: Job, decoded: Decoded, values: Array, logits: Array, target: int, milliseconds: float
+    job: Job,
+    decoded: Decoded,
+    values: Array,
+    logits: Array,
+    target: int,
+    probability: float,
+    milliseconds: float,
 ) -> Row:
     """The row of an explanation.
 
@@ -90,17 +96,17 @@ def explained(
         values: float32 (C, H, W).
         logits: float32 (classes,).
         target: the probed class.
+        probability: of that class.
         milliseconds: what it took.
     """
     support = (values != 0).any(0)
     scale = np.float32(np.abs(values).max())
     relative = values / scale if scale > 0 else values
-    powers = np.exp(logits.astype(np.float64) - logits.max())
     return {
         **failed(job, decoded, ""),
         "target": target,
         "label": job.model.labels[target],
-        "probability": powers[target] / powers.sum(),
+        "probability": probability,
         "support": _picture(_png(support)),
         "fraction": support.mean(),
         "box": box(support),
