@@ -60,6 +60,7 @@ def test_the_command_line(run, photos: Path, tmp_path: Path) -> None:
         (["photos", "--engine", "spark"], "choose local or ray"),
         (["photos", "-o", "photos/0/000.png"], "cannot be written"),
         (["photos", "--batch", "0"], "--batch"),
+        (["photos", "--device", "warp"], "device 'warp' cannot be used"),
     ],
 )
 def test_bad_usage_is_one_clear_line(run, photos: Path, arguments: list[str], message: str) -> None:

@@ -40,6 +40,7 @@ def test_a_folder_is_read_recursively_and_sorted(photos: list[Path], tmp_path: P
     source = find(folder)
     assert list(source.names) == ["0/000.png", "0/002.png", "0/004.png", "1/001.png", "1/003.png"]
     assert everything(folder) == [photos[i].read_bytes() for i in (0, 2, 4, 1, 3)]
+    assert list(find(folder, without=folder / "0").names) == ["1/001.png", "1/003.png"]
 
 
 def test_a_list_keeps_its_order_and_its_doubles(photos: list[Path], tmp_path: Path) -> None:

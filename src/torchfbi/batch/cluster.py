@@ -15,6 +15,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ def explain(
         StorageError: there is no cluster at the address.
         CaptureError, InputError, TargetError: as for ``Explainer``.
     """
-    Explainer(job)  # what it refuses is refused here, before anything is sent
+    Explainer(replace(job, device="cpu"))  # what it refuses is refused before anything is sent
     with _connected(address) as ray, _quiet(ray):
         parts = [{"shard": s.shard, "start": s.start, "stop": s.stop} for s in slices]
         source = ray.put((job.source, job.model.preprocess))

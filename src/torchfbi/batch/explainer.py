@@ -14,7 +14,7 @@ from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
 from torchfbi.batch.rows import Row, explained, failed
-from torchfbi.errors import InputError, TorchFBIError
+from torchfbi.errors import InputError, SettingsError, TorchFBIError
 from torchfbi.seeds import as_classes
 from torchfbi.walk import ForwardBackward
 
@@ -29,6 +29,7 @@ class Explainer:
         CaptureError: the network cannot be captured.
         InputError: its output is no (N, classes), or it fixes the batch size.
         TargetError: the target is no class of it.
+        SettingsError: there is no such device.
     """
 
     def __init__(self, job: Job) -> None:
@@ -37,7 +38,11 @@ class Explainer:
         example = torch.zeros(1, len(preprocess.mean), *preprocess.size)
         like = next(job.model.module.parameters(), example)
         self.walker = ForwardBackward(job.model.module, example.to(like), job.settings)
-        self.walker.to(job.device)
+        try:
+            self.walker.to(job.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise SettingsError(f"device {job.device!r} cannot be used: {reason}") from error
         self._like = self.walker.get_buffer("_like")
         self._fits = job.batch
         self._check()

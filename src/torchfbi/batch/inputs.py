@@ -15,7 +15,7 @@ LISTS = (".txt", ".lst", ".list")
 PARQUET, TAR = (".parquet", ".pq"), (".tar",)
 
 
-def find(place: str | os.PathLike[str]) -> Source:
+def find(place: str | os.PathLike[str], without: str | os.PathLike[str] | None = None) -> Source:
     """The images that a place stands for.
 
     Args:
@@ -23,6 +23,7 @@ def find(place: str | os.PathLike[str]) -> Source:
             archives; a data set that Hugging Face's ``datasets`` has saved to a folder; one
             picture, Parquet file or tar archive; a list, ``.txt``, with a path a line, absolute
             or from the list's folder; or a pattern with ``*``, ``?``, ``[...]`` or ``**``.
+        without: a folder to leave out where it lies in that folder, such as that of the results.
 
     Returns:
         A source in an order that depends on the names alone: sorted, but for lists and the
@@ -34,7 +35,7 @@ def find(place: str | os.PathLike[str]) -> Source:
     """
     path = Path(place).expanduser()
     if path.is_dir():
-        source = _folder(path)
+        source = _folder(path, None if without is None else Path(without).absolute())
     elif path.is_file():
         source = _file(path)
     elif glob.has_magic(str(path)):
@@ -49,17 +50,17 @@ def find(place: str | os.PathLike[str]) -> Source:
     return source
 
 
-def _folder(folder: Path) -> Source:
+def _folder(folder: Path, without: Path | None) -> Source:
     if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return HuggingFace(folder)
-    files = sorted(_walk(folder), key=lambda path: path.parts)
+    files = sorted(_walk(folder, without), key=lambda path: path.parts)
     for suffixes in (SUFFIXES, PARQUET, TAR):
         if found := [path for path in files if path.suffix.lower() in suffixes]:
             return _several(found, folder)
     return Files([], folder)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
     """All regular files, hidden ones left out; links to folders are not followed, so that none
     leads in circles."""
 
@@ -67,9 +68,14 @@ def _walk(folder: Path) -> Iterator[Path]:
         raise ImageError(f"{error.filename} cannot be listed: {error.strerror}.") from error
 
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(place)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and (here / name).absolute() != without
+        ]
         for name in names:
-            path = Path(place, name)
+            path = here / name
             if not name.startswith(".") and path.is_file():
                 yield path
 

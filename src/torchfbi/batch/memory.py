@@ -49,6 +49,8 @@ def bytes_per_image(graph: Graph) -> int:
 def free_bytes(device: str) -> int | None:
     """The memory that could be had now; None where the system does not tell."""
     if device.startswith("cuda"):
+        if not torch.cuda.is_available():  # here, but perhaps on the nodes of a cluster
+            return None
         return int(torch.cuda.mem_get_info(device)[0])
     free = [n for n in (_available(), _left_in_group()) if n is not None]
     return min(free) if free else None

@@ -109,7 +109,7 @@ def run(
     store = Store(out)
     first = store.manifest() or {}
     job = Job(
-        inputs.find(images),
+        inputs.find(images, without=out),
         load(model) if isinstance(model, str) else model,
         Settings.contrast() if settings is None else settings,
         target,

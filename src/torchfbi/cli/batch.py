@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from torchfbi.cli import options, report
@@ -162,15 +154,8 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Step], None]]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-    )
-    # Over two minutes: batches of a large network are rare.
-    with Progress(*columns, console=report.notes, transient=True, speed_estimate_period=120) as bar:
+    # The rate over two minutes: batches of a large network are rare.
+    with report.bar(_Rate(), speed_estimate_period=120) as bar:
         task = None
 
         def show(step: Step) -> None:

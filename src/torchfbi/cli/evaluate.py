@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -110,13 +109,7 @@ def _suites(
 
 @contextmanager
 def _progress() -> Iterator[Callable[[Step], None]]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=report.notes, transient=True) as bar:
+    with report.bar() as bar:
         task = bar.add_task("", total=None)
 
         def show(step: Step) -> None:

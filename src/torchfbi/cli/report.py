@@ -10,7 +10,14 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -84,17 +91,24 @@ def each(images: list[Path], work: Callable[[Path], None]) -> dict[Path, str]:
     return failures
 
 
-def _progress(images: list[Path]) -> Iterator[Path]:
-    if len(images) == 1:
-        yield images[0]
-        return
+def bar(*more: ProgressColumn, **options: Any) -> Progress:
+    """A progress bar on standard error, which leaves nothing behind: what is done, how much of
+    how much, anything ``more``, and the time left."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        *more,
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=notes, transient=True) as progress:
+    return Progress(*columns, console=notes, transient=True, **options)
+
+
+def _progress(images: list[Path]) -> Iterator[Path]:
+    if len(images) == 1:
+        yield images[0]
+        return
+    with bar() as progress:
         task = progress.add_task("", total=len(images))
         for image in images:
             progress.update(task, description=image.name)
