@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -211,4 +213,31 @@ def test_a_damaged_shard_is_named(out: Path, tmp_path: Path) -> None:
     store.path(0).parent.mkdir()
     store.path(0).write_bytes(Store(out).path(0).read_bytes()[:500])
     with pytest.raises(FileFormatError, match=r"000000\.parquet is damaged"):
+        summarize(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("support", {"bytes": b"GIF89a", "path": None}, "support is damaged"),
+        ("support", None, "support is damaged"),
+        ("values", [1.0] * 5, "do not fit"),
+        ("values", None, "do not fit"),
+    ],
+)
+def test_foreign_rows_are_refused(
+    out: Path, tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    rows = list(Store(out).every())[:1]
+    rows[0][column] = value
+    Store(tmp_path).folder.joinpath("rows").mkdir()
+    Store(tmp_path).write(0, rows)
+    with pytest.raises(FileFormatError, match=message):
+        summarize(tmp_path)
+
+
+def test_other_parquet_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows").mkdir()
+    pq.write_table(pa.table({"index": [0]}), tmp_path / "rows/0.parquet")
+    with pytest.raises(FileFormatError, match="no shard of torchfbi"):
         summarize(tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from torchfbi.errors import FileFormatError
 from torchfbi.plot.style import Array
 
 BINS = 32
@@ -18,15 +19,28 @@ RIM = 0.1
 
 
 def support_map(row: dict[str, Any]) -> Array:
-    """The support of a row, bool (H, W)."""
-    return np.asarray(Image.open(io.BytesIO(row["support"]["bytes"])), dtype=bool)
+    """The support of a row, bool (H, W).
+
+    Raises:
+        FileFormatError: it is no picture, so these are not our rows.
+    """
+    try:
+        return np.asarray(Image.open(io.BytesIO(row["support"]["bytes"])).convert("1"))
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        raise FileFormatError(f"row {row['index']}: its support is damaged: {error}") from error
 
 
 def evidence_map(row: dict[str, Any]) -> Array:
-    """|values| of a row summed over the channels, float64 (H, W)."""
-    shape = support_map(row).shape
+    """|values| of a row summed over the channels, float64 (H, W).
+
+    Raises:
+        FileFormatError: support and values do not fit, so these are not our rows.
+    """
+    height, width = support_map(row).shape
     values = np.asarray(row["values"], dtype=np.float64)
-    return np.abs(values).reshape(-1, *shape).sum(0)
+    if values.ndim != 1 or not len(values) or len(values) % (height * width):
+        raise FileFormatError(f"row {row['index']}: its values do not fit its support.")
+    return np.abs(values).reshape(-1, height, width).sum(0)
 
 
 def profile(evidence: Array) -> Array | None:

@@ -113,10 +113,11 @@ def run(
         load(model) if isinstance(model, str) else model,
         Settings.contrast() if settings is None else settings,
         target,
-        shard=shard or first.get("shard", 128),
-        batch=batch or first.get("batch", 0),
+        shard=shard or _number(first, "shard") or 128,
+        batch=batch or _number(first, "batch") or 0,
         threads=threads
-        or first.get("threads", torch.get_num_threads() if engine == "local" else 1),
+        or _number(first, "threads")
+        or (torch.get_num_threads() if engine == "local" else 1),
         device=device,
     )
     if not job.batch:
@@ -148,6 +149,12 @@ def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Step], None
                 del parts[slice_.shard]
             progress(Step(len(job) - todo + explained, len(job), failed))
     return explained
+
+
+def _number(manifest: dict[str, Any], name: str) -> int | None:
+    """What the first run chose; None where it says nothing of use."""
+    found = manifest.get(name)
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _automatic(job: Job) -> int:

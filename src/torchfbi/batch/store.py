@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from torchfbi import atomic
 from torchfbi.batch.job import Job
-from torchfbi.batch.rows import Row, table, to_parquet
+from torchfbi.batch.rows import COLUMNS, Row, table, to_parquet
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
 
 try:
@@ -163,12 +163,19 @@ class Store:
         for path in self.paths:
             try:
                 with pq.ParquetFile(path) as file:
+                    _check(file.schema_arrow, path)
                     for part in file.iter_batches(READ_AT_A_TIME, columns=names):
                         yield from _rows(part, wanted)
             except (pa.ArrowException, OSError) as error:
                 raise FileFormatError(
                     f"{path} is damaged ({error}). Delete it: the same run makes it again."
                 ) from error
+
+
+def _check(schema: pa.Schema, path: Path) -> None:
+    for name, kind in COLUMNS.items():
+        if name not in schema.names or schema.field(name).type != kind:
+            raise FileFormatError(f"{path} is no shard of torchfbi batch: it lacks {name} {kind}.")
 
 
 def _rows(part: Any, wanted: Container[int] | None) -> Iterator[dict[str, Any]]:
