@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,8 @@ def test_every_kind_of_target(model: Model) -> None:
         (np.array([1, 2]), [1, 2]),
         ([np.int64(1), torch.tensor(2)], [1, 2]),
         ("top2", top.logits.argsort(1, descending=True)[:, 1].tolist()),
+        (["top2", "cup"], [int(top.logits[0].argsort()[-2]), 2]),
+        (["top1", "top3"], [int(top.logits[0].argmax()), int(top.logits[1].argmin())]),
         (lambda z: z.argmin(1), top.logits.argmin(1).tolist()),
     ]:
         assert explain(model, photos, target).target.tolist() == expected
@@ -74,7 +78,8 @@ def test_every_kind_of_target(model: Model) -> None:
         ("mouse", "mouse"),
         (7, "3 classes, 0 to 2"),
         ("7", "3 classes, 0 to 2"),
-        ("top9", "only 3 classes"),
+        ("top9", r"top9: .* \(1, 3\), not .* at least 9 classes"),
+        (["top9"], "at least 9 classes"),
         ([0, 1], "2 targets were given for 1 image"),
         (1.5, "must hold class numbers"),
         ([1.5], "must hold class numbers"),
@@ -242,6 +247,40 @@ def test_half_precision_models_take_photos() -> None:
     assert explanation.to_heatmap().any()
 
 
+@pytest.mark.parametrize(
+    ("head", "probabilities"),
+    [
+        (nn.Identity(), lambda z: z.softmax(1)),
+        (nn.Softmax(1), lambda z: z.softmax(1)),
+        (nn.LogSoftmax(1), lambda z: z.softmax(1)),
+        (nn.Sigmoid(), torch.sigmoid),
+    ],
+)
+def test_probabilities_are_those_of_the_networks_own_head(
+    model: Model, head: nn.Module, probabilities: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    own = replace(model, module=nn.Sequential(model.module, head).eval())
+    explanation = explain(own, CAT, "dog")
+    assert torch.equal(explanation.logits, explain(model, CAT).logits)
+    expected = probabilities(explanation.logits)
+    torch.testing.assert_close(explanation.probabilities, expected)
+    best = {name: p for _, name, p in explanation.top()}
+    assert best == pytest.approx(dict(zip(model.labels, expected[0].tolist(), strict=True)))
+    assert explanation.title() == f"dog ({expected[0, 1]:.1%})"
+    loaded = Explanation.load(explanation.save(tmp_path / "e.npz"))
+    assert torch.equal(loaded.probabilities, explanation.probabilities)
+
+
+def test_a_file_without_a_head_is_of_a_softmax(model: Model, tmp_path: Path) -> None:
+    path = explain(model, CAT).save(tmp_path / "e.npz")
+    with np.load(path) as arrays:
+        old = dict(arrays)
+    manifest = json.loads(str(old["manifest"]))
+    del manifest["head"]
+    np.savez(path, **{**old, "manifest": np.array(json.dumps(manifest))})
+    assert Explanation.load(path).probabilities.sum().item() == pytest.approx(1)
+
+
 def test_a_network_of_one_logit(model: Model) -> None:
     class One(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -250,3 +289,4 @@ def test_a_network_of_one_logit(model: Model) -> None:
     explanation = explain(One().eval(), torch.rand(1, 3, 8, 8))
     assert explanation.target.tolist() == [0]
     assert explanation.support.any()
+    torch.testing.assert_close(explanation.probabilities, explanation.logits.sigmoid())

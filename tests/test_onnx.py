@@ -516,7 +516,10 @@ def test_unequal_windows_are_a_table_of_places(side: int, tmp_path: Path) -> Non
 
 
 def classifier(
-    path: Path, shape: tuple[Any, ...] = ("n", 3, 16, 16), last: str = "Softmax"
+    path: Path,
+    shape: tuple[Any, ...] = ("n", 3, 16, 16),
+    last: str = "Softmax",
+    flat: bool = True,
 ) -> Path:
     channels_last = shape[-1] == 3
     nodes = [
@@ -524,8 +527,8 @@ def classifier(
         node("Conv", f"{'nchw' if channels_last else 'x'} w b", "u"),
         node("Relu", "u", "r"),
         node("GlobalAveragePool", "r", "a"),
-        node("Flatten", "a", "z"),
-        node(last, "z", "y"),
+        node("Flatten" if flat else "Identity", "a", "z"),
+        node(last, "z", "y", **({} if flat or "Softmax" not in last else {"axis": 1})),
     ]
     channels = 1 if 1 in shape[1:] else 3
     return file(path, nodes, {"w": random(5, channels, 3, 3), "b": random(5)}, shape)
@@ -541,11 +544,29 @@ def test_load_takes_an_onnx_file_and_explains_a_photo(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", ["Softmax", "LogSoftmax", "Sigmoid", "Identity"])
-def test_the_network_ends_at_the_logits(last: str, tmp_path: Path) -> None:
-    module = loader.load(classifier(tmp_path / "net.onnx", last=last)).module
-    wanted = loader.load(classifier(tmp_path / "net.onnx", last="Identity")).module
+@pytest.mark.parametrize("flat", [True, False])
+def test_it_is_explained_at_the_logits(last: str, flat: bool, tmp_path: Path) -> None:
+    """Also where the probabilities are (N, classes, 1, 1)."""
+    path = classifier(tmp_path / "net.onnx", last=last, flat=flat)
+    bare = loader.load(classifier(tmp_path / "bare.onnx", last="Identity")).module
+    module = loader.load(path).module
     x = torch.randn(2, 3, 16, 16)
-    assert torch.equal(module(x), wanted(x))
+    (expected,) = runtime(path, x.numpy()[:1])
+    assert off(module(x[:1]), expected.reshape(1, 5)) < 2e-6
+    explanation = torchfbi.explain(module, x)
+    assert torch.equal(explanation.logits, bare(x))
+    assert torch.equal(explanation.values, torchfbi.explain(bare, x).values)
+    expected = bare(x).sigmoid() if last == "Sigmoid" else bare(x).softmax(1)
+    torch.testing.assert_close(explanation.probabilities, expected)
+
+
+def test_probabilities_of_dense_outputs_keep_their_axis(tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w", "z"), node("Softmax", "z", "y", axis=1)]
+    path = file(tmp_path / "net.onnx", nodes, {"w": random(4, 3, 3, 3)}, (1, 3, 8, 8))
+    x = random(1, 3, 8, 8)
+    module = loader.load(path).module
+    assert off(module(torch.from_numpy(x)), runtime(path, x)[0]) < 2e-6
+    assert ForwardBackward(module, torch.from_numpy(x)).graph.head == "softmax"
 
 
 def test_channels_may_come_last_as_tensorflow_has_them(tmp_path: Path) -> None:

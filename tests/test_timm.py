@@ -2,11 +2,15 @@
 
 import json
 import sys
+import types
+from pathlib import Path
 
+import huggingface_hub as hub
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
@@ -118,7 +122,6 @@ def test_an_unknown_name_suggests_others() -> None:
 
 
 def test_missing_weights_say_what_to_download_to_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError) as error:
         load("timm:test_resnet.r160_in1k")
@@ -126,6 +129,40 @@ def test_missing_weights_say_what_to_download_to_where(monkeypatch: pytest.Monke
     assert "\n" not in message
     assert "hf download timm/test_resnet.r160_in1k" in message
     assert f"models--timm--test_resnet.r160_in1k to {hub.constants.HF_HUB_CACHE}" in message
+
+
+def test_without_a_connection_it_does_not_try_again_and_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def head(url: str, timeout: float) -> None:
+        asked.append(url)
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(hub, "get_session", lambda: types.SimpleNamespace(head=head))
+    with pytest.raises(ModelError, match=r"Name or service not known.*hf download timm/"):
+        load("timm:test_resnet.r160_in1k")
+    assert asked == [hub.constants.ENDPOINT]
+    assert not [record for record in caplog.records if record.name.startswith("huggingface")]
+
+
+def test_weights_in_the_cache_need_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    saved = load("timm:test_resnet", pretrained=False).module.state_dict()
+    save_file(saved, tmp_path / "model.safetensors")
+
+    def cached(place: str, name: str) -> str:
+        assert place == "timm/test_resnet.r160_in1k"
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(hub, "try_to_load_from_cache", cached)
+    monkeypatch.setattr(hub, "get_session", pytest.fail)
+    assert describe("timm:test_resnet").weights == "on disk"
+    loaded = load("timm:test_resnet").module.state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in saved.items())
 
 
 def test_an_architecture_without_weights() -> None:

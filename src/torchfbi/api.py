@@ -44,7 +44,8 @@ def explain(
         images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
             a list of them: paths, bytes, PIL images, arrays or ``Photo``.
         target: None: the top class. An integer: that class. A text: the class of that name,
-            or ``"top2"`` for the second most probable. A list or tensor: one for each sample.
+            or ``"top2"`` for the second most probable. A list of these, or a tensor of
+            integers: one for each sample.
             A function from the logits (N, classes) to classes, or to a seed of their shape.
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         output: which output is explained where the network returns several.
@@ -94,6 +95,7 @@ def explain(
         regions=regions,
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
+        head=walker.graph.head,
     )
 
 
@@ -121,16 +123,16 @@ def _as_batch(
 def resolve(
     target: AnyTarget, labels: Labels | None, samples: int
 ) -> Tensor | Callable[[Tensor], Tensor] | None:
-    """Names become numbers; ``top2`` becomes a function of the logits."""
+    """Names become numbers; where there is a ``top2``, a function of the logits."""
     if target is None or callable(target):
         return target
+    if isinstance(target, list | tuple) and len(target) != samples:
+        raise TargetError(f"{len(target)} targets were given for {samples} image(s).")
     if isinstance(target, str):
-        if rank := re.fullmatch(r"top([1-9]\d*)", target.strip()):
-            return _ranked(int(rank[1]))
-        return torch.tensor(_number(target, labels))
+        target = [target] * samples
+    ranks = []
     if isinstance(target, list | tuple):
-        if len(target) != samples:
-            raise TargetError(f"{len(target)} targets were given for {samples} image(s).")
+        ranks = [_rank(t) for t in target]
         target = [_number(t, labels) if isinstance(t, str) else t for t in target]
     try:
         numbers = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
@@ -138,10 +140,18 @@ def resolve(
         raise TargetError(f"the target is {target!r}: give class numbers or names.") from None
     if numbers.is_floating_point():
         raise TargetError(f"the target must hold class numbers, not {numbers.dtype}.")
-    return numbers
+    return _ranked(ranks, numbers) if any(ranks) else numbers
+
+
+def _rank(target: Any) -> int:
+    """2 of ``"top2"``, 0 of anything else."""
+    found = re.fullmatch(r"top([1-9]\d*)", target.strip()) if isinstance(target, str) else None
+    return int(found[1]) if found else 0
 
 
 def _number(name: str, labels: Labels | None) -> int:
+    if _rank(name):
+        return 0  # that depends on the logits
     if name.strip().isdecimal():
         return int(name)
     if labels is None:
@@ -152,11 +162,19 @@ def _number(name: str, labels: Labels | None) -> int:
     return labels.find(name)
 
 
-def _ranked(rank: int) -> Callable[[Tensor], Tensor]:
+def _ranked(ranks: list[int], numbers: Tensor) -> Callable[[Tensor], Tensor]:
+    """The class of each sample: the one of its rank, or where that is 0 its number."""
+
     def classes(logits: Tensor) -> Tensor:
-        if rank > logits.shape[1]:
-            raise TargetError(f"top{rank}: the network has only {logits.shape[1]} classes.")
-        return logits.topk(rank, dim=1).indices[:, rank - 1]
+        last = max(ranks)
+        if logits.ndim != 2 or last > logits.shape[1]:
+            raise TargetError(
+                f"top{last}: the network's output has shape {tuple(logits.shape)}, not (N, "
+                f"classes) with at least {last} classes."
+            )
+        order = logits.topk(last, dim=1).indices
+        rows = zip(order.unbind(), ranks, numbers.to(order).unbind(), strict=True)
+        return torch.stack([row[rank - 1] if rank else number for row, rank, number in rows])
 
     return classes
 

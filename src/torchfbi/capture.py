@@ -192,12 +192,13 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
         # It also inlines the parts under another mode, with autocast's casts written out.
         program = program.run_decompositions({})
     graph, tensors, outputs = _lift(program)
-    graph.output(rewrite.strip_probabilities(_choose(outputs, output)))
+    logits, head = rewrite.strip_head(_choose(outputs, output))
+    graph.output(logits)
     rewrite.name_layers(graph)
     rewrite.canonicalise(graph, tensors)
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     constants = {name: tensors[name].detach() for name in sorted(used)}
-    captured = Graph(graph, constants, _batch_size(program))
+    captured = Graph(graph, constants, _batch_size(program), head)
     _check_operators(captured)
     return captured
 

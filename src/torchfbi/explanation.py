@@ -17,6 +17,7 @@ from torch import Tensor
 from torchfbi import atomic, plot
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.flow import LayerFlow
+from torchfbi.heads import Head, probabilities
 from torchfbi.images import Photo
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
@@ -56,7 +57,8 @@ class Explanation:
 
     Args:
         values: the attribution, (N, C, ...) float, signed and raw; zero off the support.
-        logits: the network's output before a final softmax, (N, classes) or (N, classes, ...).
+        logits: the network's output before a final softmax or sigmoid, (N, classes) or
+            (N, classes, ...).
         target: the probed class of each sample, (N,) int64; None if a function gave the seed.
         layers: the support at every feature from the top layer down to the image.
         settings: how the walk was done.
@@ -66,6 +68,7 @@ class Explanation:
         model: the model's name.
         versions: which versions of torchfbi, torch and numpy computed it.
         flow: everything seen on the way, if it was recorded; it is not saved.
+        head: the softmax or sigmoid behind the logits; None where the network has neither.
     """
 
     values: Tensor
@@ -79,6 +82,7 @@ class Explanation:
     model: str = "model"
     versions: dict[str, str] = field(default_factory=versions)
     flow: tuple[LayerFlow, ...] = ()
+    head: Head | None = None
 
     @property
     def support(self) -> Tensor:
@@ -92,8 +96,11 @@ class Explanation:
 
     @property
     def probabilities(self) -> Tensor:
-        """softmax of the logits over the classes, of their shape."""
-        return torch.softmax(self.logits, 1)
+        """The classes' probabilities by the network's own ``head``, of the logits' shape.
+
+        Without one a softmax; a sigmoid where there is only one class.
+        """
+        return probabilities(self.logits, self.head)
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
@@ -182,6 +189,7 @@ class Explanation:
             "values": self.settings.values,
             "versions": self.versions,
             "shape": list(self.values.shape),
+            "head": self.head,
             "samples": [
                 {
                     "photo": self.photos[i].name if self.photos else None,
@@ -267,6 +275,7 @@ class Explanation:
             regions=tuple(Region(*sample["region"]) for sample in samples) if has_photos else (),
             model=manifest["model"],
             versions=manifest["versions"],
+            head=manifest.get("head"),  # none in files of before
         )
         if list(explanation.values.shape) != manifest["shape"]:
             raise ValueError("its arrays and its manifest disagree")

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from torchfbi import pickling
 from torchfbi.adjoints import find, is_tensor, receivers, tensor_arguments
+from torchfbi.heads import Head
 
 aten = torch.ops.aten
 
@@ -23,11 +25,13 @@ class Graph:
         tensors: the values of the ``get_attr`` nodes. They share memory with the user's
             parameters unless a batch norm was folded into them.
         batch: the only batch size the model allows, or None where it takes any.
+        head: what was stripped behind the logits, or None where the model ends at them.
     """
 
     calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
+    head: Head | None
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
@@ -133,11 +137,18 @@ class Graph:
                 uses[node].append(source)
         return uses
 
+    def __reduce__(self) -> Any:
+        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)
+
     def __deepcopy__(self, memo: Any) -> Graph:
         return self  # nothing ever writes to it
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} operators, {len(self.features)} features)"
+
+
+def _unpickled(calls: Any, *rest: Any) -> Graph:
+    return Graph(pickling.unpack(calls), *rest)
 
 
 def is_activation(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from torchfbi.folding import Tensors, fold_affine, fold_constants
+from torchfbi.heads import Head
 from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out, untuple
 
@@ -166,18 +167,20 @@ def use_functional_operators(graph: fx.Graph) -> None:
             node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
 
 
-_PROBABILITIES = {
-    aten.softmax.int,
-    aten._softmax.default,
-    aten.log_softmax.int,
-    aten._log_softmax.default,
-    aten.sigmoid.default,
+_HEADS: dict[Any, Head] = {
+    aten.softmax.int: "softmax",
+    aten._softmax.default: "softmax",
+    aten.log_softmax.int: "softmax",
+    aten._log_softmax.default: "softmax",
+    aten.sigmoid.default: "sigmoid",
 }
 
 
-def strip_probabilities(result: fx.Node) -> fx.Node:
-    """The logits behind a softmax or sigmoid at the very end (section 2: the seed is put at z)."""
-    return result.args[0] if result.target in _PROBABILITIES else result  # type: ignore[return-value]
+def strip_head(result: fx.Node) -> tuple[fx.Node, Head | None]:
+    """The logits behind a softmax or sigmoid at the very end (section 2: the seed is put at z),
+    and which of the two it was."""
+    head = _HEADS.get(result.target)
+    return (result if head is None else result.args[0]), head  # type: ignore[return-value]
 
 
 def name_layers(graph: fx.Graph) -> None:

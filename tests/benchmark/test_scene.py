@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torchfbi.preprocess import Preprocess
 
 def tiny(module: nn.Module, **options: Any) -> Model:
     settings = {"resize": 8, "crop": 8, "mean": (0.5,) * 3, "std": (0.25,) * 3, "fit": "stretch"}
-    return Model(module, Preprocess(**(settings | options)), Labels("ab"), "tiny")
+    return Model(module.eval(), Preprocess(**(settings | options)), Labels("ab"), "tiny")
 
 
 class Net(nn.Module):
@@ -90,6 +91,12 @@ def test_probabilities_with_and_without_a_softmax_of_the_networks_own() -> None:
     plain = probabilities(tiny(Net()), images)
     torch.testing.assert_close(plain, Net()(torch.stack(images)).softmax(1))
     assert torch.equal(probabilities(tiny(nn.Sequential(Net(), nn.Softmax(1))), images), plain)
+    several = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Sigmoid())
+    expected = torch.stack(images).mean((2, 3)).sigmoid()
+    torch.testing.assert_close(probabilities(tiny(several), images), expected)
+    several[-1] = nn.Hardtanh(0, 1)  # logits that only look like it
+    expected = torch.stack(images).mean((2, 3)).clip(0, 1).softmax(1)
+    torch.testing.assert_close(probabilities(tiny(several), images), expected)
     with pytest.raises(InputError, match="no classifier"):
         probabilities(tiny(nn.Identity()), images)
 
@@ -112,7 +119,7 @@ def test_what_is_refused() -> None:
         with pytest.raises(SettingsError):
             check(tiny(Net()), count, seed)
     with pytest.raises(TrainingModeError, match="tiny"):
-        check(tiny(nn.Sequential(nn.BatchNorm2d(3))), 1, 0)
+        check(replace(tiny(Net()), module=nn.BatchNorm2d(3)), 1, 0)
     with pytest.raises(SettingsError, match="Did you mean grid2"):
         load_suite("grid-2")
     with pytest.raises(ModelError, match="no model"):

@@ -1,6 +1,8 @@
 """Proof 5: the user's module is never changed, and threads do not disturb each other."""
 
 import copy
+import io
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
+from torchfbi.models.untrained import untrained
 
 PRESETS = [Settings.paper(tau=0.0), Settings.contrast(), Settings.plain()]
 
@@ -108,6 +111,31 @@ def test_one_model_in_sixteen_threads(net: nn.Module) -> None:
         threaded = list(pool.map(lambda x: explain(fresh, x).values, images))
     assert all(torch.equal(a, b) for a, b in zip(serial, threaded, strict=True))
     assert all(isinstance(future.result(), Tensor) for future in logits)
+
+
+@pytest.mark.parametrize("settings", PRESETS, ids=lambda s: s.preset)
+def test_a_copy_and_a_pickle_answer_the_same(settings: Settings) -> None:
+    net = untrained("timm:test_efficientnet").module  # with gates and sizes
+    x = torch.randn(2, 3, 64, 64)
+    fbi = ForwardBackward(net, x, settings)
+    values, logits, flow = fbi.flow(x, 7)
+    file = io.BytesIO()
+    torch.save(fbi, file)
+    file.seek(0)
+    copies = [
+        copy.deepcopy(fbi),
+        pickle.loads(pickle.dumps(fbi)),
+        torch.load(file, "cpu", weights_only=False),
+    ]
+    for other in copies:
+        same_values, same_logits, same_flow = other.flow(x, 7)
+        assert torch.equal(same_values, values)
+        assert torch.equal(same_logits, logits)
+        assert [seen.layer for seen in same_flow] == [seen.layer for seen in flow]
+        assert torch.equal(other(x[:1], 7)[0], fbi(x[:1], 7)[0])  # the batch stays free
+        assert other.graph.head == fbi.graph.head
+    for name, tensor in fbi.named_buffers():
+        assert all(other.get_buffer(name).data_ptr() != tensor.data_ptr() for other in copies)
 
 
 def test_what_the_walk_does_not_read_is_let_go(net: nn.Module) -> None:

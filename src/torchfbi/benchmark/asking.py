@@ -10,7 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torchfbi.errors import InputError, SettingsError, TrainingModeError
+from torchfbi import heads
+from torchfbi.capture import capture
+from torchfbi.errors import CaptureError, InputError, SettingsError, TrainingModeError
+from torchfbi.heads import Head
 from torchfbi.images import Photo
 from torchfbi.models import Model
 
@@ -52,7 +55,7 @@ def prepare(model: Model, picture: npt.NDArray[np.uint8]) -> Tensor:
 
 
 def probabilities(model: Model, images: Sequence[Tensor]) -> Tensor:
-    """The network's softmax probabilities; a softmax that it ends in is not applied again.
+    """The network's probabilities; a softmax or sigmoid that it ends in is not applied again.
 
     Args:
         model: in evaluation mode.
@@ -73,9 +76,20 @@ def probabilities(model: Model, images: Sequence[Tensor]) -> Tensor:
             found.append(answer.float().cpu())
     outputs = torch.cat(found)
     total = outputs.sum(1)
-    if outputs.min() >= 0 and torch.allclose(total, torch.ones_like(total), atol=1e-3):
+    if outputs.min() < 0 or outputs.max() > 1:
+        return heads.probabilities(outputs, None)
+    if torch.allclose(total, torch.ones_like(total), atol=1e-3):
         return outputs
-    return outputs.softmax(1)
+    head = _head(model, images[0])
+    return outputs if head == "sigmoid" else heads.probabilities(outputs, head)
+
+
+def _head(model: Model, x: Tensor) -> Head | None:
+    """What stands behind the network's logits; None where it cannot be captured."""
+    try:
+        return capture(model.module, x[None]).head
+    except CaptureError:
+        return None
 
 
 def takes(model: Model, size: tuple[int, int]) -> bool:

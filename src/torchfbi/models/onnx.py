@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from torchfbi.errors import ModelError
@@ -14,11 +16,16 @@ from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.preprocess import Preprocess
 
-_PROBABILITIES = ("Softmax", "LogSoftmax", "Sigmoid")
+_HEADS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "Softmax": torch.softmax,
+    "LogSoftmax": torch.log_softmax,
+    "Sigmoid": lambda z, axis: torch.sigmoid(z),
+}
+"""What makes probabilities of logits at the end of a file."""
 
 
 class OnnxModule(onnx_import.Network):
-    """An ONNX network that takes (N, C, H, W) and returns logits.
+    """An ONNX network that takes (N, C, H, W) and returns (N, classes).
 
     Args:
         file: its nodes and weights.
@@ -26,21 +33,27 @@ class OnnxModule(onnx_import.Network):
     """
 
     def __init__(self, file: onnx_import.File, channels_last: bool) -> None:
+        self.channels_last, head = channels_last, _take_head(file)
         super().__init__(file)
-        self.channels_last = channels_last
+        self.head = head
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
-        """The logits, also of a file that returns (N, classes, 1, 1); or a dict of outputs."""
+        """The file's output, also where it is (N, classes, 1, 1); or a dict of outputs."""
         y = super().forward(x.permute(0, 2, 3, 1) if self.channels_last else x)
-        return y.flatten(1) if isinstance(y, Tensor) and set(y.shape[2:]) == {1} else y
+        if not isinstance(y, Tensor):
+            return y
+        y = y.flatten(1) if set(y.shape[2:]) == {1} else y
+        if self.head is None:
+            return y
+        axis = self.head.attributes.get("axis", 1)
+        return _HEADS[self.head.operator](y, 1 if y.ndim == 2 else axis)
 
 
 def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
     """Load an image classifier from an ONNX file. Nothing in the file is run as code.
 
-    The network ends at the logits: a softmax or sigmoid at the very end is left out. Half and
-    double precision are read as float32. It takes any batch size if the file leaves it open, or
-    fixes it but only passes it on.
+    Half and double precision are read as float32. It takes any batch size if the file leaves it
+    open, or fixes it but only passes it on.
 
     Args:
         path: the file; weights outside it must lie in its folder.
@@ -56,7 +69,6 @@ def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
     """
     path = Path(path)
     file = onnx_import.read(path)
-    _end_at_logits(file)
     try:
         batch, channels, sides, channels_last = _layout(file.shape)
         if preprocess is None:
@@ -74,12 +86,15 @@ def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
     return Model(module, preprocess, Labels.numbered(shape[1]), path.name)
 
 
-def _end_at_logits(file: onnx_import.File) -> None:
-    """The seed is put at the logits (section 2), so a softmax at the very end is not needed."""
+def _take_head(file: onnx_import.File) -> onnx_import.Node | None:
+    """End the file at the logits. What makes probabilities of them is to come last, behind the
+    dimensions of size 1 that are dropped: there the capture finds it."""
     makers = {name: node for node in file.nodes for name in node.outputs}
     node = makers.get(file.outputs[0])
-    if len(file.outputs) == 1 and node is not None and node.operator in _PROBABILITIES:
-        file.outputs = (node.inputs[0],)
+    if len(file.outputs) > 1 or node is None or node.operator not in _HEADS:
+        return None
+    file.outputs = (node.inputs[0],)
+    return node
 
 
 def _layout(

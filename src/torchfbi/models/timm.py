@@ -47,9 +47,8 @@ def describe(name: str) -> Listing:
     """What timm publishes about one of ``names()``, not how many parameters it has: ``count``."""
     published = import_timm().get_pretrained_cfg(name)
     _, height, width = published.input_size
-    if place := _hub(published):
-        cached = _huggingface_hub().try_to_load_from_cache(place, "model.safetensors")
-        found = "on disk" if isinstance(cached, str) else "to download"
+    if _hub(published):
+        found = "on disk" if _cached(published) else "to download"
     elif published.url:
         found = "on disk" if _file(published).exists() else "to download"
     else:
@@ -87,8 +86,13 @@ def load(name: str, pretrained: bool = True) -> Model:
     published = timm.get_pretrained_cfg(name)
     if pretrained and not (_hub(published) or published.url):
         raise ModelError(f"timm:{name}: timm publishes no weights for it, only the architecture.")
+    cached = _cached(published) if pretrained else None
     try:
-        module = timm.create_model(name, pretrained=pretrained)
+        if pretrained and _hub(published) and cached is None:
+            _reach_hub()
+        # Given the file, timm does not ask the hub whether there is a newer one.
+        overlay = {"file": cached} if cached is not None else None
+        module = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         if not pretrained:
             raise ModelError(f"timm:{name} cannot be built: {_first_line(error)}") from error
@@ -106,6 +110,20 @@ def _hub(published: Any) -> str:
 
 def _huggingface_hub() -> Any:
     return importlib.import_module("huggingface_hub")  # timm itself needs it
+
+
+def _cached(published: Any) -> str | None:
+    """The file of weights in the cache of huggingface_hub."""
+    name = published.hf_hub_filename or "model.safetensors"
+    found = _huggingface_hub().try_to_load_from_cache(_hub(published), name)
+    return found if isinstance(found, str) else None
+
+
+def _reach_hub() -> None:
+    """Fails at once where there is no connection. huggingface_hub itself would try for most of a
+    minute, and say so every time."""
+    hub = _huggingface_hub()
+    hub.get_session().head(hub.constants.ENDPOINT, timeout=10)
 
 
 def _file(published: Any) -> Path:

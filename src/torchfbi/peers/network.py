@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, fx, nn
 
+from torchfbi import heads
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, TargetError
 from torchfbi.graph import Graph
@@ -104,10 +105,10 @@ def probabilities_of(module: nn.Module, x: Tensor) -> Score:
     Raises:
         CaptureError, TargetError, InputError: as ``graph_of``.
     """
-    network = logits_of(module, x, any_batch=True)
+    network, head = logits_of(module, x, any_batch=True), graph_of(module, x).head
 
-    def probabilities(images: Tensor) -> Tensor:
+    def ask(images: Tensor) -> Tensor:
         with torch.no_grad():
-            return network(images).softmax(1)
+            return heads.probabilities(network(images), head)
 
-    return probabilities
+    return ask

@@ -7,7 +7,7 @@ that exporters took apart, ``network`` makes the module. The operators are in ``
 
 from torchfbi.models.onnx_import import layers, pointwise, shapes
 from torchfbi.models.onnx_import.network import Network
-from torchfbi.models.onnx_import.reading import File, read
+from torchfbi.models.onnx_import.reading import File, Node, read
 from torchfbi.models.onnx_import.registry import supported
 
-__all__ = ["File", "Network", "layers", "pointwise", "read", "shapes", "supported"]
+__all__ = ["File", "Network", "Node", "layers", "pointwise", "read", "shapes", "supported"]
