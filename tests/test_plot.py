@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi import Explanation, LayerFlow, Photo, Settings, plot
 from torchfbi.errors import ImageError, SettingsError
+from torchfbi.plot import fonts
 from torchfbi.plot.flow import station_of
 from torchfbi.plot.overlay import overlay, signed_limit, strengthen
-from torchfbi.plot.style import DARK, LIGHT
+from torchfbi.plot.style import DARK, LIGHT, THINNEST
 from torchfbi.preprocess import Region
 from torchfbi.sweep import Sweep, sweep
 
@@ -120,7 +122,13 @@ def test_strength_of_a_fine_map_stays_near_the_support() -> None:
 def test_scales_of_empty_maps() -> None:
     assert not strengthen(np.zeros((3, 3)), (6, 6)).any()
     assert signed_limit(np.zeros((3, 3))) == 1
-    assert signed_limit(np.array([0.0, -2.0, 2.0])) == 2
+    assert signed_limit(np.array([0.0] * 30 + [-2.0, 2.0])) == 2
+
+
+def test_an_even_map_is_of_a_middle_colour() -> None:
+    assert signed_limit(np.full((3, 3), -2.0)) == 4
+    heavy = np.random.default_rng(0).standard_t(3, (50, 50))
+    assert signed_limit(heavy) == np.quantile(np.abs(heavy), 0.98)
 
 
 # The figure of an explanation
@@ -193,6 +201,61 @@ def test_class_names_never_overlap(name: str) -> None:
     assert_legible(figure)
     if len(name) > 50:
         assert any(text.endswith("…") for text in texts(figure))
+
+
+@pytest.fixture
+def no_other_font(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    fonts._family.cache_clear()
+    monkeypatch.setattr(fonts.fontManager, "ttflist", [])
+    yield
+    fonts._family.cache_clear()
+
+
+@pytest.mark.usefixtures("no_other_font")
+def test_letters_that_no_font_has() -> None:
+    """They are not drawn as boxes with a warning each; a class has its number instead."""
+    names = ("a", "b", "c", "d", "e", "кошка", "猫")
+    photo = Photo(np.zeros((9, 9, 3), np.uint8), "猫の cat 写真.jpg")
+    region = Region(0, 0, 9, 9)
+    cat = made(torch.rand(1, 3, 9, 9), labels=names, photos=(photo,), regions=(region,))
+    assert cat.title().startswith("猫 (")
+    figure = cat.plot()
+    figure.canvas.draw()
+    title, subtitle, *rest = texts(figure)
+    assert title.startswith("class 6 (")
+    assert subtitle.endswith("? cat ?.jpg")
+    assert {"class 6", "кошка", "e"} <= set(rest)
+
+
+def test_letters_that_another_font_has() -> None:
+    letter = "Ⓐ"  # in STIX, which comes with Matplotlib, and not in DejaVu Sans
+    text, families = fonts.fitting(f"a {letter}")
+    assert text == f"a {letter}"
+    assert len(families) == 2
+    assert fonts.fitting("plain") == ("plain", families[:1])
+    figure = made(torch.rand(1, 3, 9, 9), labels=(letter,) * 7).plot()
+    figure.canvas.draw()
+    assert texts(figure)[0].startswith(letter)
+
+
+def test_emoji_of_colour_and_damaged_fonts_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "damaged.ttf").write_bytes(b"no font")
+    assert fonts._letters(str(tmp_path / "damaged.ttf")) == frozenset()
+
+
+@pytest.mark.parametrize("shape", [(300, 3), (3, 300)])
+def test_thin_photos_are_drawn_wide_enough_to_be_seen(shape: tuple[int, int]) -> None:
+    thin = photographed(shape, Region(0, 0, shape[1], shape[0]))
+    figure = thin.plot()
+    figure.canvas.draw()
+    for name, axes in panels(figure).items():
+        if name in ("photo", "values", "support"):
+            axes.apply_aspect()
+            box = axes.get_window_extent()
+            expected = THINNEST if shape[0] > 3 else 1 / THINNEST
+            assert box.height / box.width == pytest.approx(expected)
+    assert "3 × 300 pixels, not to scale" in texts(figure) or shape[0] == 3
+    assert_legible(figure)
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from torchfbi.errors import SettingsError
+from torchfbi.plot import fonts
 from torchfbi.plot.files import write
 from torchfbi.plot.flow import ROWS, draw, photo_of, spatial_flow, station_of
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
@@ -77,7 +78,7 @@ def _frames(explanation: Explanation, index: int, dark: bool) -> Iterator[Image.
         sheet = Sheet(2 * MARGIN + 3 * side + 2 * gap, 1.05 + tall + 0.75, dark)
         size = " × ".join(map(str, station.size))
         place = f"feature {number + 1} of {len(flow)} on the way from the class to the pixels"
-        sheet.heading(f"{station.name}  ({size})", f"{explanation.title(index)}, {place}")
+        sheet.heading(f"{station.name}  ({size})", f"{fonts.title(explanation, index)}, {place}")
         boxes = [(MARGIN + i * (side + gap), 1.05, side, tall) for i in range(3)]
         for (title, meaning), (x, y, _, _) in zip(ROWS, boxes, strict=True):
             text = f"{title}: " + meaning.replace("\n", " ")

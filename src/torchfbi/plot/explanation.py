@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from torchfbi.plot import fonts
 from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
-from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
+from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check, drawn_ratio
 
 if TYPE_CHECKING:
     from torchfbi.explanation import Explanation
@@ -49,7 +50,7 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     side = min(free / sum(panels.values()), 3.0)
     width = _WIDTH - free + side * sum(panels.values())
     sheet = Sheet(width, _TOP + side + _LEGEND, dark)
-    sheet.heading(explanation.title(index), caption(explanation, index))
+    sheet.heading(fonts.title(explanation, index), caption(explanation, index))
     draw = {"photo": _photo, "values": _values, "support": _support}
     x = MARGIN
     for panel, aspect in panels.items():
@@ -80,8 +81,10 @@ def _photo(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: A
     if covered < 0.999 * width * height:
         legend = "box: the network's input"
         _outline(axes, region, sheet.theme.accent)
+    if (drawn := drawn_ratio(photo.shape)) != height / width:
+        legend = f"{'box: input' if legend.startswith('box') else legend}, not to scale"
     x, y, room, side = box
-    below = y + min(side, room * height / width) + 0.08
+    below = y + min(side, room * drawn) + 0.08
     sheet.write(x, below, legend, size=SMALL, colour=sheet.theme.muted, width=room)
 
 
@@ -99,9 +102,8 @@ def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: 
     shape = seen.shape[0], seen.shape[1]
     sheet.picture(axes, values, shape, cmap=sheet.theme.diverging, vmin=-limit, vmax=limit)
     kind = explanation.settings.values
-    _title(
-        sheet, box, "Values" if len(explanation.values[index]) == 1 else "Values, channels summed"
-    )
+    several = len(explanation.values[index]) > 1 and box[2] > 2
+    _title(sheet, box, "Values, channels summed" if several else "Values")
     if not values.any():
         sheet.announce_empty(axes)
         return
@@ -130,14 +132,15 @@ def _classes(sheet: Sheet, explanation: Explanation, index: int, box: Box) -> No
     rows = explanation.top(5, index)
     if probed is not None and probed not in [number for number, _, _ in rows]:
         probability = explanation.probabilities[index, probed].item()
-        rows.append((probed, explanation.label(probed), probability))
+        rows.append((probed, "", probability))
     axes = sheet.panel(*box, label="classes")
     axes.set(xlim=(0, 1), ylim=(side, 0))
     _title(sheet, box, "Most probable classes")
     step = side / max(len(rows), 5)
-    for row, (number, name, probability) in enumerate(rows):
+    for row, (number, _, probability) in enumerate(rows):
         top, is_probed = row * step, number == probed
         ink = sheet.theme.accent if is_probed else sheet.theme.ink
+        name = fonts.label(explanation, number)
         sheet.write(x, y + top, name, width=width - 0.6, colour=ink, bold=is_probed)
         sheet.write(x + width, y + top, f"{probability:.1%}", align="right", colour=ink)
         fill = sheet.theme.accent if is_probed else sheet.theme.muted

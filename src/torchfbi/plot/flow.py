@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from torchfbi.errors import SettingsError
+from torchfbi.plot import fonts
 from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torchfbi.explanation import Explanation
     from torchfbi.flow import LayerFlow
 
-_LABELS, _GAP, _TOP, _HEADS = 1.25, 0.1, 0.75, 0.6
+_LABELS, _GAP, _TOP, _HEADS, _ROW = 1.25, 0.1, 0.75, 0.6, 0.75
 ROWS = (
     ("Forward", "activation,\nmean over\nthe maps"),
     ("Backward", "arriving signal,\nsum over\nthe maps"),
@@ -75,10 +76,12 @@ def flow_figure(
     photo = photo_of(explanation, index)
     room = 10 - 2 * MARGIN - _LABELS - (len(chosen) - 1) * _GAP
     side = min(room / len(chosen), 1.6)
-    tall = float(np.clip(photo.shape[0] / photo.shape[1], 0.5, 1.6)) * side
+    tall = max(float(np.clip(photo.shape[0] / photo.shape[1], 0.5, 1.6)) * side, _ROW)
     top, bottom = _TOP + _HEADS, _TOP + _HEADS + 3 * (tall + _GAP)
     sheet = Sheet(10 - room + len(chosen) * side, bottom + 1.2, dark)
-    sheet.heading(f"{explanation.title(index)}: information flow", caption(explanation, index))
+    sheet.heading(
+        f"{fonts.title(explanation, index)}: information flow", caption(explanation, index)
+    )
     for row, (title, meaning) in enumerate(ROWS):
         y = top + row * (tall + _GAP)
         sheet.write(MARGIN, y, title, bold=True)

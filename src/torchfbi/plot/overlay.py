@@ -75,12 +75,16 @@ def _smooth(values: Array, sigma: float) -> Array:
 
 
 def signed_limit(values: Array) -> float:
-    """The 98th percentile of |values| where they are not zero: the end of a signed scale.
+    """The end of a signed scale: the 98th percentile of |values| where they are not zero.
 
-    A higher one leaves nearly all pixels pale: signals have heavy tails.
+    A higher one leaves nearly all pixels pale: signals have heavy tails. Of an even map, in which
+    nothing stands out, it is twice the root mean square: so it gets a middle colour, not the
+    strongest one everywhere.
     """
     inside = np.abs(values[values != 0])
-    return float(np.quantile(inside, 0.98)) if inside.size else 1.0
+    if not inside.size:
+        return 1.0
+    return float(max(np.quantile(inside, 0.98), 2 * np.sqrt(np.square(values).mean())))
 
 
 def raster(explanation: Explanation, index: int) -> Array:

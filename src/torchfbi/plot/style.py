@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from torchfbi.errors import SettingsError
+from torchfbi.plot import fonts
 from torchfbi.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ letters are 12 pixels tall."""
 
 MARGIN = 0.15
 """Inches between the sheet's edge and what is on it."""
+
+THINNEST = 6.0
+"""How many times longer than wide pictures are at most drawn: thinner ones could not be seen."""
 
 EMPTY = "empty support:\nnothing exceeded\nthe threshold"
 
@@ -121,12 +125,14 @@ class Sheet:
             pixels: (h, w) or (h, w, 3).
             shape: height and width that give the aspect.
             options: for ``Axes.imshow``.
+
+        What is more than ``THINNEST`` times as long as wide is drawn wider than it is.
         """
         height, width = shape
         axes.imshow(
             pixels,
             extent=(0, width, height, 0),
-            aspect="equal",
+            aspect=drawn_ratio(shape) * width / height,
             origin="upper",
             interpolation="nearest" if min(pixels.shape[:2]) < 64 else "antialiased",
             **options,
@@ -152,11 +158,13 @@ class Sheet:
         bold: bool = False,
     ) -> Text:
         """Write text below the height ``y``; one line cut to ``width`` inches if that is given."""
+        text, families = fonts.fitting(text)
         written = self.figure.text(
             x / self.width,
             1 - y / self.height,
             text if width is None else " ".join(text.split()),
             fontsize=size,
+            fontfamily=families,
             color=colour or self.theme.ink,
             fontweight="bold" if bold else "normal",
             horizontalalignment=align,
@@ -221,6 +229,11 @@ class Sheet:
             verticalalignment="center",
             bbox={"facecolor": self.theme.background, "edgecolor": self.theme.muted, "pad": 6},
         )
+
+
+def drawn_ratio(shape: tuple[int, int]) -> float:
+    """Height over width of a picture of this (height, width) as ``Sheet.picture`` draws it."""
+    return min(max(shape[0] / shape[1], 1 / THINNEST), THINNEST)
 
 
 def check(explanation: Explanation, index: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
+from torchfbi.plot import fonts
 from torchfbi.plot.overlay import overlay, raster, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 from torchfbi.settings import Threshold
@@ -38,7 +39,7 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
     across = max(across, 7.5)
     pitch = tall + _NUMBERS
     sheet = Sheet(across, _TOP + len(sweep.ks) * pitch + _LEGEND, dark)
-    sheet.heading(f"{first.title()}: k and threshold", _subtitle(sweep))
+    sheet.heading(f"{fonts.title(first, 0)}: k and threshold", _subtitle(sweep))
     for row, k in enumerate(sweep.ks):
         y = _TOP + row * pitch
         sheet.write(MARGIN, y, f"k = {k:.0%}", bold=True)
