@@ -109,7 +109,7 @@ def test_a_pickle_that_could_run_code_is_refused(factory: Path, tmp_path: Path) 
     with pytest.raises(ModelError, match=r"evil\.pt: it is a pickle that could run code"):
         load(f"{factory}:make", weights=path)
     torch.save(nn.Linear(2, 2), path)
-    with pytest.raises(ModelError, match="could run code"):
+    with pytest.raises(ModelError, match=r"it needs torch\.nn\.modules\.linear\.Linear\. Where"):
         load(f"{factory}:make", weights=path)
     assert not trace.exists()
 
@@ -153,7 +153,7 @@ def test_exported_programs(model: Model, tmp_path: Path) -> None:
     torch.export.save(fixed, tmp_path / "two.pt2")
     two = load(str(tmp_path / "two.pt2"))
     assert len(explain(two, [CAT, CAT])) == 2
-    with pytest.raises(InputError, match=r"rejects|batch"):
+    with pytest.raises(InputError, match=r"rejects.*\[0\] == 2"):
         explain(two, CAT)
     for content in (b"", b"hello", path.read_bytes()[:-50]):
         (tmp_path / "bad.pt2").write_bytes(content)

@@ -201,7 +201,9 @@ def name_layers(graph: fx.Graph) -> None:
 
 
 def _module_path(node: fx.Node) -> tuple[str, bool]:
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    entries = (node.meta.get("nn_module_stack") or {}).values()
+    # torch.export has a name of its own for what no module called.
+    stack = [entry for entry in entries if not str(entry[0]).startswith("_empty_nn_module_stack")]
     if not stack:
         return "", False
     path, kind = stack[-1][0], stack[-1][1]

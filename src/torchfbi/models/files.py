@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import pickle
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -96,7 +97,7 @@ def _refuse_code(path: Path) -> None:
                 except pickle.UnpicklingError as error:
                     raise ModelError(
                         f"{path}: its part {member} needs a pickle that could run code, which "
-                        f"is refused: {_first_line(error)}"
+                        f"is refused: {_wanted(error)}."
                     ) from None
 
 
@@ -160,9 +161,9 @@ def _torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: it is a pickle that could run code when it is read, which is refused. Where "
-            "it came from, save the weights alone: torch.save(model.state_dict(), ...). "
-            f"({_first_line(error)})"
+            f"{path}: it is a pickle that could run code when it is read, which is refused: "
+            f"{_wanted(error)}. Where it came from, save the weights alone: "
+            "torch.save(model.state_dict(), ...)."
         ) from None
 
 
@@ -186,6 +187,12 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
     if not scores:
         raise ModelError(f"{name} returns no tensor (N, classes).")
     return Model(module, preprocess, Labels.numbered(scores[0].shape[1]), name)
+
+
+def _wanted(error: pickle.UnpicklingError) -> str:
+    """What a file needs beyond weights, out of PyTorch's advice on how to allow it."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"it needs {found[1]}" if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -31,7 +31,10 @@ def bench_figure(results: Sequence[Result], machine: str, *, dark: bool = False)
     longest = max(ratio.high for ratio in ratios)
     y = _TOP
     for result, height in zip(results, heights, strict=True):
-        sheet.write(MARGIN, y, result.title, bold=True, width=_WIDTH - 2 * MARGIN)
+        sheet.write(MARGIN, y, result.title, bold=True, width=_WIDTH - 2 * MARGIN - _NUMBERS)
+        captured = f"captured once, in {result.capture:.2f} s"
+        numbers = _WIDTH - MARGIN - _NUMBERS + 0.12
+        sheet.write(numbers, y, captured, size=SMALL, colour=sheet.theme.muted)
         _bars(sheet, result, y + _HEAD, longest)
         y += height
     for line, text in enumerate(_NOTES):
