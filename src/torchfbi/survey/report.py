@@ -123,7 +123,7 @@ def _captures(rows: list[Row]) -> str:
     slowest = [*order[:10], *(row for row in order[10:] if row.name in LANDMARKS)]
     lines = [
         "## Slowest captures\n",
-        "Processor time, and only the first time: the graph is kept, and a second explanation pays\n"
+        "Processor time, only the first time: the graph is kept, and a second explanation pays\n"
         "nothing. Nearly all of it is `torch.export`, by the number of operators; the size of the\n"
         "images makes no difference. `torchfbi bench` shows the seconds on your machine.\n",
         "| architecture | parameters | side | seconds |",
