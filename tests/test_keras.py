@@ -26,7 +26,8 @@ from photos import CAT
 from torchfbi import ForwardBackward, Labels, Photo, Settings, explain, load
 from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
-from torchfbi.models import available, describe, keras_applications
+from torchfbi.models import available, describe, keras_applications, parameters
+from torchfbi.models import keras as keras_files
 from torchfbi.models.keras import ChannelsFirst, from_file, import_keras, wrap
 
 try:
@@ -380,10 +381,19 @@ def test_random_weights_follow_the_seed_of_torch() -> None:
     assert random.getstate() == state
 
 
+@pytest.mark.parametrize("name", ["vgg16", "mobilenetv2", "efficientnetb0"])
+def test_the_table_of_parameters_is_right(name: str) -> None:
+    module = load(f"keras:{name}", pretrained=False).module
+    model = module.keras_model
+    assert describe(f"keras:{name}").parameters == model.count_params() == keras_files.count(name)
+    assert sum(p.numel() for p in module.parameters()) <= model.count_params()
+
+
 def test_every_application_is_known_to_keras() -> None:
     for name, application in keras_applications.APPLICATIONS.items():
         assert callable(getattr(keras.applications, application.kind))
         assert f"keras:{name}" in available()
+        assert parameters.known(f"keras:{name}") is not None
 
 
 def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

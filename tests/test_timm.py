@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
 from torchfbi.images import Photo
-from torchfbi.models import available, describe, load, timm
+from torchfbi.models import available, describe, load, parameters, timm
 
 WITHOUT_WEIGHTS = "cs3darknet_s"
 library = timm.import_timm()
@@ -92,6 +92,13 @@ def test_names_and_descriptions() -> None:
     assert describe(f"timm:{WITHOUT_WEIGHTS}").weights == "none"
 
 
+@pytest.fixture
+def empty_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if timm were newer than the table of parameters."""
+    monkeypatch.setattr(parameters, "_table", dict)
+
+
+@pytest.mark.usefixtures("empty_table")
 def test_parameters_are_counted_without_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     assert describe("timm:test_resnet").parameters is None
     built = load("timm:test_resnet", pretrained=False).module
@@ -101,6 +108,20 @@ def test_parameters_are_counted_without_the_weights(monkeypatch: pytest.MonkeyPa
     assert describe("timm:test_resnet", count=True).parameters is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet", "resnet50.a1_in1k", "convnext_atto", "resnetv2_50x1_bit.goog_in21k"],
+)
+def test_the_table_of_parameters_is_right(name: str) -> None:
+    assert describe(f"timm:{name}").parameters == timm.count(name)
+
+
+def test_the_table_knows_all_architectures() -> None:
+    unknown = [name for name in timm.names() if parameters.known(f"timm:{name}") is None]
+    assert not unknown
+
+
+@pytest.mark.usefixtures("empty_table")
 def test_the_list_counts_parameters_of_few_networks(capsys: pytest.CaptureFixture[str]) -> None:
     def listed(*arguments: str) -> tuple[str, str]:
         with pytest.raises(SystemExit) as left:

@@ -89,5 +89,5 @@ def models(
     report.console.print(table)
     if len(names) > COUNTED and any(listing.parameters is None for listing in listings):
         report.notes.print(
-            f"Unpublished numbers of parameters are counted for up to {COUNTED} rows."
+            f"Numbers of parameters that are in no table are counted for up to {COUNTED} rows."
         )

@@ -46,7 +46,7 @@ def describe(name: str, count: bool = False) -> Listing:
 
     Args:
         name: the network.
-        count: count the parameters where nobody publishes their number, which takes a tenth of
+        count: count the parameters where their number is in no table, which takes a tenth of
             a second or more.
 
     Raises:

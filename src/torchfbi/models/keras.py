@@ -23,6 +23,7 @@ from torchfbi.models import files
 from torchfbi.models.keras_applications import APPLICATIONS, Application
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
+from torchfbi.models.parameters import known
 from torchfbi.preprocess import Preprocess
 
 
@@ -79,7 +80,20 @@ def describe(name: str) -> Listing:
     application = APPLICATIONS[name]
     found = "on disk" if _weights(application).exists() else "to download"
     side = application.side
-    return Listing(f"keras:{name}", None, f"{side}x{side}", "keras", found)
+    return Listing(f"keras:{name}", known(f"keras:{name}"), f"{side}x{side}", "keras", found)
+
+
+def count(name: str) -> int:
+    """The number of parameters of one of ``names()``: it is built without memory for them.
+
+    Raises:
+        ModelError: Keras is missing.
+    """
+    keras = import_keras()
+    with keras.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(keras.applications, APPLICATIONS[name].kind)(weights=None)
+    return int(model.count_params())
 
 
 def load(name: str, pretrained: bool = True) -> Model:

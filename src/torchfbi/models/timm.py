@@ -9,10 +9,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
+from torchfbi.models.parameters import known
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.preprocess import Preprocess
 
@@ -44,7 +46,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> Listing:
-    """What timm publishes about one of ``names()``, not how many parameters it has: ``count``."""
+    """What is known of one of ``names()``; how many parameters only if they were counted."""
     published = import_timm().get_pretrained_cfg(name)
     _, height, width = published.input_size
     if _hub(published):
@@ -53,7 +55,20 @@ def describe(name: str) -> Listing:
         found = "on disk" if _file(published).exists() else "to download"
     else:
         found = "none"
-    return Listing(f"timm:{name}", None, f"{height}x{width}", "timm", found)
+    parameters = known(f"timm:{name}")
+    return Listing(f"timm:{name}", parameters, f"{height}x{width}", "timm", found)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Nothing is written to any tensor: on the meta device that takes most of the time."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        if name.endswith("_") and not name.endswith("__"):
+            return next(iter((*args, *kwargs.values())))
+        return function(*args, **kwargs)
 
 
 def count(name: str) -> int:
@@ -64,7 +79,7 @@ def count(name: str) -> int:
     """
     timm = import_timm()
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialised():
             module = timm.create_model(name)
     except Exception as error:  # of the architecture's own code
         raise ModelError(f"timm:{name} cannot be built: {_first_line(error)}") from error
