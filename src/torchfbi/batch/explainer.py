@@ -15,6 +15,7 @@ from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
 from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import InputError, SettingsError, TorchFBIError
+from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
 from torchfbi.walk import ForwardBackward
 
@@ -98,7 +99,8 @@ class Explainer:
         target = self._target(len(x))
         values, logits = self.walker(x.to(self._like), target)
         classes = self._classes(logits, target)
-        chances = torch.softmax(logits.float(), 1).gather(1, classes[:, None])[:, 0].tolist()
+        likely = probabilities(logits.float(), self.walker.graph.head)
+        chances = likely.gather(1, classes[:, None])[:, 0].tolist()
         arrays = [tensor.float().cpu().numpy() for tensor in (values, logits)]
         milliseconds = 1000 * (time.perf_counter() - start) / len(batch)
         return [
