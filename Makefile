@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint figures study clean
+.PHONY: demo test lint docs figures gallery study clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -18,9 +18,17 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation site, into site/.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The pictures in the README.
 figures: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/figures.py
+
+# The pictures in the gallery.
+gallery: $(READY)
+	PYTHONPATH=tests $(BIN)/python docs/gallery.py
 
 # The tables in docs/study.md: an hour.
 study: $(READY)
@@ -36,4 +44,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) fbi-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) fbi-out site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import skimage
-import sklearn
-
-from photos import CAT, COFFEE, cat_beside_coffee
+from photos import CAT, SHIPPED, cat_beside_coffee
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
 from torchfbi.evaluate import compare
 from torchfbi.peers import find
@@ -60,14 +57,7 @@ def cat() -> None:
 
 def eight_photos() -> None:
     """The study's: what the two walks draw, alone and together, beside two peers."""
-    shipped = Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent / "datasets"
-    photos = [
-        CAT,
-        COFFEE,
-        *(shipped[0] / name for name in ("motorcycle_left.png", "rocket.jpg", "astronaut.png")),
-        *(shipped[1] / "images" / name for name in ("china.jpg", "flower.jpg")),
-        Photo(cat_beside_coffee(), "cat beside coffee"),
-    ]
+    photos = [*SHIPPED, Photo(cat_beside_coffee(), "cat beside coffee")]
     signed = replace(find(Settings.contrast(drawn_by="same walk")), name="signed walk alone")
     positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="positive walk alone")
     methods = ["fbi", signed, positive, "guided-backprop", "grad-cam"]

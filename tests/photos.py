@@ -1,4 +1,4 @@
-"""The photos of the tests: shipped by scikit-image, or composed of those."""
+"""The photos of tests and pictures: shipped by scikit-image and scikit-learn, or composed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import skimage
+import sklearn
 from PIL import Image
 
 FOLDER = Path(skimage.__file__).parent / "data"
+SKLEARN = Path(sklearn.__file__).parent / "datasets/images"
 CAT, COFFEE = FOLDER / "chelsea.png", FOLDER / "coffee.png"
+SHIPPED = [
+    CAT,
+    COFFEE,
+    *(FOLDER / name for name in ("motorcycle_left.png", "rocket.jpg", "astronaut.png")),
+    *(SKLEARN / f"{name}.jpg" for name in ("china", "flower")),
+]
 
 
 def cat_beside_coffee() -> np.ndarray:
