@@ -32,7 +32,10 @@ def named(name: str, settings: Settings) -> Method:
 
 METHODS = [
     named("contrast (default)", Settings.contrast()),
-    named("contrast, mass:0.9", Settings.contrast(threshold="mass:0.9", place_power=1.0)),
+    named(
+        "contrast, wider",
+        Settings.contrast(threshold="mass:0.95", image_threshold="mass:0.99"),
+    ),
     named("paper, tau = 0", Settings.paper(tau=0.0)),
 ]
 DIGIT_METHODS = [

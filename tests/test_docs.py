@@ -25,7 +25,7 @@ OFFLINE = "downloads"
 """A command with this word in its comment is shown, but not run: it needs a connection."""
 
 ELSEWHERE = {"batch.md"}
-"""Pages whose commands need a cluster, or go on with each other's results: tests/batch runs them."""
+"""Pages whose commands need a cluster: tests/batch runs such."""
 
 BLOCK = re.compile(r"^```(python|pycon|console)\b[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
