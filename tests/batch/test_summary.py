@@ -62,7 +62,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         picture((90, 90, 90), 0, 0).save(folder / f"nothing-{number}.png")
     (folder / "zero.png").write_bytes(b"")
-    settings = Settings.plain(threshold="relative:0.1", values="contribution", select_image=True)
+    settings = Settings.plain(values="contribution", image_threshold="relative:0.1")
     run(MODEL, folder, folder / "out", settings=settings, shard=7, batch=4, workers=0)
     return folder / "out"
 
@@ -230,7 +230,7 @@ def test_foreign_rows_are_refused(
 ) -> None:
     rows = list(Store(out).every())[:1]
     rows[0][column] = value
-    Store(tmp_path).folder.joinpath("rows").mkdir()
+    (tmp_path / ".incomplete").mkdir()
     Store(tmp_path).write(0, rows)
     with pytest.raises(FileFormatError, match=message):
         summarize(tmp_path)
