@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from browser import browser  # noqa: F401  # a fixture
 from torchfbi.cli.main import main
 
 settings.register_profile(
