@@ -66,7 +66,7 @@ def explain(
         raise SettingsError(f"settings are {settings!r}: give Settings or the name of a preset.")
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
-    x, photos, regions = _as_batch(model, images)
+    x, photos, regions = as_batch(model, images)
     walker = ForwardBackward(module, x, settings, output)
     chosen = resolve(target, labels, len(x))
     answers: list[Tensor | None] = []
@@ -99,9 +99,15 @@ def explain(
     )
 
 
-def _as_batch(
+def as_batch(
     model: Model | nn.Module | ExportedProgram, images: Any
 ) -> tuple[Tensor, tuple[Photo, ...], tuple[Region, ...]]:
+    """Images in any form that ``explain`` takes as a tensor (N, C, ...), and the photos behind it.
+
+    Raises:
+        ImageError: a photo cannot be read.
+        InputError: no image, or photos for a bare module.
+    """
     if isinstance(images, Tensor):
         if images.ndim < 3:
             raise InputError(f"images have shape {tuple(images.shape)}: give (N, C, ...).")

@@ -63,3 +63,7 @@ class FileFormatError(TorchFBIError, ValueError):
 
 class StorageError(TorchFBIError, OSError):
     """Results could not be written; what was written before is whole."""
+
+
+class ExportError(TorchFBIError):
+    """An explainer could not be exported, or what was exported does not agree with it."""

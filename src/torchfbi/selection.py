@@ -39,7 +39,8 @@ def select(
     selected = signal
     threshold = settings.threshold
     if threshold is not None:
-        if settings.signs == "positive" and threshold == _ABOVE_ZERO:
+        at_zero = threshold.kind == "absolute" and _is(threshold.value, 0.0)
+        if settings.signs == "positive" and at_zero:
             # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
             selected = where_positive(signal, activation)
         else:
@@ -49,7 +50,7 @@ def select(
     if not top_k:
         return selected, None
     maps = top_maps(selected, activation, settings, channel)
-    return keep_maps(selected, maps, channel) if settings.k < 1 else selected, maps
+    return selected if _is(settings.k, 1.0) else keep_maps(selected, maps, channel), maps
 
 
 def keep_maps(signal: Tensor, maps: Tensor, channel: int) -> Tensor:
@@ -73,7 +74,9 @@ def select_pixels(signal: Tensor, threshold: Threshold) -> Tensor:
     return torch.where(magnitude > cut(magnitude, threshold), signal, 0.0)
 
 
-_ABOVE_ZERO = Threshold("absolute", 0.0)
+def _is(number: float, value: float) -> bool:
+    """Whether a setting has this value. As an input of an exported graph it has none yet."""
+    return not isinstance(number, Tensor) and number == value
 
 
 def _contribution(signal: Tensor, activation: Tensor) -> Tensor:
@@ -98,15 +101,26 @@ def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: 
     Returns:
         (N, C) bool.
     """
-    if settings.k == 1.0:
+    if _is(settings.k, 1.0):
         maps = selected.shape[0], selected.shape[channel]
         return torch.ones(maps, dtype=torch.bool, device=selected.device)
     ranked = selected * activation if settings.rank == "contribution" else selected
     totals = ranked.sum([d for d in range(1, ranked.ndim) if d != channel])
+    if isinstance(settings.k, Tensor):
+        return _first_maps(totals, settings.k)
     # Rounded first: 0.07 * 100 is a little more than 7.
     count = max(1, math.ceil(round(settings.k * totals.shape[1], 9)))
     best = totals.topk(count, dim=1).indices
     return torch.zeros_like(totals).scatter(1, best, 1.0) > 0
+
+
+def _first_maps(totals: Tensor, k: Tensor) -> Tensor:
+    """As ``top_maps`` ends, where k is an input of an exported graph."""
+    maps = totals.shape[1]
+    count = torch.ceil(k * maps - 1e-9).clamp(min=1)
+    first = (torch.arange(maps, device=totals.device) < count).to(totals.dtype)
+    ranked = totals.topk(maps, dim=1).indices
+    return torch.zeros_like(totals).scatter(1, ranked, first.expand_as(totals)) > 0
 
 
 STEPS_PER_OCTAVE = 128
@@ -131,7 +145,7 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     """
     shape = [-1] + [1] * (p.ndim - 1)
     if threshold.kind == "absolute":
-        return p.new_full((1,), threshold.value).reshape(shape)
+        return p.new_ones(1).reshape(shape) * threshold.value
     inner = tuple(range(1, p.ndim))
     largest = torch.maximum(p.amax(inner), -p.amin(inner))
     if threshold.kind == "relative":
@@ -148,29 +162,32 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     candidates = top[:, None] * torch.exp2(-steps / STEPS_PER_OCTAVE) * (1 - margin)
     candidates = F.pad(candidates, [0, 1]).to(p.dtype)  # zero keeps all
     fixed = torch.compiler.is_compiling() or p.device.type != "cpu"
-    search = _bisect if fixed else _interpolate
+    search = _count if fixed else _interpolate
     return search(p, candidates, wanted, threshold.kind == "mass").reshape(shape)
 
 
-def _bisect(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
+def _count(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
     """The first of falling candidates (N, steps) above which ``p`` holds the wanted amount, (N,).
 
-    No step depends on what was found, so this can be exported, and a GPU never waits.
+    By a histogram of the first candidate that each entry exceeds: a few operators, none of which
+    depends on what was found, so this can be exported, and a GPU never waits.
     """
     last = candidates.shape[1] - 1
-    low, high = torch.full_like(wanted, -1).long(), torch.full_like(wanted, last).long()
-    shape, inner = [-1] + [1] * (p.ndim - 1), tuple(range(1, p.ndim))
-    for _ in range(last.bit_length()):
-        middle = (low + high) // 2
-        t = candidates.gather(1, middle.clamp(min=0)[:, None]).reshape(shape)
-        held = torch.where(p > t, p if mass else 1.0, 0.0).sum(inner, dtype=wanted.dtype)
-        enough = (held >= wanted) & (middle >= 0)
-        low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-    return candidates.gather(1, high[:, None])
+    flat = p.flatten(1)
+    weight = torch.relu(flat) if mass else (flat > 0).to(wanted.dtype)
+    largest = candidates[:, :1].clamp(min=torch.finfo(p.dtype).tiny)
+    share = (flat / largest).clamp(min=2.0 ** -(OCTAVES + 1))
+    first = torch.floor(-STEPS_PER_OCTAVE * torch.log2(share)).long() + 1
+    # In float32 a bin would stop counting at 2^24; Apple's GPUs have nothing wider.
+    wide = torch.float32 if p.device.type == "mps" else torch.float64
+    held = torch.zeros_like(candidates, dtype=wide)
+    held = held.scatter_add(1, first.clamp(0, last), weight.to(wide))
+    reached = (held.cumsum(1) < wanted[:, None]).sum(1, keepdim=True)
+    return candidates.gather(1, reached.clamp(max=last))
 
 
 def _interpolate(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
-    """As ``_bisect``, in half as many passes over ``p``: the next candidate is interpolated."""
+    """As ``_count``, in a few passes over ``p``: the next candidate is interpolated."""
     found, buffer = [], torch.empty_like(p[0])
     for sample, steps, amount in zip(p, candidates, wanted.tolist(), strict=True):
 

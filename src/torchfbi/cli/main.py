@@ -21,6 +21,7 @@ from torchfbi.cli.compare import compare
 from torchfbi.cli.demo import demo
 from torchfbi.cli.evaluate import evaluate
 from torchfbi.cli.explain import explain
+from torchfbi.cli.export import export
 from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
 from torchfbi.cli.summarize import summarize
@@ -39,7 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    explain, batch, summarize, flow, compare, sweep, evaluate, check, models, survey, bench, demo,
+    explain, batch, summarize, flow, compare, sweep, evaluate, export, check, models, survey,
+    bench, demo,
 ):  # fmt: skip
     app.command()(options.command(command))
 

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -65,6 +66,11 @@ def print_files(files: list[Path]) -> None:
     """Where the results lie."""
     for file in files:
         console.print(f"written: {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def waiting(what: str) -> Status:
+    """While it is entered, a terminal's last line says what takes so long."""
+    return notes.status(Text(what))
 
 
 def each(images: list[Path], work: Callable[[Path], None]) -> dict[Path, str]:

@@ -1,0 +1,54 @@
+"""``torchfbi export``: the explainer as a file, or as a page, that runs without torchfbi."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchfbi import export as exporting
+from torchfbi.cli import options, report
+from torchfbi.models import Model
+from torchfbi.settings import Settings
+
+
+def export(
+    network: Model,
+    settings: Settings,
+    to: Annotated[
+        str, typer.Option(help=f"The format: {', '.join(exporting.FORMATS)}.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file. By default fbi-out/MODEL with its suffix."),
+    ] = None,
+    check: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A photo on which the file is verified; may be repeated. By default random "
+            "pictures are made.",
+            metavar="IMAGE",
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Write forward pass and backward walk as one graph, verified against this explainer."""
+    path = out if out is not None else report.Names(Path("fbi-out")).new(network.name)
+    with report.waiting(f"exporting {network.name}, which takes minutes for deep networks"):
+        written = exporting.export(network, path, to, settings, images=check)
+    if json:
+        report.print_json(written.to_dict())
+        return
+    agreement = written.agreement
+    report.console.print(
+        f"The file agrees with this explainer on {agreement.samples} explanations: the supports "
+        f"({agreement.density:.1%} of the pixels) are identical, the values differ by at most "
+        f"{agreement.values:.0e} of the largest.",
+        highlight=False,
+    )
+    if not agreement.density:
+        report.complain("the supports are empty, which proves little: try --check with photos.")
+    report.console.print(
+        f"written: {written.path} ({written.size / 1e6:.1f} MB)", highlight=False, soft_wrap=True
+    )

@@ -1,0 +1,120 @@
+"""Forward pass and backward walk as one graph, whose target, k and threshold are inputs."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from torchfbi.settings import Settings
+from torchfbi.walk import ForwardBackward
+
+TOP_CLASS = -1
+"""The target that asks for each sample's most probable class."""
+
+
+class Question(NamedTuple):
+    """What an exported explainer is given.
+
+    Args:
+        image: images as the network takes them, (N, C, ...) floating point.
+        target: the probed class of each sample, (N,) int64; ``TOP_CLASS`` for its top class.
+        k: the share of the feature maps that goes on, () float64 in (0, 1].
+        threshold: the value of the threshold, whose kind is fixed, () float64; None where the
+            settings have no threshold, and then it is no input of the graph either.
+    """
+
+    image: Tensor
+    target: Tensor
+    k: Tensor
+    threshold: Tensor | None
+
+    def named(self) -> dict[str, Tensor]:
+        """The inputs by name."""
+        return {name: tensor for name, tensor in self._asdict().items() if tensor is not None}
+
+    @classmethod
+    def of(cls, image: Tensor, target: Tensor, settings: Settings) -> Question:
+        """The question that these settings ask."""
+
+        def number(value: float) -> Tensor:
+            return torch.tensor(value, dtype=torch.float64, device=image.device)
+
+        threshold = None if settings.threshold is None else number(settings.threshold.value)
+        return cls(image, target, number(settings.k), threshold)
+
+
+class Answer(NamedTuple):
+    """What an exported explainer returns.
+
+    Args:
+        logits: the network's output before a final softmax, (N, classes).
+        values: the attribution, shaped like the image; NaN for a class that does not exist.
+        support: which pixels carry the explanation, (N, ...) bool.
+    """
+
+    logits: Tensor
+    values: Tensor
+    support: Tensor
+
+
+class Explainer(nn.Module):
+    """A ``ForwardBackward`` in the form in which it is exported: tensors in, tensors out.
+
+    Args:
+        walker: the explainer.
+    """
+
+    def __init__(self, walker: ForwardBackward) -> None:
+        super().__init__()
+        self.walker = walker
+
+    def forward(
+        self, image: Tensor, target: Tensor, k: Tensor, threshold: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The fields of an ``Answer`` to a ``Question``; a file must not need our classes."""
+        walker = copy.copy(self.walker)
+        walker.settings = _asking(walker.settings, k, threshold)
+        values, logits = walker.walk(
+            image, lambda logits: torch.where(target < 0, logits.argmax(1), target)
+        )
+        exists = (target < logits.shape[1]).reshape([-1] + [1] * (values.ndim - 1))
+        support = ((values != 0) & exists).any(1)
+        return logits, torch.where(exists, values, torch.nan), support
+
+
+def _asking(settings: Settings, k: Tensor, threshold: Tensor | None) -> Settings:
+    """The settings with tensors in place of two numbers, which cannot be validated."""
+    asking = copy.copy(settings)
+    object.__setattr__(asking, "k", k)
+    if threshold is not None:
+        rule = copy.copy(settings.threshold)
+        object.__setattr__(rule, "value", threshold)
+        object.__setattr__(asking, "threshold", rule)
+    return asking
+
+
+def trace(walker: ForwardBackward, example: Tensor) -> ExportedProgram:
+    """The explainer as one exported program with a dynamic batch.
+
+    Args:
+        walker: the explainer, of a network whose logits are (N, classes).
+        example: (N, C, ...) of the sizes that it was made for; its values do not count.
+    """
+    size = walker.graph.batch
+    image = example.new_zeros(size or 2, *example.shape[1:])
+    target = torch.full((len(image),), TOP_CLASS, device=image.device)
+    question = Question.of(image, target, walker.settings).named()
+    shapes: dict[str, Any] = dict.fromkeys(question)
+    if size is None:
+        batch = Dim("batch")
+        shapes.update(image={0: batch}, target={0: batch})
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.export's about its own internals
+        return torch.export.export(
+            Explainer(walker), (), kwargs=question, dynamic_shapes=shapes, strict=False
+        )

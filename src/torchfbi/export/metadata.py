@@ -1,0 +1,41 @@
+"""What a file tells about itself: everything one needs to use it without torchfbi."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from torchfbi.explanation import versions
+from torchfbi.export.explainer import TOP_CLASS
+from torchfbi.models import Model
+from torchfbi.walk import ForwardBackward
+
+SCHEMA = 1
+
+
+def describe(model: Model | nn.Module, walker: ForwardBackward) -> dict[str, Any]:
+    """Labels, preprocessing, settings and versions as plain JSON values.
+
+    Labels and preprocessing are None for a bare module.
+    """
+    settings, threshold = walker.settings, walker.settings.threshold
+    name, preprocess, labels = type(model).__name__, None, None
+    if isinstance(model, Model):
+        name, preprocess, labels = model.name, asdict(model.preprocess), list(model.labels)
+    return {
+        "schema": SCHEMA,
+        "model": name,
+        "settings": settings.to_dict(),
+        "inputs": {
+            "image": list(walker.graph.image.meta["val"].shape[1:]),
+            "target": {"top class": TOP_CLASS},
+            "k": settings.k,
+            "threshold": None if threshold is None else [threshold.kind, threshold.value],
+        },
+        "batch": walker.graph.batch,
+        "preprocess": preprocess,
+        "labels": labels,
+        "versions": versions(),
+    }
