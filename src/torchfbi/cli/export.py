@@ -17,11 +17,13 @@ def export(
     network: Model,
     settings: Settings,
     to: Annotated[
-        str, typer.Option(help=f"The format: {', '.join(exporting.FORMATS)}.", show_default=False)
+        str, typer.Option(help=f"The format: {', '.join(exporting.TARGETS)}.", show_default=False)
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The file. By default fbi-out/MODEL with its suffix."),
+        typer.Option(
+            "--out", "-o", help="The file, or for web the folder. By default fbi-out/MODEL."
+        ),
     ] = None,
     check: Annotated[
         list[Path] | None,
@@ -31,12 +33,19 @@ def export(
             metavar="IMAGE",
         ),
     ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="For web: the archive of onnxruntime-web, where npm cannot fetch it.",
+            metavar="FILE.tgz",
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Write forward pass and backward walk as one graph, verified against this explainer."""
     path = out if out is not None else report.Names(Path("fbi-out")).new(network.name)
     with report.waiting(f"exporting {network.name}, which takes minutes for deep networks"):
-        written = exporting.export(network, path, to, settings, images=check)
+        written = exporting.export(network, path, to, settings, images=check, runtime=runtime)
     if json:
         report.print_json(written.to_dict())
         return
@@ -49,6 +58,11 @@ def export(
     )
     if not agreement.density:
         report.complain("the supports are empty, which proves little: try --check with photos.")
-    report.console.print(
-        f"written: {written.path} ({written.size / 1e6:.1f} MB)", highlight=False, soft_wrap=True
-    )
+    report.print_files([written.path])
+    if to == "web":
+        report.console.print(
+            f"See it: python -m http.server --directory {written.path} (any file server does)",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
 from torchfbi.export.formats import FORMATS, KEY, quiet
 from torchfbi.export.metadata import describe
+from torchfbi.export.web import write_page
 from torchfbi.images import Photo
 from torchfbi.models import Model, load
 from torchfbi.settings import Settings
@@ -28,6 +30,7 @@ from torchfbi.walk import ForwardBackward
 __all__ = [
     "FORMATS",
     "KEY",
+    "TARGETS",
     "TOP_CLASS",
     "Agreement",
     "Answer",
@@ -38,12 +41,15 @@ __all__ = [
 ]
 
 
+TARGETS = (*FORMATS, "web")
+
+
 @dataclass(frozen=True)
 class Exported:
     """What was written.
 
     Args:
-        path: the file.
+        path: the file or folder.
         to: its format.
         size: in bytes.
         agreement: how well it agrees with the explainer that runs in Python.
@@ -68,6 +74,7 @@ def export(
     *,
     images: Any = None,
     output: int | str | None = None,
+    runtime: str | os.PathLike[str] | None = None,
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
@@ -78,23 +85,27 @@ def export(
 
     Args:
         model: as for ``explain``; its logits must be (N, classes).
-        path: the file; a suffix is added where it has none. Nothing is left of it on failure.
+        path: the file; a suffix is added where it has none. On failure what was there stays.
         to: ``pt2``: a program for ``torch.export.load``; ``onnx``: for ONNX Runtime and others;
-            ``aoti``: compiled for this kind of machine, for ``aoti_load_package`` and C++.
+            ``aoti``: compiled for this kind of machine, for ``aoti_load_package`` and C++;
+            ``web``: a folder with a page that runs the ONNX file in the browser, of a ``Model``.
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         images: what the file is verified on, as for ``explain``; a bare module needs a tensor.
             For a ``Model`` three random pictures by default.
         output: which output is explained where the network returns several.
+        runtime: for ``web``, the archive of ONNX Runtime Web; by default npm fetches it once.
 
     Raises:
         ExportError: a package is missing, the format cannot express the network, or the file
             disagrees with the eager explainer.
         InputError, ImageError, CaptureError, ModelError, SettingsError: as for ``explain``.
     """
-    if to not in FORMATS:
-        raise SettingsError(f"there is no format {to!r}: choose one of {', '.join(FORMATS)}.")
+    if to not in TARGETS:
+        raise SettingsError(f"there is no format {to!r}: choose one of {', '.join(TARGETS)}.")
     if isinstance(model, str):
         model = load(model)
+    if to == "web" and not isinstance(model, Model):
+        raise InputError("a page needs labels and preprocessing: wrap the module in a Model.")
     if settings is None or isinstance(settings, str):
         settings = Settings.from_preset(settings or "contrast")
     if images is None:
@@ -110,21 +121,23 @@ def export(
             f"the network's output has shape {shape}: only explainers of classifiers, whose "
             "output is (N, classes), are exported."
         )
-    if walker.graph.batch is not None:
-        x = x[: walker.graph.batch]
+    kind = FORMATS["onnx" if to == "web" else to]
     target = Path(path)
-    target = target if target.suffix else target.with_suffix(FORMATS[to].suffix)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{FORMATS[to].suffix}")
+    if to != "web" and not target.suffix:
+        target = target.with_name(target.name + kind.suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    metadata = describe(model, walker)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
+        part = Path(temporary) / f"explainer{kind.suffix}"
         with quiet():
-            program = trace(walker, x)
-            FORMATS[to].write(program, part, describe(model, walker))
-            agreement = verify(FORMATS[to].open(part), walker, x)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
-    return Exported(target, to, target.stat().st_size, agreement)
+            kind.write(trace(walker, x), part, metadata)
+            agreement = verify(kind.open(part), walker, x[: walker.graph.batch])
+        if to == "web":
+            write_page(part, target, metadata, None if runtime is None else Path(runtime))
+        else:
+            part.replace(target)
+    files = [file for file in (target, *target.rglob("*")) if file.is_file()]
+    return Exported(target, to, sum(file.stat().st_size for file in files), agreement)
 
 
 def pictures(size: tuple[int, int]) -> list[Photo]:

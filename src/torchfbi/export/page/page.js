@@ -1,0 +1,207 @@
+// The page: a photo in, the classes and the explanation of one of them out.
+
+import { draw, paint } from "./drawing.js";
+import { decode, prepare } from "./photo.js";
+
+const $ = (id) => document.getElementById(id);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const THRESHOLDS = {
+  absolute: ["Threshold", "Contributions below it do not go on.", 4, 0],
+  relative: ["Threshold, as a share of the largest", "Contributions below it do not go on.", 1, 0],
+  quantile: ["Share of the entries dropped", "The weakest contributions of every layer.", 0.999, 0],
+  mass: ["Share of the contribution kept", "The strongest entries that hold it go on.", 1, 0.01],
+};
+
+const metadata = await (await fetch("explainer.json")).json();
+const worker = new Worker("worker.js", { type: "module" });
+const settings = { k: metadata.inputs.k, threshold: metadata.inputs.threshold?.[1] ?? null };
+
+// What is shown: the photo, its prepared input, and the answer of the network.
+const shown = { photo: null, input: null, target: null, explanation: null };
+let asked = 0;
+
+/** Explain a class of the photo; -1 asks for the top class. */
+function ask(target) {
+  asked += 1;
+  shown.target = target;
+  $("picture").classList.add("busy");
+  say("Computing the explanation …");
+  const { tensor, shape } = shown.input;
+  worker.postMessage({ id: asked, tensor, shape, target, ...settings });
+}
+
+worker.onmessage = ({ data }) => {
+  if (data.ready) {
+    document.documentElement.dataset.ready = "true";
+    if (!shown.photo) say("");
+  } else if (data.error) {
+    complain(data.error);
+  } else if (data.id === asked) {
+    answer(data);
+  }
+};
+
+function answer({ logits, values, support, milliseconds }) {
+  const probabilities = softmax(logits);
+  const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  if (shown.target < 0) {
+    shown.target = best[0];
+    listClasses(best.slice(0, 5), probabilities);
+  }
+  mark(shown.target);
+  const density = support.reduce((sum, on) => sum + on, 0) / support.length;
+  const picture = paint(values, support, shown.input.shape);
+  shown.explanation = { picture, region: shown.input.region, values, support, logits };
+  $("picture").classList.remove("busy");
+  $("results").hidden = $("tools").hidden = false;
+  say(density ? "" : "Empty support: no contribution exceeded the threshold on the way to the image.");
+  const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
+  $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));
+  const claim = `${label(shown.target)} (${percent(probabilities[shown.target])})`;
+  $("canvas").ariaLabel = `${shown.photo.name}: highlighted are the ${percent(density)} of the pixels that made the network say ${claim}`;
+  redraw();
+}
+
+function listClasses(numbers, probabilities) {
+  const items = numbers.map((number) => {
+    const button = element("button");
+    button.type = "button";
+    button.dataset.class = number;
+    const bar = element("progress");
+    bar.value = probabilities[number];
+    bar.ariaHidden = "true";
+    const share = element("span", percent(probabilities[number]));
+    share.className = "share";
+    const name = element("span", label(number));
+    name.className = "name";
+    button.append(bar, name, share);
+    button.onclick = () => {
+      mark(number);
+      ask(number);
+    };
+    const item = element("li");
+    item.append(button);
+    return item;
+  });
+  $("classes").replaceChildren(...items);
+}
+
+function mark(target) {
+  for (const button of $("classes").querySelectorAll("button")) {
+    button.ariaPressed = String(Number(button.dataset.class) === target);
+  }
+}
+
+async function open(file) {
+  if (!file) return;
+  try {
+    const photo = await decode(file);
+    Object.assign(shown, { photo, input: prepare(photo, metadata.preprocess), explanation: null });
+  } catch (error) {
+    complain(error.message);
+    return;
+  }
+  $("invitation").hidden = true;
+  $("canvas").hidden = false;
+  $("canvas").ariaLabel = shown.photo.name;
+  $("drop").classList.add("filled");
+  redraw();
+  ask(-1);
+}
+
+function redraw() {
+  draw($("canvas"), shown.photo, shown.explanation, $("opacity").value / 100);
+}
+
+function say(text) {
+  $("status").classList.remove("wrong");
+  $("status").textContent = text;
+}
+
+function complain(text) {
+  $("picture").classList.remove("busy");
+  $("status").classList.add("wrong");
+  $("status").textContent = text[0].toUpperCase() + text.slice(1);
+}
+
+function label(number) {
+  return metadata.labels?.[number] ?? `class ${number}`;
+}
+
+function element(tag, text = "") {
+  return Object.assign(document.createElement(tag), { textContent: text });
+}
+
+function softmax(logits) {
+  const largest = logits.reduce((a, b) => Math.max(a, b));
+  const powers = Float64Array.from(logits, (z) => Math.exp(z - largest));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((p) => p / sum);
+}
+
+function showSettings() {
+  $("k").value = settings.k;
+  $("k-value").textContent = percent(settings.k, 0);
+  $("threshold-setting").hidden = settings.threshold === null;
+  if (settings.threshold === null) return;
+  const [kind, initial] = metadata.inputs.threshold;
+  const [name, hint, most, least] = THRESHOLDS[kind];
+  const slider = $("threshold");
+  [slider.min, slider.max] = [least, kind === "absolute" ? most * Math.max(initial, 0.25) : most];
+  slider.value = settings.threshold;
+  $("threshold-name").textContent = name;
+  $("threshold-hint").textContent = hint;
+  const value = settings.threshold;
+  $("threshold-value").textContent = kind === "absolute" ? value.toPrecision(3) : percent(value);
+}
+
+for (const name of ["k", "threshold"]) {
+  $(name).oninput = () => {
+    settings[name] = Number($(name).value);
+    showSettings();
+  };
+  $(name).onchange = () => ask(shown.target);
+}
+
+$("reset").onclick = () => {
+  settings.k = metadata.inputs.k;
+  settings.threshold = metadata.inputs.threshold?.[1] ?? null;
+  showSettings();
+  ask(shown.target);
+};
+
+$("opacity").oninput = redraw;
+$("choose").onclick = $("another").onclick = () => $("file").click();
+$("file").onchange = () => {
+  open($("file").files[0]);
+  $("file").value = ""; // so that the same photo can be chosen again
+};
+$("download").onclick = () => {
+  $("canvas").toBlob((blob) => {
+    const link = element("a");
+    link.href = URL.createObjectURL(blob);
+    const stem = shown.photo.name.replace(/\.[^.]*$/, "");
+    link.download = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+};
+
+document.ondragover = (event) => {
+  event.preventDefault();
+  $("drop").classList.add("over");
+};
+document.ondragleave = (event) => event.relatedTarget ?? $("drop").classList.remove("over");
+document.ondrop = (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  open(event.dataTransfer.files[0]);
+};
+document.onpaste = (event) => open(event.clipboardData.files[0]);
+
+const versions = metadata.versions;
+$("origin").textContent = `${metadata.model}, preset ${metadata.settings.preset}. Made by torchfbi ${versions.torchfbi} export.`;
+showSettings();
+
+// For scripts that drive this page, and for its tests.
+window.torchfbi = { shown, settings, open, prepare, decode, metadata };
