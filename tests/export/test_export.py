@@ -1,0 +1,155 @@
+"""Exported explainers say what the eager one says, and a file that does not is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
+from torchfbi.errors import ExportError, InputError, SettingsError
+from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Question, export
+
+
+class Net(nn.Module):
+    """Convolutions, overlapping pools, a shortcut and a dense layer, for (N, 3, 16, 16)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.pool, self.head = nn.MaxPool2d(3, 2, ceil_mode=True), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(torch.relu(self.stem(x)))
+        x = torch.relu(self.body(x)) + x
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(3, 3, 16, 16)
+
+
+def model(module: nn.Module) -> Model:
+    preprocess = Preprocess(16, 16, (0.5,) * 3, (0.25,) * 3)
+    return Model(module.eval(), preprocess, Labels(["a", "b", "c", "d", "é"]), "net")
+
+
+@pytest.mark.parametrize(
+    ("to", "settings"),
+    [
+        ("pt2", Settings.paper(tau=0.01)),
+        ("onnx", Settings.paper(tau=0.01)),
+        ("onnx", Settings.contrast()),
+        ("onnx", Settings.plain()),
+    ],
+)
+def test_inputs_are_inputs(to: str, settings: Settings, tmp_path: Path, images: Tensor) -> None:
+    """Another batch, other classes, another k and threshold than it was exported with."""
+    net = Net().eval()
+    written = export(net, tmp_path / "net", to, settings, images=images)
+    assert written.agreement.density > 0
+    run = FORMATS[to].open(written.path)
+    changed = settings.override(k=0.3)
+    if settings.threshold is not None:
+        changed = changed.override(threshold=f"{settings.threshold.kind}:0.6")
+    x = torch.randn(5, 3, 16, 16)
+    target = torch.tensor([4, 0, 1, 3, 2])
+    found = run(Question.of(x, target, changed))
+    values, logits = ForwardBackward(net, x, changed)(x, target)
+    assert torch.equal(found.support, (values != 0).any(1))
+    torch.testing.assert_close(found.values, values, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.logits, logits)
+
+
+def test_aoti(tmp_path: Path, images: Tensor) -> None:
+    written = export(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(),
+        tmp_path / "net.pt2", "aoti", "plain", images=images,
+    )  # fmt: skip
+    assert written.agreement.samples == 4
+    assert FORMATS["aoti"].read(written.path)["settings"]["preset"] == "plain"
+
+
+def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tensor) -> None:
+    net, settings = Net().eval(), Settings.plain()
+    written = export(net, tmp_path / "net", "pt2", settings, images=images)
+    target = torch.tensor([TOP_CLASS, 2, 5])
+    answer = FORMATS["pt2"].open(written.path)(Question.of(images, target, settings))
+    values, _ = ForwardBackward(net, images, settings)(images)
+    torch.testing.assert_close(answer.values[0], values[0])
+    assert answer.support[1].any()
+    assert answer.values[2].isnan().all()
+    assert not answer.support[2].any()
+
+
+def test_a_file_tells_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
+    written = export(model(Net()), tmp_path / "net.onnx", "onnx", Settings.plain())
+    session = onnxruntime.InferenceSession(written.path)
+    told = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+    assert told["labels"][4] == "é"
+    assert Preprocess(**told["preprocess"]) == model(Net()).preprocess
+    assert Settings.from_dict(told["settings"]) == Settings.plain()
+    assert told["versions"]["torch"] == torch.__version__
+    assert [i.name for i in session.get_inputs()] == ["image", "target", "k"]
+    assert written.size == written.path.stat().st_size
+
+
+def test_what_disagrees_is_refused_and_leaves_nothing(
+    tmp_path: Path, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disagreeing(wrong: str):
+        def opened(path: Path):
+            run = FORMATS["pt2"].open(path)
+
+            def answer(question: Question) -> Answer:
+                right = run(question)
+                other = ~right.support if wrong == "support" else getattr(right, wrong) * 1.001
+                return right._replace(**{wrong: other})
+
+            return answer
+
+        return FORMATS["pt2"]._replace(open=opened)
+
+    for wrong in ("support", "values", "logits"):
+        monkeypatch.setitem(FORMATS, "wrong", disagreeing(wrong))
+        monkeypatch.setattr("torchfbi.export.TARGETS", ("wrong",))
+        with pytest.raises(ExportError, match=wrong):
+            export(Net().eval(), tmp_path / "net", "wrong", "plain", images=images)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refusals_say_what_to_do(tmp_path: Path, images: Tensor) -> None:
+    dense = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    with pytest.raises(ExportError, match=r"only explainers of classifiers"):
+        export(dense, tmp_path / "net", "pt2", images=images)
+    with pytest.raises(SettingsError, match="choose one of pt2, onnx, aoti, web"):
+        export(Net().eval(), tmp_path / "net", "tflite", images=images)
+    with pytest.raises(InputError, match="give images"):
+        export(Net().eval(), tmp_path / "net", "pt2")
+    with pytest.raises(InputError, match="wrap the module in a Model"):
+        export(Net().eval(), tmp_path / "net", "web", images=images)
+
+
+def test_the_command_line(run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "from torchfbi import Labels, Model, Preprocess\n"
+        "def make():\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))\n"
+        "    preprocess = Preprocess(8, 8, (0.5,) * 3, (0.5,) * 3)\n"
+        "    return Model(net.eval(), preprocess, Labels(['yes', 'no']), 'mine')\n"
+    )
+    done = run("export", "--to", "pt2", "-m", "mine.py:make", "--preset", "plain", "--k", "0.5")
+    assert done.code == 0
+    assert "supports" in done.out
+    assert "identical" in done.out
+    told = FORMATS["pt2"].read(tmp_path / "fbi-out" / "mine.pt2")
+    assert told["inputs"]["k"] == 0.5
+    wrong = run("export", "--to", "tflite", "-m", "mine.py:make")
+    assert wrong.code == 2
+    assert "choose one of" in wrong.err
