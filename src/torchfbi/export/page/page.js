@@ -121,7 +121,7 @@ function say(text) {
 function complain(text) {
   $("picture").classList.remove("busy");
   $("status").classList.add("wrong");
-  $("status").textContent = text[0].toUpperCase() + text.slice(1);
+  $("status").textContent = text;
 }
 
 function label(number) {

@@ -9,7 +9,7 @@ const session = ort.InferenceSession.create(new URL("./explainer.onnx", import.m
 
 session.then(
   () => postMessage({ ready: true }),
-  (error) => postMessage({ error: `the network cannot be loaded: ${error.message}` }),
+  (error) => postMessage({ error: `The network cannot be loaded: ${error.message}` }),
 );
 
 onmessage = async ({ data: { id, tensor, shape, target, k, threshold } }) => {
@@ -28,6 +28,6 @@ onmessage = async ({ data: { id, tensor, shape, target, k, threshold } }) => {
     const answer = { logits: logits.data, values: values.data, support: support.data };
     postMessage({ id, ...answer, milliseconds });
   } catch (error) {
-    postMessage({ id, error: `the explanation failed: ${error.message}` });
+    postMessage({ id, error: `The explanation failed: ${error.message}` });
   }
 };

@@ -1,0 +1,165 @@
+"""The exported page, in a browser, from a bare file server: what it says is what Python says."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+import torchfbi
+from browser import open_page, serving
+from photos import CAT, COFFEE, FOLDER
+from torchfbi.export import export
+
+PHOTOS = (CAT, COFFEE, FOLDER / "rocket.jpg")
+ANSWER = """() => {
+  const { support, values, logits } = window.torchfbi.shown.explanation;
+  const text = (array) => {
+    const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    let characters = "";
+    for (const byte of bytes) characters += String.fromCharCode(byte);
+    return btoa(characters);
+  };
+  return [text(support), text(values), text(logits)];
+}"""
+
+SET = """([id, value]) => {
+  const slider = document.getElementById(id);
+  slider.value = value;
+  for (const kind of ["input", "change"]) slider.dispatchEvent(new Event(kind));
+}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the embedded network; TORCHFBI_PAGE names one that was exported before."""
+    if ready := os.environ.get("TORCHFBI_PAGE"):
+        return Path(ready)
+    return export("efficientnet-lite0", tmp_path_factory.mktemp("web") / "page", "web").path
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with serving(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def opened(browser: Browser, url: str) -> Iterator[tuple[Page, list[str]]]:
+    page, wrong = open_page(browser, url)
+    page.set_default_timeout(120_000)
+    yield page, wrong
+    page.context.close()
+    assert not wrong  # no request to another host, no error
+
+
+def explain(page: Page, photo: Path) -> None:
+    page.set_input_files("#file", photo)
+    page.wait_for_function(
+        "name => window.torchfbi?.shown.photo?.name === name && window.torchfbi.shown.explanation",
+        arg=photo.name,
+    )
+
+
+def chosen(page: Page) -> str:
+    return page.inner_text('#classes [aria-pressed="true"] .name')
+
+
+def answer(page: Page) -> dict[str, np.ndarray]:
+    support, values, logits = (base64.b64decode(text) for text in page.evaluate(ANSWER))
+    return {
+        "support": np.frombuffer(support, bool).reshape(224, 224),
+        "values": np.frombuffer(values, np.float32).reshape(3, 224, 224),
+        "logits": np.frombuffer(logits, np.float32),
+    }
+
+
+def assert_same(found: dict[str, np.ndarray], expected: Any) -> None:
+    assert np.array_equal(found["support"], expected.support[0])
+    values = expected.values[0].numpy()
+    assert np.abs(found["values"] - values).max() < 1e-4 * np.abs(values).max()
+    assert np.allclose(found["logits"], expected.logits[0], atol=1e-3)
+
+
+def test_the_support_is_that_of_python(opened: tuple[Page, list[str]]) -> None:
+    page, _ = opened
+    for photo in PHOTOS:
+        explain(page, photo)
+        expected = torchfbi.explain("efficientnet-lite0", photo)
+        assert chosen(page) == expected.label(int(expected.target[0]))
+        assert_same(answer(page), expected)
+
+
+def test_another_class_other_settings_and_back(
+    opened: tuple[Page, list[str]], tmp_path: Path
+) -> None:
+    page, _ = opened
+    explain(page, CAT)
+    top = chosen(page)
+    first = answer(page)["support"]
+
+    def after(act: Any) -> dict[str, np.ndarray]:
+        page.evaluate("window.torchfbi.shown.explanation = null")
+        act()
+        page.wait_for_function("() => window.torchfbi.shown.explanation")
+        return answer(page)
+
+    other = after(lambda: page.get_by_role("button", name="Egyptian cat").press("Enter"))
+    assert chosen(page) == "Egyptian cat" != top
+    assert_same(other, torchfbi.explain("efficientnet-lite0", CAT, "Egyptian cat"))
+    assert "Egyptian cat" in page.get_attribute("#canvas", "aria-label")
+
+    page.click("summary")
+    less = after(lambda: page.evaluate(SET, ["k", 0.3]))
+    expected = torchfbi.explain(
+        "efficientnet-lite0", CAT, "Egyptian cat", torchfbi.Settings.contrast(k=0.3)
+    )
+    assert_same(less, expected)
+    after(lambda: page.click("#reset"))
+    back = after(lambda: page.get_by_role("button", name=top).click())
+    assert np.array_equal(back["support"], first)
+
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == f"chelsea-{top.replace(' ', '-')}.png"
+    download.value.save_as(tmp_path / "cat.png")
+    full = np.asarray(Image.open(tmp_path / "cat.png").convert("RGB")).astype(int)
+    assert full.shape == (300, 451, 3)
+    page.fill("#opacity", "0")
+    with page.expect_download() as download:
+        page.click("#download")
+    download.value.save_as(tmp_path / "photo.png")
+    bare = np.asarray(Image.open(tmp_path / "photo.png").convert("RGB"))
+    assert np.array_equal(bare, np.asarray(Image.open(CAT).convert("RGB")))
+    assert np.abs(full - bare).max() > 50
+
+
+def test_what_is_no_photo_is_answered_in_words(
+    opened: tuple[Page, list[str]], tmp_path: Path
+) -> None:
+    page, _ = opened
+    (tmp_path / "notes.txt").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "notes.txt")
+    page.wait_for_selector("#status.wrong")
+    assert "notes.txt is no picture" in page.inner_text("#status")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it(browser: Browser, url: str, scheme: str) -> None:
+    page, wrong = open_page(
+        browser, url, viewport={"width": 360, "height": 740}, color_scheme=scheme
+    )
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
+    widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert widths[0] <= widths[1]
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (int(shade[4:].split(",")[0]) < 128) == (scheme == "dark")
+    page.context.close()
+    assert not wrong
