@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +41,25 @@ class LayerSupport(NamedTuple):
     layer: str
     support: Tensor
     density: Tensor
+
+
+class Flow(tuple[LayerFlow, ...]):
+    """What was seen at every feature, from the top layer to the image; a notebook shows it."""
+
+    _explanation: Explanation | None
+
+    def __new__(cls, seen: Iterable[LayerFlow], explanation: Explanation | None = None) -> Flow:
+        flow = super().__new__(cls, seen)
+        flow._explanation = explanation
+        return flow
+
+    def __repr__(self) -> str:
+        return f"Flow({', '.join(seen.layer for seen in self)})"
+
+    def _repr_png_(self) -> bytes | None:
+        if self._explanation is None or self._explanation.values.ndim != 4:
+            return None
+        return _png(plot.flow_figure(replace(self._explanation, flow=self)))
 
 
 def versions() -> dict[str, str]:
@@ -83,6 +103,11 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=versions)
     flow: tuple[LayerFlow, ...] = ()
     head: Head | None = None
+
+    def __post_init__(self) -> None:
+        if self.flow and not isinstance(self.flow, Flow):
+            # It knows an explanation without a flow: a circle would keep all of it in memory.
+            object.__setattr__(self, "flow", Flow(self.flow, replace(self, flow=())))
 
     @property
     def support(self) -> Tensor:
@@ -176,9 +201,7 @@ class Explanation:
     def _repr_png_(self) -> bytes | None:
         if self.values.ndim != 4:
             return None
-        buffer = io.BytesIO()
-        plot.save(self.plot(), buffer, dpi=80)
-        return buffer.getvalue()
+        return _png(self.plot())
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the arrays, as plain JSON values."""
@@ -280,6 +303,12 @@ class Explanation:
         if list(explanation.values.shape) != manifest["shape"]:
             raise ValueError("its arrays and its manifest disagree")
         return explanation
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    plot.save(figure, buffer, dpi=80)
+    return buffer.getvalue()
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

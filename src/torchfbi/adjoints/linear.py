@@ -48,7 +48,8 @@ def convolution(
         )
         for i in range(len(stride))
     ]
-    if at.settings.k < 1 and (kept := sparse.kept_maps(s, weight, groups)) is not None:
+    thin = not torch.compiler.is_compiling() and at.settings.k < 1
+    if thin and (kept := sparse.kept_maps(s, weight, groups)) is not None:
         return sparse.transposed_convolution(s, weight, stride, padding, dilation, leftover, kept)
     if _is_matrix(weight, stride, padding, groups) and s[0, 0].numel() > max(weight.shape[:2]):
         # The same matrix at each position, and its transpose back. Convolutions are faster

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
-from torchfbi.errors import ExportError, InputError, SettingsError
+from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError
 from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
-from torchfbi.export.formats import FORMATS, KEY, quiet
+from torchfbi.export.formats import FORMATS, KEY, Format, quiet
 from torchfbi.export.metadata import describe
 from torchfbi.export.web import write_page
 from torchfbi.images import Photo
@@ -130,7 +131,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
         with quiet():
-            kind.write(trace(walker, x), part, metadata)
+            _write(kind, trace(walker, x), part, metadata)
             agreement = verify(kind.open(part), walker, x[: walker.graph.batch])
         if to == "web":
             write_page(part, target, metadata, None if runtime is None else Path(runtime))
@@ -138,6 +139,16 @@ def export(
             part.replace(target)
     files = [file for file in (target, *target.rglob("*")) if file.is_file()]
     return Exported(target, to, sum(file.stat().st_size for file in files), agreement)
+
+
+def _write(kind: Format, program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
+    try:
+        kind.write(program, path, metadata)
+    except (TorchFBIError, OSError):
+        raise
+    except Exception as error:  # torch's exporters raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"this explainer cannot be written in that format: {reason}") from error
 
 
 def pictures(size: tuple[int, int]) -> list[Photo]:
