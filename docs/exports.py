@@ -32,9 +32,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=ARCHITECTURES)
     parser.add_argument("--to", nargs="*", default=list(FORMATS), choices=list(FORMATS))
     arguments = parser.parse_args()
-    print(
-        "| network | format | MB | values differ by | support | seconds |\n|---|---|---|---|---|---|"
-    )
+    print("| network | format | MB | values differ by | support | seconds |")
+    print("|---|---|---|---|---|---|")
     for name in arguments.models:
         torch.manual_seed(0)
         model = load(name, pretrained=":" not in name)
