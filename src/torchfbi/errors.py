@@ -67,3 +67,7 @@ class StorageError(TorchFBIError, OSError):
 
 class ExportError(TorchFBIError):
     """An explainer could not be exported, or what was exported does not agree with it."""
+
+
+class LimitError(TorchFBIError):
+    """The server refuses: too large, too much at once, too slow, or no longer kept."""

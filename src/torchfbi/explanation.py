@@ -239,9 +239,14 @@ class Explanation:
         """
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-        manifest = json.dumps(self.manifest(), indent=1)
+        atomic.write(path, self.to_npz())
+        atomic.write(path.with_suffix(".json"), json.dumps(self.manifest(), indent=1).encode())
+        return path
+
+    def to_npz(self) -> bytes:
+        """The npz that ``save`` writes, the manifest inside."""
         arrays = {
-            "manifest": np.array(manifest),
+            "manifest": np.array(json.dumps(self.manifest(), indent=1)),
             "values": _numpy(self.values),
             "logits": _numpy(self.logits),
         }
@@ -253,9 +258,7 @@ class Explanation:
             arrays[f"photo_{i}"] = photo.pixels
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub of numpy
-        atomic.write(path, buffer.getvalue())
-        atomic.write(path.with_suffix(".json"), manifest.encode())
-        return path
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:

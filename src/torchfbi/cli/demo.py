@@ -23,6 +23,7 @@ def demo(drawing: options.Drawing) -> None:
     report.print_top(explanation)
     report.print_files(files)
     report.console.print(f"\nLook at {files[0]}: what is bright made the network say it.")
+    report.console.print("Your own photos, by clicking: torchfbi serve")
 
 
 def cat() -> Photo:

@@ -24,6 +24,7 @@ from torchfbi.cli.explain import explain
 from torchfbi.cli.export import export
 from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
+from torchfbi.cli.serve import serve
 from torchfbi.cli.summarize import summarize
 from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 for command in (
     explain, batch, summarize, flow, compare, sweep, evaluate, export, check, models, survey,
-    bench, demo,
+    bench, demo, serve,
 ):  # fmt: skip
     app.command()(options.command(command))
 

@@ -37,14 +37,14 @@ def save(figure: Figure, path: str | os.PathLike[str] | BinaryIO, *, dpi: float 
         ImageError: the file cannot be written.
     """
     if not isinstance(path, str | os.PathLike):
-        path.write(_encode(figure, "png", dpi))
+        path.write(encode(figure, "png", dpi))
         return
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in FORMATS:
         raise SettingsError(
             f"{path}: figures are saved as .{', .'.join(FORMATS)}, not as {kind or 'no suffix'!r}."
         )
-    write(Path(path), _encode(figure, kind, dpi))
+    write(Path(path), encode(figure, kind, dpi))
 
 
 def write(path: Path, content: bytes) -> None:
@@ -60,7 +60,8 @@ def write(path: Path, content: bytes) -> None:
         raise ImageError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _encode(figure: Figure, kind: str, dpi: float) -> bytes:
+def encode(figure: Figure, kind: str, dpi: float = 150) -> bytes:
+    """A figure as the bytes of a file of that kind, one of ``FORMATS``."""
     buffer = io.BytesIO()
     draw = partial(
         figure.savefig,

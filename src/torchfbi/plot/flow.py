@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -159,6 +159,39 @@ def station_of(seen: LayerFlow, index: int) -> Station:
         backward=incoming.sum(0).numpy(),
         strength=signal.abs().sum(0).numpy(),
     )
+
+
+class FeatureMap(NamedTuple):
+    """One feature map of a layer.
+
+    Args:
+        number: which one, from 0.
+        share: of the magnitude of the signal that goes on in this layer, in [0, 1].
+        activation: (h, w).
+    """
+
+    number: int
+    share: float
+    activation: Array
+
+
+def strongest_maps(seen: LayerFlow, index: int, count: int) -> list[FeatureMap]:
+    """The feature maps of one sample through which most of the signal goes on, strongest first.
+
+    At most ``count``, and none through which nothing goes on.
+    """
+    channel = _channel_dim(seen) - 1
+    activation, signal = (
+        t[index].detach().movedim(channel, 0).float().cpu() for t in (seen.activation, seen.signal)
+    )
+    strength = signal.abs().sum((1, 2))
+    total = strength.sum().item()
+    best = strength.topk(min(count, len(strength)))
+    return [
+        FeatureMap(number, value / total, activation[number].numpy())
+        for number, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        if value > 0
+    ]
 
 
 def _channel_dim(seen: LayerFlow) -> int:

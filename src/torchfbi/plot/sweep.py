@@ -46,7 +46,7 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
         for column, threshold in enumerate(sweep.thresholds):
             x = MARGIN + _LABELS + column * (side + _GAP)
             if row == 0:
-                sheet.write(x, y - 0.24, _name(threshold), bold=True, width=side)
+                sheet.write(x, y - 0.24, threshold_name(threshold), bold=True, width=side)
             heat = sweep.explanations[row][column].to_heatmap()[0].float().cpu().numpy()
             axes = sheet.panel(x, y, side, tall, label=f"k {k}, {threshold}")
             strength = strengthen(heat, (height, width))
@@ -64,7 +64,8 @@ def _subtitle(sweep: Sweep) -> str:
     return "  ·  ".join([first.model, f"{first.settings.preset} preset otherwise", *photo])
 
 
-def _name(threshold: Threshold | None) -> str:
+def threshold_name(threshold: Threshold | None) -> str:
+    """How a column is called: ``τ = 0.1``, ``mass = 0.9``."""
     if threshold is None:
         return "no threshold"
     symbol = "τ" if threshold.kind == "absolute" else threshold.kind

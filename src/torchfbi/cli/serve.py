@@ -1,0 +1,73 @@
+"""``torchfbi serve``: the web page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from torchfbi.cli import report
+from torchfbi.errors import ModelError, SettingsError
+from torchfbi.models import DEFAULT
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help=f"A network to choose from; give it several times for several. {DEFAULT} by "
+            "default.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen at; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 for a free one.", min=0, max=65535)] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A further name under which browsers may ask, such as that of a proxy.",
+            show_default=False,
+        ),
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TORCHFBI_AUTH",
+            help="USER:PASSWORD that browsers have to give. Better set as the environment "
+            "variable, since other users of the machine see arguments.",
+            show_default=False,
+        ),
+    ] = None,
+    max_mib: Annotated[int, typer.Option(help="The largest upload, in MiB.", min=1)] = 20,
+    max_megapixels: Annotated[int, typer.Option(help="The largest photo.", min=1)] = 25,
+    max_seconds: Annotated[int, typer.Option(help="The longest wait for an answer.", min=1)] = 60,
+) -> None:
+    """Serve the web page: photos in, explanations out, by clicking. Nothing leaves this machine."""
+    try:
+        from torchfbi.web.limits import Limits
+        from torchfbi.web.server import serve as run
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install 'torchfbi[web]'"
+        ) from error
+    if auth is not None and (":" not in auth or auth.startswith(":") or auth.endswith(":")):
+        raise SettingsError("--auth is USER:PASSWORD, neither of them empty.")
+    limits = Limits(
+        upload=max_mib * 2**20, pixels=max_megapixels * 1_000_000, seconds=float(max_seconds)
+    )
+    report.console.print("One moment: the network is loaded and captured.")
+    run(
+        model or [DEFAULT],
+        host,
+        port,
+        hosts=allow_host or (),
+        auth=auth,
+        limits=limits,
+        ready=lambda url: report.console.print(
+            f"Open {url} in a browser. Ctrl-C stops it.", soft_wrap=True
+        ),
+    )

@@ -1,0 +1,80 @@
+"""What one visitor may ask of the server, and the one worker that answers them all in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from torchfbi.errors import LimitError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The server's limits.
+
+    Args:
+        upload: the largest body of a request, in bytes.
+        bodies: of all bodies that are arriving at once, and of all unread uploads, in bytes.
+        slow: how long a body may take to arrive, in seconds.
+        pixels: the largest photo, width times height.
+        seconds: how long a step of an answer may take, with the wait for its turn.
+        waiting: how many may wait for their turn.
+        shelf: how much memory photos and answers may take, in bytes; the oldest go first.
+        age: how long a photo or an answer is kept without being asked for, in seconds.
+    """
+
+    upload: int = 20 * 2**20
+    bodies: int = 160 * 2**20
+    slow: float = 30.0
+    pixels: int = 25_000_000
+    seconds: float = 60.0
+    waiting: int = 16
+    shelf: int = 512 * 2**20
+    age: float = 1800.0
+
+
+class Worker:
+    """One thread that computes: PyTorch uses all cores for each step, so more would be slower."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        # PyTorch counts its threads for each thread anew: as many as the server's own.
+        self._pool = ThreadPoolExecutor(
+            1, "torchfbi", torch.set_num_threads, (torch.get_num_threads(),)
+        )
+        self._places = threading.BoundedSemaphore(limits.waiting + 1)
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Wait for the turn, do ``work`` and return what it returns.
+
+        Work that is not done in time is not interrupted, but nobody waits for it any longer.
+
+        Raises:
+            LimitError: too many wait already, or it was not done in time.
+        """
+        if not self._places.acquire(blocking=False):
+            raise LimitError("The server is busy: too many are waiting. Try again in a moment.")
+        future = self._pool.submit(work)
+        future.add_done_callback(lambda _: self._places.release())
+        try:
+            return future.result(self._limits.seconds)
+        except Late:
+            if future.done():
+                raise  # the work's own
+            future.cancel()
+            raise LimitError(
+                f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
+                "was too much to ask for."
+            ) from None
+
+    def close(self) -> None:
+        """Let go of the thread, once what it does is done."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
