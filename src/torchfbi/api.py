@@ -17,6 +17,7 @@ from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Region
+from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
@@ -32,6 +33,7 @@ def explain(
     *,
     output: int | str | None = None,
     record: bool = False,
+    forwards: Forwards | None = None,
 ) -> Explanation:
     """Explain which pixels made ``model`` say ``target``.
 
@@ -50,6 +52,7 @@ def explain(
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         output: which output is explained where the network returns several.
         record: keep the whole flow in ``Explanation.flow``.
+        forwards: remembers forward passes: who asks again about the same image gives the same.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -67,7 +70,10 @@ def explain(
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, photos, regions = as_batch(model, images)
-    walker = ForwardBackward(module, x, settings, output)
+    if forwards is None:
+        walker = ForwardBackward(module, x, settings, output)
+    else:
+        walker = Reusing(module, x, settings, output, forwards=forwards)
     chosen = resolve(target, labels, len(x))
     answers: list[Tensor | None] = []
 

@@ -15,6 +15,7 @@ from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation
 from torchfbi.images import Photo
 from torchfbi.models import Model, load
+from torchfbi.reuse import Forwards
 from torchfbi.settings import Settings, Threshold
 
 _CHUNK = 8  # altered images in one forward pass
@@ -125,7 +126,11 @@ def sweep(
     x, image = _input(model, image)
     if x.ndim != 4 or len(x) != 1:
         raise InputError(f"the image has shape {tuple(x.shape)}: a sweep takes (1, C, H, W).")
-    rows = tuple(tuple(explain(model, image, target, cell) for cell in row) for row in grid)
+    forwards = Forwards()  # the cells differ in the walk alone
+    rows = tuple(
+        tuple(explain(model, image, target, cell, forwards=forwards) for cell in row)
+        for row in grid
+    )
     probed = rows[0][0].target
     if probed is None:
         raise TargetError("a sweep follows the probability of one class: the target must name it.")

@@ -16,6 +16,7 @@ from torchfbi.evaluate.compare import Comparison, compare
 from torchfbi.explanation import Explanation
 from torchfbi.images import Photo
 from torchfbi.models import Model, load
+from torchfbi.reuse import Forwards
 from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep, sweep
 from torchfbi.web.limits import Limits, Worker
@@ -93,6 +94,7 @@ class Desk:
         self.answers: Shelf[Answer] = Shelf(limits)
         self._worker = Worker(limits)
         self._loaded: dict[str, Model] = {}
+        self._forwards = Forwards()  # the worker is alone with it
 
     def read(self, content: bytes, name: str) -> Photo:
         """A visitor's photo.
@@ -132,7 +134,12 @@ class Desk:
         asked = question
         return self._worker.run(
             lambda: explain(
-                self.model(asked.model), asked.photo, asked.target, asked.settings, record=record
+                self.model(asked.model),
+                asked.photo,
+                asked.target,
+                asked.settings,
+                record=record,
+                forwards=self._forwards,
             )
         )
 
