@@ -172,9 +172,8 @@ def main(seconds: float) -> int:
             middle, late = statistics.median(times), times[int(0.95 * len(times))]
             print(f"{name:22} {len(times):5}  median {middle:7.3f} s  95 % {late:7.3f} s")
     half = [mib for when, mib in load.memory if when > seconds / 2]
-    print(
-        f"memory: {load.memory[0][1]:.0f} MiB at first, {half[0]:.0f} at half-time, {half[-1]:.0f} at the end"
-    )
+    first = load.memory[0][1]
+    print(f"MiB: {first:.0f} at first, {half[0]:.0f} at half-time, {half[-1]:.0f} at the end")
     for text in load.wrong[:20]:
         print("WRONG", text)
     return 1 if load.wrong else 0
