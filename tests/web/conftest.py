@@ -14,7 +14,7 @@ import uvicorn
 
 from torchfbi.web.desk import Desk
 from torchfbi.web.limits import Limits
-from torchfbi.web.server import application, surroundings, warm
+from torchfbi.web.server import application, surroundings
 
 
 @dataclass
@@ -29,7 +29,7 @@ def server() -> Iterator[Server]:
     limits = Limits(upload=2**20, pixels=10_000_000)
     desk = Desk(["efficientnet-lite0", "digits"], limits)
     with socket.create_server(("127.0.0.1", 0)) as listening, surroundings() as folder:
-        warm(desk)
+        desk.warm()
         started = threading.Event()
         servers: list[uvicorn.Server] = []
 

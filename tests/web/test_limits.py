@@ -57,7 +57,8 @@ def test_nobody_waits_longer_than_the_limit() -> None:
     done: list[int] = []
     with pytest.raises(LimitError):  # it never began: the first one holds the thread
         worker.run(lambda: done.append(1))
-    go.set()
+    threading.Timer(0.2, go.set).start()
+    assert worker.run(lambda: go.is_set(), patient=True)
     worker.close()
     assert not done
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from torchfbi.api import AnyTarget, explain
@@ -142,6 +143,12 @@ class Desk:
                 forwards=self._forwards,
             )
         )
+
+    def warm(self) -> None:
+        """Load and capture the first network, so that the first visitor does not wait for that."""
+        photo = Photo(np.full((256, 256, 3), 128, np.uint8), "grey")
+        name = self.models[0]
+        self._worker.run(lambda: explain(self.model(name), photo), patient=True)
 
     def compare(self, question: Question, methods: Sequence[str]) -> Iterator[Comparison]:
         """The answers of several methods, each as soon as it is there; ``fbi`` is with the

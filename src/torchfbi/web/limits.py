@@ -52,10 +52,11 @@ class Worker:
         )
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], T], *, patient: bool = False) -> T:
         """Wait for the turn, do ``work`` and return what it returns.
 
-        Work that is not done in time is not interrupted, but nobody waits for it any longer.
+        Work that is not done in time is not interrupted, but nobody waits for it any longer. Who
+        is ``patient`` waits without a limit.
 
         Raises:
             LimitError: too many wait already, or it was not done in time.
@@ -65,7 +66,7 @@ class Worker:
         future = self._pool.submit(work)
         future.add_done_callback(lambda _: self._places.release())
         try:
-            return future.result(self._limits.seconds)
+            return future.result(None if patient else self._limits.seconds)
         except Late:
             if future.done():
                 raise  # the work's own

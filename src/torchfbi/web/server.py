@@ -12,15 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import gradio as gr
-import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from torchfbi.images import Photo
 from torchfbi.plot.style import DARK, LIGHT
-from torchfbi.settings import Settings
-from torchfbi.web.desk import Desk, Question
+from torchfbi.web.desk import Desk
 from torchfbi.web.examples import examples
 from torchfbi.web.guard import Guard
 from torchfbi.web.limits import Limits
@@ -149,7 +146,7 @@ def serve(
     name = f"[{host}]" if ":" in host else host
     desk = Desk(models, limits or Limits())
     with socket.create_server((host, port), family=family) as listening, surroundings() as folder:
-        warm(desk)
+        desk.warm()
         address = f"http://{name}:{listening.getsockname()[1]}/"
 
         async def run() -> None:
@@ -171,9 +168,3 @@ def serve(
         finally:
             signal.signal(signal.SIGTERM, before)
             desk.close()
-
-
-def warm(desk: Desk) -> None:
-    """Load and capture the first network, so that the first visitor does not wait for that."""
-    grey = Photo(np.full((256, 256, 3), 128, np.uint8))
-    desk.explain(Question(grey, desk.models[0], None, Settings.contrast()))
