@@ -74,7 +74,7 @@ class Reusing(ForwardBackward):
 
 def _needs(settings: Settings) -> Settings:
     """Settings that are equal where the walk reads the same of the forward pass: it does not
-    matter how many maps are kept, nor how large a threshold is."""
+    matter how many maps are kept, how large a threshold is, and what happens at the image."""
     threshold = None if settings.threshold is None else Threshold("absolute", 0.0)
     k = 1.0 if settings.k == 1.0 else 0.5
-    return replace(settings, preset="", k=k, threshold=threshold)
+    return replace(settings, preset="", k=k, threshold=threshold, image_threshold=None)

@@ -78,7 +78,10 @@ def test_the_files_of_an_answer(server: Any, tmp_path: Path) -> None:
     ("preset", "settings"),
     [
         ("paper", {"tau": 0.2}),
-        ("plain", {"pooling": "proportional", "threshold": "quantile:0.9", "select_image": True}),
+        (
+            "plain",
+            {"pooling": "proportional", "threshold": "quantile:0.9", "image_threshold": "mass:0.9"},
+        ),
         ("contrast", {"k": 0.25, "layers": ["_blocks.1*", "_swish*"], "threshold": None}),
     ],
 )
@@ -236,7 +239,7 @@ def test_every_setting_has_a_knob_with_a_help() -> None:
 def test_knobs_without_a_number() -> None:
     shown = Knobs.values(Settings.contrast())
     place = shown.index("mass")
-    with pytest.raises(SettingsError, match="number is missing"):
+    with pytest.raises(SettingsError, match="mass needs a number"):
         Knobs.settings("contrast", [*shown[: place + 1], None, *shown[place + 2 :]])
     none = Knobs.settings("contrast", [*shown[:place], "none", None, *shown[place + 2 :]])
     assert none == Settings.contrast(threshold=None)

@@ -105,7 +105,7 @@ def test_settings_presets_and_models(opened: Any) -> None:
     # The published threshold lets nothing through this network, which is said; the knobs move.
     page.get_by_role("radio", name="paper").check()
     expect(page.locator(".fbi-none")).to_contain_text("Empty support")
-    number = page.get_by_label("threshold's number")
+    number = page.get_by_label("threshold: number", exact=True)
     expect(number).to_have_value("10")
     number.fill("0.2")
     number.press("Enter")

@@ -13,9 +13,6 @@ from torchfbi.errors import SettingsError
 from torchfbi.settings import Settings, Threshold, ThresholdKind
 
 NONE = "none"
-SHARES = {"k": (0.01, 1.0), "evidence_gate": (0.0, 0.95), "place_gate": (0.0, 0.95)}
-"""Settings that are a share, with the ends of their sliders."""
-
 _HINTS = get_type_hints(Settings)
 _NAMES = [field.name for field in fields(Settings) if field.name != "preset"]
 
@@ -34,15 +31,15 @@ def helps() -> dict[str, str]:
 class Knobs:
     """The controls, and how their values become ``Settings``.
 
-    The threshold has two: its kind and its number. All others have one.
+    A threshold has two: its kind and its number. All others have one.
     """
 
     def __init__(self, settings: Settings) -> None:
         said, plain = helps(), settings.to_dict()
         self.controls: list[gr.components.Component] = []
         for name in _NAMES:
-            if name == "threshold":
-                self.controls += _threshold(settings.threshold, said[name])
+            if _is_threshold(name):
+                self.controls += _threshold(name, getattr(settings, name), said[name])
             else:
                 self.controls.append(_control(name, plain[name], said[name]))
 
@@ -52,7 +49,7 @@ class Knobs:
         shown: list[Any] = []
         for name in _NAMES:
             value = getattr(settings, name)
-            if name == "threshold":
+            if _is_threshold(name):
                 shown += [NONE, None] if value is None else [value.kind, value.value]
             elif name == "layers":
                 shown.append(", ".join(value))
@@ -71,10 +68,10 @@ class Knobs:
         changes: dict[str, Any] = {}
         for name in _NAMES:
             value = left.pop(0)
-            if name == "threshold":
+            if _is_threshold(name):
                 number = left.pop(0)
                 if value != NONE and number is None:
-                    raise SettingsError(f"The threshold's number is missing: {value} needs one.")
+                    raise SettingsError(f"{_words(name)}: {value} needs a number.")
                 value = None if value == NONE else Threshold(value, number)
             elif name == "layers":
                 value = tuple(part.strip() for part in value.split(",") if part.strip())
@@ -96,14 +93,18 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _threshold(threshold: Threshold | None, info: str) -> list[gr.components.Component]:
+def _is_threshold(name: str) -> bool:
+    return Threshold in get_args(_HINTS[name])
+
+
+def _threshold(name: str, threshold: Threshold | None, info: str) -> list[gr.components.Component]:
     kinds = [NONE, *get_args(ThresholdKind)]
     kind, number = (NONE, None) if threshold is None else (threshold.kind, threshold.value)
     return [
-        gr.Dropdown(kinds, value=kind, label="threshold", info=info),
+        gr.Dropdown(kinds, value=kind, label=_words(name), info=info),
         gr.Number(
             number,
-            label="threshold's number",
+            label=f"{_words(name)}: number",
             info="absolute: τ itself, 0 or more; relative, quantile and mass: a share.",
         ),
     ]
@@ -120,7 +121,6 @@ def _control(name: str, value: Any, info: str) -> gr.components.Component:
         return gr.Textbox(**{**shown, "value": ", ".join(value)}, max_lines=1)
     if type(None) in get_args(hint):  # only a number can be left empty
         return gr.Number(**{**shown, "info": f"{info} Empty: none."})
-    if name in SHARES:
-        low, high = SHARES[name]
-        return gr.Slider(low, high, step=0.01, **shown)
+    if name == "k":
+        return gr.Slider(0.01, 1.0, step=0.01, **shown)
     return gr.Number(**shown)
