@@ -74,7 +74,7 @@ def test_a_timeout_of_the_work_itself_is_not_ours() -> None:
 
 
 def test_the_shelf_forgets_the_oldest_when_it_is_full() -> None:
-    shelf: Shelf[str] = Shelf(Limits(shelf=10))
+    shelf: Shelf[str] = Shelf(10, 60)
     first, second = shelf.put("first", 4), shelf.put("second", 4)
     assert shelf.get(first) == "first"  # used: now the second is the oldest
     third = shelf.put("third", 4)
@@ -85,14 +85,14 @@ def test_the_shelf_forgets_the_oldest_when_it_is_full() -> None:
 
 
 def test_one_thing_larger_than_the_shelf_is_kept() -> None:
-    shelf: Shelf[str] = Shelf(Limits(shelf=10))
+    shelf: Shelf[str] = Shelf(10, 60)
     assert shelf.get(shelf.put("large", 100)) == "large"
 
 
 def test_the_shelf_forgets_what_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("torchfbi.web.shelf.time.monotonic", lambda: now[0])
-    shelf: Shelf[str] = Shelf(Limits(age=10))
+    shelf: Shelf[str] = Shelf(100, 10)
     old, used = shelf.put("old", 1), shelf.put("used", 1)
     now[0] += 8
     shelf.get(used)
@@ -103,7 +103,7 @@ def test_the_shelf_forgets_what_nobody_asks_for(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_session_takes_its_things_with_it() -> None:
-    shelf: Shelf[str] = Shelf(Limits())
+    shelf: Shelf[str] = Shelf(100, 60)
     mine, theirs, nobodys = shelf.put("a", 1), shelf.put("b", 1, "them"), shelf.put("c", 1)
     shelf.get(mine, "me")  # who asks first owns it
     shelf.get(mine, "them")

@@ -71,13 +71,6 @@ class Answer:
         parts = Path(self.explanation.photos[0].name).stem, self.explanation.label(self.target)
         return "-".join(re.sub(r"[^\w]+", "-", part).strip("-")[:60] or "photo" for part in parts)
 
-    @property
-    def size(self) -> int:
-        """Its bytes in memory, without the photo."""
-        tensors = [self.explanation.values, self.explanation.logits]
-        tensors += [layer.support for layer in self.explanation.layers]
-        return sum(tensor.nbytes for tensor in tensors)
-
 
 class Desk:
     """Answers questions about photos, one at a time.
@@ -91,8 +84,10 @@ class Desk:
     def __init__(self, models: Sequence[str], limits: Limits) -> None:
         self.models = tuple(models)
         self.limits = limits
-        self.photos: Shelf[Photo] = Shelf(limits)
-        self.answers: Shelf[Answer] = Shelf(limits)
+        self.photos: Shelf[Photo] = Shelf(limits.photos, limits.age)
+        # Not the answers: kept among the large tensors of a walk they would tear the memory into
+        # pieces that cannot be given back. An answer is soon found again.
+        self.questions: Shelf[Question] = Shelf(limits.questions, limits.age)
         self._worker = Worker(limits)
         self._loaded: dict[str, Model] = {}
         self._forwards = Forwards()  # the worker is alone with it
@@ -149,6 +144,10 @@ class Desk:
         photo = Photo(np.full((256, 256, 3), 128, np.uint8), "grey")
         name = self.models[0]
         self._worker.run(lambda: explain(self.model(name), photo), patient=True)
+
+    def answer(self, question: Question) -> Answer:
+        """As ``explain``, with the class that was explained."""
+        return Answer.of(question, self.explain(question))
 
     def compare(self, question: Question, methods: Sequence[str]) -> Iterator[Comparison]:
         """The answers of several methods, each as soon as it is there; ``fbi`` is with the

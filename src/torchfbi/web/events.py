@@ -123,8 +123,7 @@ class Events:
         if not looking or not asked.answer or asked.answer == drawn:
             return gr.skip(), gr.skip()
         with _said():
-            answer = self._desk.answers.get(asked.answer)
-            explanation = self._desk.explain(answer.question, record=True)
+            explanation = self._desk.explain(self._question(asked), record=True)
             return views.flow_view(explanation), asked.answer
 
     def compare(self, asked: Asked, methods: Sequence[str]) -> Iterator[str]:
@@ -174,12 +173,12 @@ class Events:
         """The visitor has closed the page: nothing of theirs is kept."""
         if request.session_hash:
             self._desk.photos.drop(request.session_hash)
-            self._desk.answers.drop(request.session_hash)
+            self._desk.questions.drop(request.session_hash)
 
     def _question(self, asked: Asked) -> Question:
         if not asked.answer:
             raise InputError("Choose a photo first.")
-        return self._desk.answers.get(asked.answer).question
+        return self._desk.questions.get(asked.answer)
 
     def _answer(
         self, request: gr.Request, asked: Asked, model: str, preset: str, shown: Sequence[Any]

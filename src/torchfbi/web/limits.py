@@ -27,8 +27,9 @@ class Limits:
         pixels: the largest photo, width times height.
         seconds: how long a step of an answer may take, with the wait for its turn.
         waiting: how many may wait for their turn.
-        shelf: how much memory photos and answers may take, in bytes; the oldest go first.
-        age: how long a photo or an answer is kept without being asked for, in seconds.
+        photos: how much memory photos may take, in bytes; the oldest go first.
+        questions: the same for questions, each with its photo, whose files can be asked for.
+        age: how long both are kept without being asked for, in seconds.
     """
 
     upload: int = 20 * 2**20
@@ -37,7 +38,8 @@ class Limits:
     pixels: int = 25_000_000
     seconds: float = 60.0
     waiting: int = 16
-    shelf: int = 512 * 2**20
+    photos: int = 256 * 2**20
+    questions: int = 96 * 2**20
     age: float = 1800.0
 
 

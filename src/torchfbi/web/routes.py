@@ -55,9 +55,13 @@ def routes(desk: Desk) -> list[BaseRoute]:
         if kind not in KINDS:
             return JSONResponse({"error": f"There are {', '.join(KINDS)}."}, 404)
         try:
-            found = desk.answers.get(token)
+            question = desk.questions.get(token)
         except LimitError as error:
             return JSONResponse({"error": str(error)}, 404)
+        try:
+            found = await run_in_threadpool(desk.answer, question)
+        except LimitError as error:
+            return JSONResponse({"error": str(error)}, 503)
         content = await run_in_threadpool(file, found, kind)
         name = f'attachment; filename="{found.stem.encode("ascii", "ignore").decode()}.{kind}"'
         return Response(content, 200, {"content-disposition": name}, KINDS[kind])

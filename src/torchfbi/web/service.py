@@ -13,17 +13,17 @@ FILES = ("png", "svg", "npz", "json", "py")
 
 
 def answer(desk: Desk, question: Question, owner: str | None = None) -> tuple[Answer, str]:
-    """Answer a question and keep the answer.
+    """Answer a question and keep it.
 
     Returns:
-        The answer, and the token under which its files can be had.
+        The answer, and the token under which its files can be asked for.
 
     Raises:
         TorchFBIError: as ``Desk.explain``.
     """
-    explanation = desk.explain(question)
-    found = Answer.of(question, explanation)
-    return found, desk.answers.put(found, found.size, owner)
+    found = desk.answer(question)
+    size = found.question.photo.pixels.nbytes
+    return found, desk.questions.put(found.question, size, owner)
 
 
 def question(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from torchfbi.errors import LimitError
-from torchfbi.web.limits import Limits
 
 T = TypeVar("T")
 
@@ -27,11 +26,12 @@ class Shelf(Generic[T]):
     """Things by token. Nothing is ever written to the disk.
 
     Args:
-        limits: ``shelf`` bounds the bytes, ``age`` the seconds without use.
+        room: how many bytes.
+        age: how many seconds without use.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, room: int, age: float) -> None:
+        self._room, self._age = room, age
         self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -74,11 +74,11 @@ class Shelf(Generic[T]):
 
     def _tidy(self) -> None:
         """The first is the one that was not used for the longest time."""
-        oldest = time.monotonic() - self._limits.age
+        oldest = time.monotonic() - self._age
         total = sum(kept.size for kept in self._kept.values())
         while self._kept:
             first = next(iter(self._kept.values()))
-            crowded = total > self._limits.shelf and len(self._kept) > 1
+            crowded = total > self._room and len(self._kept) > 1
             if first.used >= oldest and not crowded:
                 break
             total -= first.size
