@@ -19,7 +19,10 @@ from torchfbi.cli.main import main
 from torchfbi.models.torchvision import import_torchvision
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SERVED = ROOT / "docs" / "serve.md"
+"""Its code asks a running server: tests/web runs it."""
+
+PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {SERVED})]
 
 OFFLINE = "downloads"
 """A command with this word in its comment is shown, but not run: it needs a connection."""
@@ -97,7 +100,8 @@ def commands(block: Block) -> Iterator[tuple[list[str], str]]:
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         line, _, shown = part.replace("\\\n", " ").partition("\n")
         words = shlex.split(line, comments=True)
-        if words[0] == "torchfbi" and OFFLINE not in line.partition("#")[2]:
+        here = words[1:2] != ["serve"] and OFFLINE not in line.partition("#")[2]  # it never ends
+        if words[0] == "torchfbi" and here:
             yield words[1:], shown
 
 

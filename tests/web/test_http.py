@@ -16,7 +16,7 @@ from PIL import Image
 
 import torchfbi
 from photos import CAT, COFFEE
-from test_docs import DOCS, run_blocks
+from test_docs import SERVED, blocks
 from torchfbi.errors import SettingsError
 from torchfbi.explanation import Explanation
 from torchfbi.settings import PRESETS, Settings
@@ -170,8 +170,11 @@ def test_the_examples_of_the_documentation(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.open(CAT).save("cat.jpg", quality=95)
-    page = DOCS / "serve.md"
-    run_blocks(page, page.read_text().replace("http://127.0.0.1:7860", server.url.rstrip("/")))
+    names: dict[str, object] = {}
+    for block in blocks(SERVED):
+        if block.kind == "python":
+            text = block.text.replace("http://127.0.0.1:7860", server.url.rstrip("/"))
+            exec(compile("\n" * block.line + text, str(SERVED), "exec"), names)
     assert capsys.readouterr().out.startswith("Egyptian cat (")
 
 
