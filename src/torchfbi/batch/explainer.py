@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
-from torchfbi.batch.job import Job
+from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import InputError, SettingsError, TorchFBIError
 from torchfbi.heads import probabilities
@@ -35,10 +35,7 @@ class Explainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        preprocess = job.model.preprocess
-        example = torch.zeros(1, len(preprocess.mean), *preprocess.size)
-        like = next(job.model.module.parameters(), example)
-        self.walker = ForwardBackward(job.model.module, example.to(like), job.settings)
+        self.walker = ForwardBackward(job.model.module, blank(job.model), job.settings)
         try:
             self.walker.to(job.device)
         except (RuntimeError, AssertionError) as error:

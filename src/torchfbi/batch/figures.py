@@ -14,7 +14,9 @@ from PIL import Image
 
 from torchfbi import atomic, plot
 from torchfbi.batch.evidence import support_map
+from torchfbi.batch.job import blank
 from torchfbi.batch.store import Store, storing
+from torchfbi.capture import capture
 from torchfbi.explanation import Explanation
 from torchfbi.images import Photo
 from torchfbi.models import Model
@@ -43,6 +45,7 @@ def explanation(row: dict[str, Any], model: Model, settings: Settings) -> Explan
         regions=(Region(0, 0, width, height),),
         model=model.name,
         versions=row["versions"],
+        head=capture(model.module, blank(model)).head,  # captured once, and kept with the module
     )
 
 

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
 from torchfbi.batch.sources import Source, printable
 from torchfbi.explanation import versions
 from torchfbi.fingerprint import weights_hash
@@ -103,6 +106,13 @@ class Job:
         names = ("model", "weights", "preprocess", "target", "settings")
         chosen = {name: self.manifest[name] for name in names}
         return _hash([json.dumps(chosen, sort_keys=True)])[:16]
+
+
+def blank(model: Model) -> Tensor:
+    """One black image as the network takes it, (1, C, H, W)."""
+    preprocess = model.preprocess
+    x = torch.zeros(1, len(preprocess.mean), *preprocess.size)
+    return x.to(next(model.module.parameters(), x))
 
 
 def _hash(texts: Iterable[str]) -> str:

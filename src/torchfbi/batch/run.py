@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from torchfbi.batch import cluster, inputs, local
-from torchfbi.batch.job import Job, Slice
+from torchfbi.batch.job import Job, Slice, blank
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
 from torchfbi.batch.store import Store
@@ -158,10 +158,7 @@ def _number(manifest: dict[str, Any], name: str) -> int | None:
 
 
 def _automatic(job: Job) -> int:
-    preprocess = job.model.preprocess
-    example = torch.zeros(1, len(preprocess.mean), *preprocess.size)
-    like = next(job.model.module.parameters(), example)
-    return batch_size(capture(job.model.module, example.to(like)), job.device)
+    return batch_size(capture(job.model.module, blank(job.model)), job.device)
 
 
 def failures(store: Store) -> list[tuple[str, str]]:
