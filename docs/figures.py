@@ -56,10 +56,11 @@ def cat() -> None:
 
 
 def eight_photos() -> None:
-    """The study's: what the two walks draw, alone and together, beside two peers."""
+    """The study's: the default, the signal before it is placed, the paper, and two peers."""
     photos = [*SHIPPED, Photo(cat_beside_coffee(), "cat beside coffee")]
-    signed = replace(find(Settings.contrast(drawn_by="same walk")), name="signed walk alone")
-    positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="positive walk alone")
+    bare = {"antialias": False, "place_gate": None, "place_power": 0.0, "image_threshold": None}
+    signed = replace(find(Settings.contrast(**bare)), name="not placed")
+    positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="paper, tau 0, k 100 %")
     methods = ["fbi", signed, positive, "guided-backprop", "grad-cam"]
     found = compare("efficientnet-lite0", photos, methods)
     plot.save(found.plot(), HERE / "eight-photos.png", dpi=70)

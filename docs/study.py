@@ -54,18 +54,21 @@ def mass(rho: float) -> Threshold:
 contrast, paper = Settings.contrast, Settings.paper
 PRESETS = {
     "contrast, the default": contrast(),
-    "the signed walk draws itself": contrast(drawn_by="same walk"),
-    "... and shows the contribution": contrast(drawn_by="same walk", values="contribution"),
-    "the positive walk alone: paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
-    "paper, tau 0, k 50 %": paper(tau=0.0, k=0.5),
-    "paper, tau 0, k 10 %": paper(tau=0.0, k=0.1),
+    "shows the contribution": contrast(values="contribution"),
+    "not anti-aliased": contrast(antialias=False),
+    "not placed": contrast(place_gate=None, place_power=0.0),
+    "place_power 1": contrast(place_power=1.0),
+    "the image not selected": contrast(image_threshold=None),
+    "image mass 0.9": contrast(image_threshold=mass(0.9)),
+    "image mass 0.98": contrast(image_threshold=mass(0.98)),
+    "mass 0.8": contrast(threshold=mass(0.8)),
+    "mass 0.95": contrast(threshold=mass(0.95)),
     "seed one-hot": contrast(seed="one-hot"),
     "no evidence gate": contrast(evidence_gate=None, evidence_power=0.0),
-    "mass 0.7": contrast(threshold=mass(0.7)),
-    "mass 0.9": contrast(threshold=mass(0.9)),
     "k 50 % by contribution": contrast(k=0.5),
-    "place_power 1": contrast(place_power=1.0),
-    "place_power 3": contrast(place_power=3.0),
+    "paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
+    "paper, tau 0, k 50 %": paper(tau=0.0, k=0.5),
+    "paper, tau 0, k 10 %": paper(tau=0.0, k=0.1),
 }
 POOLINGS = {
     f"{preset}, {pooling}": make(pooling=pooling, **changes)
