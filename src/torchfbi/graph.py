@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi import pickling
-from torchfbi.adjoints import find, is_tensor, receivers, tensor_arguments
+from torchfbi.adjoints import find, receivers, tensor_arguments
 from torchfbi.heads import Head
 
 aten = torch.ops.aten
@@ -105,37 +105,9 @@ class Graph:
         return self.top_feature if self.evidence is None else self.evidence
 
     @cached_property
-    def kept(self) -> set[fx.Node]:
-        """The nodes whose forward values the backward walk reads."""
-        kept = {self.image, self.logits, *self.stations}
-        for node in self.nodes:
-            rule = find(node.target)
-            if node not in self.path or rule is None:
-                continue
-            if "inputs" in rule.keeps:
-                kept.update(tensor_arguments(node))
-            if "output" in rule.keeps:
-                kept.add(node)
-        return kept
-
-    @cached_property
     def stations(self) -> set[fx.Node]:
         """Where the walk stops to look or filter: the features, the evidence gate, the stem."""
         return {node for node in (*self.features, self.evidence, self.stem) if node is not None}
-
-    @cached_property
-    def last_uses(self) -> dict[fx.Node, list[fx.Node]]:
-        """For each node the values that the forward pass uses there for the last time and the
-        walk does not read."""
-        last: dict[fx.Node, fx.Node] = {}
-        for node in self.nodes:
-            for source in node.all_input_nodes:
-                last[source] = node
-        uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.nodes}
-        for source, node in last.items():
-            if source.op == "call_function" and is_tensor(source) and source not in self.kept:
-                uses[node].append(source)
-        return uses
 
     def __reduce__(self) -> Any:
         return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)

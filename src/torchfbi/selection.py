@@ -23,6 +23,7 @@ def select(
     *,
     channel: int = 1,
     top_k: bool = True,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Section 2, "Forward-Backward masking" and "Contributing feature maps", at one feature.
 
@@ -32,32 +33,38 @@ def select(
         settings: the rule.
         channel: the dimension that counts the feature maps.
         top_k: whether only the top maps go on here (features with spatial extent).
+        overwrite: the signal's memory may be used for the selected one.
 
     Returns:
         The selected signal, and which maps were kept, (N, C) bool, or None without ``top_k``.
     """
-    selected = signal
+    selected, ours = signal, overwrite  # whether its memory is ours
     threshold = settings.threshold
     if threshold is not None:
         at_zero = threshold.kind == "absolute" and _is(threshold.value, 0.0)
         if settings.signs == "positive" and at_zero:
             # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
-            selected = where_positive(signal, activation)
+            selected = where_positive(signal, activation, signal if overwrite else None)
         else:
-            selected = where_positive(signal, _excess(_contribution(signal, activation), settings))
+            p = _excess(_contribution(signal, activation), settings)
+            selected = where_positive(signal, p, p)
+        ours = True
     if settings.signs == "positive":
-        selected = torch.relu(selected)
+        selected = torch.relu_(selected) if ours else torch.relu(selected)
+        ours = True
     if not top_k:
         return selected, None
     maps = top_maps(selected, activation, settings, channel)
-    return selected if _is(settings.k, 1.0) else keep_maps(selected, maps, channel), maps
+    all_kept = _is(settings.k, 1.0)
+    return selected if all_kept else keep_maps(selected, maps, channel, ours), maps
 
 
-def keep_maps(signal: Tensor, maps: Tensor, channel: int) -> Tensor:
+def keep_maps(signal: Tensor, maps: Tensor, channel: int, overwrite: bool = False) -> Tensor:
     """The signal (N, C, ...) of the ``maps`` (N, C) alone."""
     shape = [1] * signal.ndim
     shape[0], shape[channel] = maps.shape
-    return signal * maps.reshape(shape).to(signal.dtype)
+    factors = maps.reshape(shape).to(signal.dtype)
+    return signal.mul_(factors) if overwrite else signal * factors
 
 
 def select_pixels(signal: Tensor, threshold: Threshold) -> Tensor:

@@ -7,7 +7,7 @@ and at every feature only the selected part goes on. What reaches the image is t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -22,6 +22,7 @@ from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial
 from torchfbi.layout import laid_out
 from torchfbi.placing import antialias, place
+from torchfbi.schedule import schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
     gate_by_evidence,
@@ -71,6 +72,7 @@ class ForwardBackward(nn.Module):
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
         self._selected = self._choose_features()
+        self._schedule = schedule(self.graph, self.settings)
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
         for name, tensor in self.graph.tensors.items():
@@ -100,16 +102,38 @@ class ForwardBackward(nn.Module):
         self, x: Tensor, target: Target = None, visit: Visit | None = None
     ) -> tuple[Tensor, Tensor]:
         """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
+        values, logits = self._see(x)
+        return self._explain(values, target, visit), logits
+
+    def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """As ``forward`` for several targets, which share one forward pass.
+
+        Returns:
+            values: one attribution for each target, (targets, *x.shape).
+            logits: (N, classes).
+        """
+        values, logits = self._see(x)
+        return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+
+    def _see(self, x: Tensor) -> tuple[dict[fx.Node, Any], Tensor]:
+        """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         self._check(x)
-        graph, settings = self.graph, self.settings
         values = self._run(x)
-        logits = values[graph.logits]
+        logits = values[self.graph.logits]
         if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
             raise NonFiniteError(
                 f"the network's output is NaN or infinite for this input in {x.dtype}: its "
                 "weights may be damaged, or a wider dtype is needed."
             )
+        return values, logits
+
+    def _explain(
+        self, values: dict[fx.Node, Any], target: Target, visit: Visit | None = None
+    ) -> Tensor:
+        """The attribution of one target, given what the forward pass saw."""
+        graph, settings = self.graph, self.settings
+        x, logits = values[graph.image], values[graph.logits]
         chosen = target(logits) if callable(target) else target
         evidence: list[Tensor] = []
 
@@ -121,26 +145,40 @@ class ForwardBackward(nn.Module):
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))
 
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look)
+        # Nobody looks at the signals later, so one may be written over another.
+        overwrite = visit is None and not torch.compiler.is_compiling()
+        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite)
         if evidence and settings.antialias:
             s = antialias(s, evidence[0])
         if evidence and settings.place_gate is not None:
             s = place(s, evidence[0], settings)
         s = self._select(graph.image, s, x, look)
-        return s * x if settings.values == "contribution" else s, logits
+        return (s * x if settings.values == "contribution" else s).contiguous()
 
-    def _back(self, seed: Tensor, values: dict[fx.Node, Any], look: Look) -> Tensor:
+    def _back(
+        self, seed: Tensor, values: dict[fx.Node, Any], look: Look, overwrite: bool = False
+    ) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
         graph = self.graph
         signals: dict[fx.Node, Tensor] = {graph.logits: seed}
+        ours: set[fx.Node] = set()  # whose signal may be written over: nobody else holds it
         for node in reversed(graph.nodes):
             value = values.pop(node)  # all that used it lies behind us
             s = signals.pop(node, None)
             if s is None:
                 continue  # it computes a gate, or an output that was not probed
             if node in graph.stations:
-                s = self._select(node, s, value, look)
-            for source, back in self._hand_back(node, s, value, values):
+                arrived = s
+                s = self._select(node, s, value, look, node in ours)
+                if overwrite and s is not arrived:
+                    ours.add(node)
+            fresh, backs = self._hand_back(node, s, value, values, node in ours)
+            for source, back in backs:
+                if source in ours:
+                    signals[source] += back
+                    continue
+                if overwrite and (fresh or source in signals):
+                    ours.add(source)
                 signals[source] = signals[source] + back if source in signals else back
         x = values[graph.image]
         return signals.pop(graph.image, torch.zeros_like(x))
@@ -155,26 +193,33 @@ class ForwardBackward(nn.Module):
 
     def _run(self, x: Tensor) -> dict[fx.Node, Any]:
         """The forward pass. What the walk will not read is let go at its last use."""
-        graph = self.graph
+        graph, plan = self.graph, self._schedule
+        in_place = {} if torch.compiler.is_compiling() else plan.in_place
         values: dict[fx.Node, Any] = {graph.image: laid_out(x)}
         for node in graph.nodes:
             args, kwargs = self._arguments(node, values)
-            operator: Any = node.target
+            operator: Any = in_place.get(node, node.target)
             values[node] = operator(*args, **kwargs)
-            for source in graph.last_uses[node]:
+            for source in plan.releases[node]:
                 values[source] = _only_shape(values[source])
         return values
 
     def _hand_back(
-        self, node: fx.Node, s: Tensor, output: Tensor, values: dict[fx.Node, Any]
-    ) -> list[tuple[fx.Node, Tensor]]:
-        """The adjoint of one operator: a signal for each of its inputs."""
+        self,
+        node: fx.Node,
+        s: Tensor,
+        output: Tensor,
+        values: dict[fx.Node, Any],
+        overwrite: bool,
+    ) -> tuple[bool, list[tuple[fx.Node, Tensor]]]:
+        """The adjoint of one operator: whether it hands back new memory, and a signal for each
+        of its inputs."""
         found = adjoints.find(node.target)
         assert found is not None
         args, kwargs = self._arguments(node, values)
-        back = found.rule(s, adjoints.Site(output, self.settings, node), *args, **kwargs)
+        back = found.rule(s, adjoints.Site(output, self.settings, node, overwrite), *args, **kwargs)
         signals = [back] if isinstance(back, Tensor) else back or []
-        return [
+        return found.fresh, [
             (source, signal)
             for source, signal in zip(adjoints.tensor_arguments(node), signals, strict=False)
             if signal is not None and source.op != "get_attr"
@@ -188,7 +233,9 @@ class ForwardBackward(nn.Module):
 
         return fx.node.map_arg((node.args, node.kwargs), value)
 
-    def _select(self, node: fx.Node, s: Tensor, value: Tensor, look: Look) -> Tensor:
+    def _select(
+        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
+    ) -> Tensor:
         """Filter the signal at a feature, at the evidence gate or at the image."""
         graph, settings, channel = self.graph, self.settings, channel_dim(node)
         incoming, maps = s, None
@@ -196,7 +243,7 @@ class ForwardBackward(nn.Module):
             s = select_pixels(s, settings.image_threshold)
         if node.name in self._selected:
             every = settings.top_k_at == "every layer" and is_spatial(node)
-            s, maps = select(s, value, settings, channel=channel, top_k=every)
+            s, maps = select(s, value, settings, channel=channel, top_k=every, overwrite=overwrite)
         if node is graph.top_layer and settings.top_k_at == "top layer":
             maps = top_maps(s, value, settings, channel)
             s = keep_maps(s, maps, channel)

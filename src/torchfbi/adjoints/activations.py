@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchfbi.adjoints.pointwise import where_positive
 from torchfbi.adjoints.registry import Site, adjoint
+from torchfbi.settings import Settings
 
 aten = torch.ops.aten
 
@@ -33,25 +34,41 @@ def activation(
     def register(gate: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def rule(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if at.settings.gates == "rectify":
-                return torch.relu(s)
+                return rectified(s, at)
             held = at.settings.gates == "held" or derivative is None
             slope = gate if held else derivative
             assert slope is not None
-            return s * slope(x, *args, **kwargs)
+            gated = slope(x, *args, **kwargs)
+            return s.mul_(gated) if at.overwrite else s * gated
 
         rule.__doc__ = gate.__doc__
-        adjoint(*operators, keeps=("inputs",), activation=True)(rule)
+        register_as = adjoint(
+            *operators, keeps=("inputs",), activation=True, fresh=True, spares=_all_if_rectified
+        )
+        register_as(rule)
         return gate
 
     return register
 
 
-@adjoint(aten.relu.default, keeps=("output",), activation=True)
+def _all_if_rectified(settings: Settings) -> set[str]:
+    """The signal alone decides then."""
+    return {"inputs", "output"} if settings.gates == "rectify" else set()
+
+
+def rectified(s: Tensor, at: Site) -> Tensor:
+    """ReLU of the signal (section 2)."""
+    return torch.relu_(s) if at.overwrite else torch.relu(s)
+
+
+@adjoint(
+    aten.relu.default, keeps=("output",), activation=True, fresh=True, spares=_all_if_rectified
+)
 def relu(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """ReLU of the signal (section 2), or the mask of the active units."""
     if at.settings.gates == "rectify":
-        return torch.relu(s)
-    return where_positive(s, at.output)
+        return rectified(s, at)
+    return where_positive(s, at.output, s if at.overwrite else None)
 
 
 @activation(aten.clamp.default, derivative=lambda x, low=None, high=None: x.clamp(low, high) == x)

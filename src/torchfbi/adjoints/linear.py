@@ -12,7 +12,7 @@ from torchfbi.layout import laid_out
 aten = torch.ops.aten
 
 
-@adjoint(aten.convolution.default)
+@adjoint(aten.convolution.default, fresh=True)
 def convolution(
     s: Tensor,
     at: Site,
@@ -66,7 +66,7 @@ def _is_matrix(weight: Tensor, stride: list[int], padding: list[int], groups: in
     return groups == 1 and set(weight.shape[2:]) == set(stride) == {1} and not any(padding)
 
 
-@adjoint(aten.linear.default)
+@adjoint(aten.linear.default, fresh=True)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
     if at.settings.subtract_bias and bias is not None:

@@ -141,14 +141,22 @@ def div(s: Tensor, at: Site, x: Tensor, y: Tensor | float) -> Tensor:
     return fitted
 
 
-def where_positive(signal: Tensor, condition: Tensor) -> Tensor:
+def where_positive(signal: Tensor, condition: Tensor, out: Tensor | None = None) -> Tensor:
     """The signal where the condition exceeds zero, and zero elsewhere.
 
     ``torch.where`` on a comparison says the same in ten times the time on a CPU.
+
+    Args:
+        signal, condition: of one shape.
+        out: either of them, to write over it.
     """
     if torch.compiler.is_compiling() or signal.dtype != condition.dtype:
         return torch.where(condition > 0, signal, 0.0)
-    kept: Tensor = aten.threshold_backward.default(signal, condition, 0.0)
+    kept: Tensor
+    if out is None:
+        kept = aten.threshold_backward.default(signal, condition, 0.0)
+    else:
+        kept = aten.threshold_backward.grad_input(signal, condition, 0.0, grad_input=out)
     return kept
 
 

@@ -19,6 +19,8 @@ aten = torch.ops.aten
     aten.max_pool2d.default,
     aten.max_pool3d.default,
     keeps=("inputs", "output"),
+    fresh=True,
+    spares=lambda settings: {"inputs"} if settings.pooling == "replicate" else {"output"},
 )
 def max_pool(
     s: Tensor,

@@ -28,11 +28,13 @@ RuleT = TypeVar("RuleT", bound=Rule)
 
 
 class Site(NamedTuple):
-    """Where a rule is applied: the operator's forward output, the settings, the node."""
+    """Where a rule is applied: the operator's forward output, the settings, the node, and
+    whether the rule may write over the signal."""
 
     output: Tensor
     settings: Settings
     node: fx.Node
+    overwrite: bool = False
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:
@@ -68,12 +70,20 @@ class Adjoint:
         activation: the operator is an activation function, so its output is a feature.
         receivers: which arguments get a signal; by default the first one, so that weights
             and gates computed from the image are held constant.
+        fresh: what the rule returns is memory of its own, or the signal itself.
+        spares: which of the values in ``keeps`` it does not read under given settings.
     """
 
     rule: Rule
     keeps: frozenset[str]
     activation: bool
     receivers: Callable[[fx.Node], list[fx.Node]]
+    fresh: bool
+    spares: Callable[[Settings], set[str]]
+
+    def reads(self, settings: Settings) -> frozenset[str]:
+        """Which forward values the rule reads under these settings."""
+        return self.keeps - self.spares(settings)
 
 
 _TABLE: dict[Any, Adjoint] = {}
@@ -84,12 +94,14 @@ def adjoint(
     keeps: tuple[str, ...] = (),
     activation: bool = False,
     receivers: Callable[[fx.Node], list[fx.Node]] = first_argument,
+    fresh: bool = False,
+    spares: Callable[[Settings], set[str]] = lambda settings: set(),
 ) -> Callable[[RuleT], RuleT]:
     """Register the decorated function as the adjoint of ``operators`` (ATen overloads)."""
 
     def register(rule: RuleT) -> RuleT:
         for operator in operators:
-            _TABLE[operator] = Adjoint(rule, frozenset(keeps), activation, receivers)
+            _TABLE[operator] = Adjoint(rule, frozenset(keeps), activation, receivers, fresh, spares)
         return rule
 
     return register

@@ -54,8 +54,8 @@ def transposed_convolution(
 ) -> Tensor:
     """``aten.convolution`` with ``transposed`` over the kept maps of each sample."""
     backs = []
-    for sample, maps in zip(s, kept, strict=True):
-        few = sample.movedim(0, -1)[..., maps].movedim(-1, 0)[None]  # index_select takes longer
+    for sample, maps in zip(torch.split(s, 1), kept, strict=True):
+        few = sample.movedim(1, -1)[..., maps].movedim(-1, 1)  # index_select takes longer
         backs.append(
             aten.convolution.default(
                 few, weight[maps], None, stride, padding, dilation, True, leftover, 1

@@ -77,8 +77,10 @@ class _AtTheGate(ForwardBackward):
 
     seen: Tensor | None = None
 
-    def _select(self, node: fx.Node, s: Tensor, value: Tensor, look: Look) -> Tensor:
-        selected = super()._select(node, s, value, look)
+    def _select(
+        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
+    ) -> Tensor:
+        selected = super()._select(node, s, value, look, overwrite)
         if node is self.graph.evidence:
             self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
         return selected

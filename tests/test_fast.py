@@ -1,0 +1,201 @@
+"""What makes the walk fast changes nothing: against a slow walk without any of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torchfbi
+from photos import CAT
+from torchfbi import ForwardBackward, Settings, Threshold, adjoints, walk
+from torchfbi.adjoints import sparse
+from torchfbi.images import Photo
+
+aten = torch.ops.aten
+
+
+class Slow(ForwardBackward):
+    """The same method with nothing shared, skipped, gathered, laid out or written over."""
+
+    def _run(self, x: Tensor) -> dict[Any, Any]:
+        values: dict[Any, Any] = {self.graph.image: x}
+        for node in self.graph.nodes:
+            args, kwargs = self._arguments(node, values)
+            values[node] = node.target(*args, **kwargs)
+        return values
+
+    def _back(
+        self, seed: Tensor, values: dict[Any, Any], look: Any, overwrite: bool = False
+    ) -> Tensor:
+        signals = {self.graph.logits: seed}
+        for node in reversed(self.graph.nodes):
+            s = signals.pop(node, None)
+            if s is None:
+                continue
+            if node in self.graph.stations:
+                s = self._select(node, s, values[node], look)
+            args, kwargs = self._arguments(node, values)
+            if node.target is aten.convolution.default:
+                backs: Any = aten.convolution_backward(
+                    s.contiguous(), *args[:2], None, *args[3:], [True, False, False]
+                )[:1]
+            else:
+                rule = adjoints.find(node.target).rule
+                backs = rule(s, adjoints.Site(values[node], self.settings, node), *args, **kwargs)
+            backs = [backs] if isinstance(backs, Tensor) else backs
+            for source, back in zip(adjoints.tensor_arguments(node), backs, strict=False):
+                if back is not None and source.op != "get_attr":
+                    signals[source] = signals.get(source, 0) + back
+        return signals[self.graph.image]
+
+
+def slow_select(
+    signal: Tensor,
+    activation: Tensor,
+    settings: Settings,
+    *,
+    channel: int = 1,
+    top_k: bool = True,
+    overwrite: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Section 2 word by word: by sorting, and by ``torch.where``."""
+    p = signal * activation
+    if settings.signs == "signed":
+        p = p.abs()
+    keep = torch.ones_like(p, dtype=torch.bool)
+    if settings.threshold is not None and settings.threshold.kind == "absolute":
+        keep = p > settings.threshold.value
+    elif settings.threshold is not None:
+        for number, sample in enumerate(p):
+            largest = sample.abs().max()
+            steps = torch.arange(128 * 24, dtype=torch.float64)
+            for t in (*(largest * torch.exp2(-steps / 128) * (1 - 1e-6)).to(p.dtype), 0.0):
+                if sample[sample > t].sum() >= settings.threshold.value * sample.sum():
+                    break
+            keep[number] = sample > t
+    selected = torch.where(keep, signal, 0.0)
+    if settings.signs == "positive":
+        selected = torch.where(selected > 0, selected, 0.0)
+    if not top_k:
+        return selected, None
+    count = -int(-settings.k * signal.shape[channel] // 1)
+    ranked = selected * activation if settings.rank == "contribution" else selected
+    order = ranked.movedim(channel, 1).flatten(2).sum(2).argsort(1, descending=True)
+    maps = torch.zeros(order.shape, dtype=torch.bool)
+    for number, sample in enumerate(order):
+        maps[number, sample[:count]] = True
+    shape = [maps.shape[0], *[1] * (signal.ndim - 1)]
+    shape[channel] = maps.shape[1]
+    return torch.where(maps.reshape(shape), selected, 0.0), maps
+
+
+class Block(nn.Module):
+    """A bottleneck with a shortcut, squeezed or not."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(width, 32, 1), nn.Conv2d(32, 32, 3, 1, 1, groups=32)
+        self.c = nn.Conv2d(32, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.c(nn.functional.relu6(self.b(nn.functional.relu(self.a(x)))))
+        return nn.functional.relu(y + x) + x
+
+
+def network() -> nn.Module:
+    """VGG's beginning, MobileNet's and ResNet's middle, and pools of both kinds."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, 1, 1), nn.ReLU(), nn.Conv2d(32, 32, 3, 1, 1), nn.ReLU(),
+        nn.MaxPool2d(2), Block(32), nn.Conv2d(32, 32, 3, 2, 1), nn.ReLU6(),
+        nn.MaxPool2d(3, 2, 1), nn.Conv2d(32, 32, 3, 1, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 7),
+    ).eval()  # fmt: skip
+
+
+SETTINGS = {
+    "paper": Settings.paper(tau=0.0),
+    "tau": Settings.paper(tau=1e-9, rank="contribution", k=0.3),
+    "contrast": Settings.contrast(),
+    "signed": Settings.contrast(k=0.4, evidence_gate=None, evidence_power=0.0),
+    "plain": Settings.plain(k=0.5),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_fast_is_slow_on_random_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, where no order of summation decides which maps are kept."""
+    monkeypatch.setattr(sparse, "_POSITIONS", 4)
+    for number in range(3):
+        torch.manual_seed(number)
+        net, x = network().double(), torch.randn(3, 3, 44, 44, dtype=torch.float64)
+        values, logits = ForwardBackward(net, x, SETTINGS[name])(x)
+        with monkeypatch.context() as patch:
+            patch.setattr(walk, "select", slow_select)
+            expected, answer = Slow(net, x, SETTINGS[name])(x)
+        assert expected.any()
+        assert torch.equal(values != 0, expected != 0)
+        torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(logits, answer)
+
+
+@pytest.mark.parametrize("name", ["paper", "contrast"])
+def test_fast_is_slow_on_a_photo(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torchfbi.load("efficientnet-lite0")
+    x = model.preprocess(Photo.read(CAT))[0][None]
+    values, _ = ForwardBackward(model.module, x, SETTINGS[name])(x)
+    monkeypatch.setattr(walk, "select", slow_select)
+    expected, _ = Slow(model.module, x, SETTINGS[name])(x)
+    assert torch.equal(values != 0, expected != 0)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_writing_over_signals_changes_nothing(name: str) -> None:
+    """Who looks on the way sees signals that nobody writes over."""
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    fbi = ForwardBackward(net, x, SETTINGS[name])
+    seen: list[Any] = []
+    before = x.clone()
+    looked_at, _ = fbi.walk(x, None, seen.append)
+    assert torch.equal(fbi(x)[0], looked_at)
+    assert torch.equal(x, before)
+    for layer in seen:
+        assert ((layer.signal == 0) | (layer.incoming != 0)).all()
+
+
+def test_targets_share_a_forward_pass() -> None:
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    for settings in (Settings.paper(tau=0.0), Settings.contrast()):
+        fbi = ForwardBackward(net, x, settings)
+        targets = [3, torch.tensor([0, 6]), None, lambda z: z.argmin(1)]
+        values, logits = fbi.each(x, targets)
+        assert values.shape == (4, *x.shape)
+        for one, target in zip(values, targets, strict=True):
+            expected, answer = fbi(x, target)
+            assert torch.equal(one, expected)
+            assert torch.equal(logits, answer)
+
+
+def test_only_the_kept_maps_are_convolved() -> None:
+    s, weight = torch.zeros(2, 8, 9, 9), torch.randn(8, 64, 3, 3)
+    s[0, 2], s[1, 5, 3, 3], s[1, 6] = 1.0, -1.0, torch.nan
+    kept = sparse.kept_maps(s, weight, 1)
+    assert kept is not None
+    assert [maps.tolist() for maps in kept] == [[2], [5, 6]]
+    assert sparse.kept_maps(torch.ones_like(s), weight, 1) is None  # nothing to leave out
+    assert sparse.kept_maps(s[..., :2, :2], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(s, weight[:, :4], 1) is None  # cheaper than gathering
+
+
+def test_an_empty_signal_stays_empty() -> None:
+    x = torch.randn(2, 3, 44, 44)
+    values, _ = ForwardBackward(
+        network(), x, replace(SETTINGS["paper"], threshold=Threshold("absolute", 1e9))
+    )(x)
+    assert not values.any()
