@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import torchfbi
 from photos import CAT
-from torchfbi import ForwardBackward, Settings, Threshold, adjoints, walk
+from torchfbi import ForwardBackward, Settings, Threshold, adjoints, selection, walk
 from torchfbi.adjoints import sparse
 from torchfbi.images import Photo
 
@@ -199,3 +199,17 @@ def test_an_empty_signal_stays_empty() -> None:
         network(), x, replace(SETTINGS["paper"], threshold=Threshold("absolute", 1e9))
     )(x)
     assert not values.any()
+
+
+@pytest.mark.parametrize("kind", ["mass", "quantile"])
+def test_interpolation_and_bisection_find_the_same_cut(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    p = torch.randn(4, 5, 6, 7, dtype=torch.float64) ** 3
+    p[3] = 0
+    for value in (0.01, 0.5, 0.9, 0.999):
+        quick = selection.cut(p, Threshold(kind, value))
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+            assert torch.equal(selection.cut(p, Threshold(kind, value)), quick)
