@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
@@ -134,7 +133,7 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
     if isinstance(module, ExportedProgram):
         made_for = module.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
         if len(made_for) != example.ndim or any(
-            is_concrete_int(ours) and int(ours) != theirs
+            concrete(ours) not in (None, theirs)
             for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
         ):
             raise InputError(
@@ -163,6 +162,14 @@ def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
 def _batch_size(program: ExportedProgram) -> int | None:
     """The batch size that a program is fixed to, if it is."""
     size = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
+    return concrete(size)
+
+
+def concrete(size: int | torch.SymInt) -> int | None:
+    """A size in an exported program as a number; None where the program leaves it open."""
+    # Here, since it imports SymPy, which takes half a second.
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
     return int(size) if is_concrete_int(size) else None
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi import atomic, plot
+from torchfbi import atomic, saved
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.flow import LayerFlow
 from torchfbi.heads import Head, probabilities
@@ -26,7 +26,8 @@ from torchfbi.settings import Settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEMA = 1
+MOST_BYTES = 4 * 2**30
+"""A thousand explanations of 224 x 224 pixels with their photos take less."""
 
 
 class LayerSupport(NamedTuple):
@@ -59,7 +60,9 @@ class Flow(tuple[LayerFlow, ...]):
     def _repr_png_(self) -> bytes | None:
         if self._explanation is None or self._explanation.values.ndim != 4:
             return None
-        return _png(plot.flow_figure(replace(self._explanation, flow=self)))
+        from torchfbi.plot import flow_figure
+
+        return _png(flow_figure(replace(self._explanation, flow=self)))
 
 
 def versions() -> dict[str, str]:
@@ -187,7 +190,9 @@ class Explanation:
 
     def plot(self, index: int = 0, *, dark: bool = False) -> Figure:
         """The figure of one sample: photo, values, support over the photo, and the top five."""
-        return plot.explanation_figure(self, index, dark=dark)
+        from torchfbi.plot import explanation_figure  # Matplotlib takes half a second
+
+        return explanation_figure(self, index, dark=dark)
 
     def __repr__(self) -> str:
         rows = []
@@ -206,7 +211,7 @@ class Explanation:
     def manifest(self) -> dict[str, Any]:
         """Everything but the arrays, as plain JSON values."""
         return {
-            "schema": SCHEMA,
+            "schema": saved.SCHEMA,
             "model": self.model,
             "settings": self.settings.to_dict(),
             "values": self.settings.values,
@@ -261,56 +266,57 @@ class Explanation:
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+    def load(cls, path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> Explanation:
         """Read what ``save`` wrote. Nothing in the file is executed.
 
+        Args:
+            path: the npz.
+            most_bytes: how many bytes the file may unpack to: a small file may claim more than
+                the memory holds.
+
         Raises:
-            FileFormatError: the file is missing, damaged, foreign or of another schema.
+            FileFormatError: the file is missing, damaged, foreign, too large or of another schema.
         """
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return cls._from_arrays(arrays)
+            manifest, arrays = saved.read(Path(path), most_bytes)
+            return cls._from_arrays(manifest, arrays)
         except Exception as error:  # a damaged file makes NumPy, zlib and json raise anything
             raise FileFormatError(
                 f"{path}: not an explanation saved by torchfbi: {error}"
             ) from None
 
     @classmethod
-    def _from_arrays(cls, arrays: Any) -> Explanation:
-        manifest = json.loads(str(arrays["manifest"]))
-        if manifest["schema"] != SCHEMA:
-            raise ValueError(f"schema {manifest['schema']}, this version reads {SCHEMA}")
+    def _from_arrays(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Explanation:
         samples = manifest["samples"]
-        has_photos = "photo_0" in arrays
         layers = []
         for i, name in enumerate(manifest["layers"]):
             support = torch.from_numpy(arrays[f"layer_{i}"])
             layers.append(LayerSupport(name, support, support.flatten(1).float().mean(1)))
-        explanation = cls(
+        photos = tuple(
+            Photo(arrays[f"photo_{i}"], sample["photo"])
+            for i, sample in enumerate(samples)
+            if sample["photo"] is not None
+        )
+        return cls(
             values=torch.from_numpy(arrays["values"]),
             logits=torch.from_numpy(arrays["logits"]),
             target=torch.from_numpy(arrays["target"]) if "target" in arrays else None,
             layers=tuple(layers),
             settings=Settings.from_dict(manifest["settings"]),
             labels=None if manifest["labels"] is None else tuple(manifest["labels"]),
-            photos=tuple(
-                Photo(arrays[f"photo_{i}"], sample["photo"]) for i, sample in enumerate(samples)
-            )
-            if has_photos
-            else (),
-            regions=tuple(Region(*sample["region"]) for sample in samples) if has_photos else (),
+            photos=photos,
+            regions=tuple(Region(*sample["region"]) for sample in samples) if photos else (),
             model=manifest["model"],
             versions=manifest["versions"],
             head=manifest.get("head"),  # none in files of before
         )
-        if list(explanation.values.shape) != manifest["shape"]:
-            raise ValueError("its arrays and its manifest disagree")
-        return explanation
 
 
 def _png(figure: Figure) -> bytes:
+    from torchfbi.plot import save
+
     buffer = io.BytesIO()
-    plot.save(figure, buffer, dpi=80)
+    save(figure, buffer, dpi=80)
     return buffer.getvalue()
 
 

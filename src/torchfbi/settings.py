@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -131,6 +131,8 @@ class Settings:
     values: Values = "signal"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.preset, str):
+            raise SettingsError(f"preset is {self.preset!r}: it must be a name.")
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         for name in ("threshold", "image_threshold"):
@@ -247,6 +249,8 @@ class Settings:
         Raises:
             SettingsError: an unknown field, or a value that the method does not know.
         """
+        if not isinstance(plain, dict) or not all(isinstance(name, str) for name in plain):
+            raise SettingsError(f"settings are {plain!r:.80}: give names and values.")
         return cls().override(**plain)
 
 
@@ -270,5 +274,6 @@ def _check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def _check_number(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SettingsError(f"{name} is {value!r}: it must be a finite number.")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) <= sys.float_info.max:  # also true of NaN
+        raise SettingsError(f"{name} is {value!r:.80}: it must be a finite number.")

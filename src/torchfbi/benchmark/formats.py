@@ -24,6 +24,10 @@ from torchfbi.benchmark.outlines import (
 )
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.images import Photo
+from torchfbi.reading import whole
+
+MOST_BYTES = 2**30
+"""Of one file of annotations; COCO's own for 118287 pictures has less than half of that."""
 
 CONVENTIONAL = ("annotations.json", "annotations", "Annotations", "masks")
 """Where annotations are looked for in a folder of pictures, before the folder itself."""
@@ -95,7 +99,7 @@ def voc(path: Path, shape: tuple[int, int]) -> list[Outlined]:
     """
     try:
         parser = ElementTree.XMLParser(target=_NoDoctype())
-        root = ElementTree.fromstring(path.read_bytes(), parser)
+        root = ElementTree.fromstring(whole(path, MOST_BYTES), parser)
     except FileFormatError:
         raise
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
@@ -138,7 +142,7 @@ def coco(path: Path) -> Reader:
             for the picture that they belong to.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(whole(path, MOST_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: it is no JSON that can be read: {error}.") from None
     images: dict[str, dict[str, Any]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from torchfbi.errors import ModelError
-from torchfbi.models import embedded, files, keras, onnx, timm, torchvision
+from torchfbi.models import embedded, files, keras, onnx, programs, timm, torchvision
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 
@@ -24,7 +24,7 @@ LIBRARIES: dict[str, Any] = {"torchvision": torchvision, "timm": timm, "keras": 
 parameters that it does not publish; its networks are called ``library:name``."""
 
 FORMATS: dict[str, Any] = {
-    ".pt2": files.from_program,
+    ".pt2": programs.load,
     ".keras": keras.from_file,
     ".h5": keras.from_file,
     ".onnx": onnx.load,

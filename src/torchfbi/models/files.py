@@ -1,14 +1,12 @@
-"""Networks and weights of your own: state dicts, exported programs, a function in a Python file.
+"""Networks and weights of your own: state dicts, and a function in a Python file.
 
-Nothing is unpickled that could run code: weights are read with ``weights_only=True``, and an
-exported program with a member that needs more is refused. A Python file given as
-``path.py:function`` is of course run: that is what it is for.
+Nothing is unpickled that could run code: weights are read with ``weights_only=True``. A Python
+file given as ``path.py:function`` is of course run: that is what it is for.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import pickle
 import re
 import zipfile
@@ -18,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.utils import _pytree as pytree
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.preprocess import Preprocess
+from torchfbi.reading import unpacked
 
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""
@@ -62,45 +60,6 @@ def from_function(place: str) -> Model:
     return wrap(made.eval(), place)
 
 
-def from_program(path: Path) -> Model:
-    """An exported program (``torch.export.save``), for images of the size it was exported with.
-
-    Raises:
-        ModelError: the file is missing, damaged, or holds a pickle that could run code.
-    """
-    try:
-        _refuse_code(path)
-        program: Any = torch.export.load(path)
-        shape = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{path}: not an exported program: {_first_line(error)}") from error
-    size = tuple(int(side) for side in shape[2:])
-    if len(size) != 2 or int(shape[1]) not in (1, 3):
-        raise ModelError(f"{path}: it takes {tuple(shape)}, not pictures (N, 1 or 3, H, W).")
-    fitted = replace(IMAGENET, resize=max(size), crop=size)
-    if int(shape[1]) == 1:
-        fitted = replace(fitted, channels="L", mean=(0.0,), std=(1.0,))
-    batch = int(shape[0]) if is_concrete_int(shape[0]) else 1
-    return wrap(program.module(), path.name, fitted, batch)
-
-
-def _refuse_code(path: Path) -> None:
-    """torch.export.load unpickles without ``weights_only``: look at the parts beforehand."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            content = archive.read(member)
-            if content.startswith((b"PK\x03\x04", b"\x80")):
-                try:
-                    torch.load(io.BytesIO(content), weights_only=True)
-                except pickle.UnpicklingError as error:
-                    raise ModelError(
-                        f"{path}: its part {member} needs a pickle that could run code, which "
-                        f"is refused: {_wanted(error)}."
-                    ) from None
-
-
 def with_weights(model: Model, path: Path) -> Model:
     """The same network with the weights of a file.
 
@@ -132,12 +91,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:
         raise ModelError(
-            f"{path}: damaged, or not a file of weights: {_first_line(error)}"
+            f"{path}: damaged, or not a file of weights: {first_line(error)}"
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: it holds no state dict: save model.state_dict().")
     # What DataParallel and torch.compile put in front of every name.
     return {
@@ -156,7 +116,20 @@ def _safetensors(path: Path) -> Any:
     return load_file(path)
 
 
+def refuse_bombs(archive: zipfile.ZipFile, size: int, name: object) -> None:
+    """PyTorch does not compress, so that the parts of its files are never larger than the file.
+
+    Raises:
+        ModelError: these are.
+    """
+    if unpacked(archive) > size:
+        raise ModelError(f"{name}: its parts are compressed or overlap, which PyTorch never does.")
+
+
 def _torch(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            refuse_bombs(archive, path.stat().st_size, path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -180,7 +153,7 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
             outputs = pytree.tree_leaves(module(blank))
     except Exception as error:
         raise ModelError(
-            f"{name} does not take an image of {tuple(blank.shape)}: {_first_line(error)}. Give "
+            f"{name} does not take an image of {tuple(blank.shape)}: {first_line(error)}. Give "
             "its size, or return a torchfbi.Model with its own preprocessing."
         ) from error
     scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 1]
@@ -192,8 +165,8 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
 def _wanted(error: pickle.UnpicklingError) -> str:
     """What a file needs beyond weights, out of PyTorch's advice on how to allow it."""
     found = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it needs {found[1]}" if found else _first_line(error)
+    return f"it needs {found[1]}" if found else first_line(error)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import overload
 
 from torchfbi.errors import ModelError, TargetError
+from torchfbi.reading import whole
+
+MOST_BYTES = 2**26
+"""Of a file of class names; the 21841 of the whole ImageNet take half a MiB."""
 
 _DATASET_NAME_IS_CLEARER = {282, 285, 638, 744, 836}
 """ImageNet classes whose curated name is a description ("a cat having a striped coat"), a narrower
@@ -67,14 +71,14 @@ class Labels(Sequence[str]):
             ModelError: the file cannot be read or has another number of names.
         """
         try:
-            text = path.read_text(encoding="utf-8")
+            text = whole(path, MOST_BYTES).decode()
             content = json.loads(text) if path.suffix == ".json" else text.split("\n")
             if isinstance(content, dict):
                 content = [content[str(number)] for number in range(len(content))]
             # ImageNet's own file has pairs such as ["n02123045", "tabby"].
             last = [entry[-1] if isinstance(entry, list) else entry for entry in content]
             names = [str(name).strip() for name in last if str(name).strip()]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ModelError(f"{path}: no list of class names: {error}") from None
         if len(names) != classes:
             raise ModelError(f"{path}: it has {len(names)} names, the network {classes} classes.")

@@ -13,9 +13,14 @@ import numpy as np
 
 from torchfbi.errors import ModelError
 from torchfbi.images import Array
+from torchfbi.models.onnx_import.memory import LIMIT
+from torchfbi.reading import whole
 
 OPSETS = range(7, 24)
 """Below, operators broadcast by other rules; above, they may have changed in the meantime."""
+
+MOST_BYTES = 2**31
+"""Protocol buffers end there; larger networks have their weights in files beside."""
 
 _FLOATS = {"FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"}
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL"}
@@ -74,13 +79,15 @@ def read(path: Path) -> File:
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file.")
     try:
-        proto = onnx.load(path, load_external_data=False)
+        proto = onnx.load_model_from_string(whole(path, MOST_BYTES))
     except Exception as error:  # protobuf's own exceptions
         raise ModelError(f"{path}: damaged, or not an ONNX file.") from error
     if not proto.graph.node:
         raise ModelError(f"{path}: damaged, or not an ONNX file: it holds no network.")
     try:
         file = _file(onnx, proto, path)
+    except ModelError:
+        raise
     except (ValueError, TypeError) as error:  # unknown numbers, texts that are no UTF-8
         raise ModelError(f"{path}: damaged: {error}") from error
     _check_order(file)
@@ -132,6 +139,8 @@ def _array(onnx: Any, tensor: Any, path: Path) -> Array:
     if kind not in _FLOATS | _INTEGERS:
         raise ModelError(f"{path}: the values of {tensor.name!r} are {kind}, which is unsupported.")
     try:
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > LIMIT:
+            raise ValueError(f"sizes {list(tensor.dims)}, negative or too much memory")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             array = _external(onnx, tensor, path)
         else:
@@ -156,7 +165,7 @@ def _external(onnx: Any, tensor: Any, path: Path) -> Array:
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     count = math.prod(tensor.dims)
     start, size = int(entries.get("offset", 0)), count * dtype.itemsize
-    if min(tensor.dims, default=0) < 0 or start < 0 or start + size > place.stat().st_size:
+    if start < 0 or start + size > place.stat().st_size:
         raise ValueError(f"{place.name} holds fewer than {count} numbers there")
     array: Array = np.fromfile(place, dtype, count, offset=start)
     return array.reshape(tuple(tensor.dims))

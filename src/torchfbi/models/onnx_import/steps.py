@@ -86,10 +86,14 @@ def _as_asked(value: Any, number: bool) -> Any:
     return value.item() if value.ndim == 0 else torch.tensor(value.tolist())
 
 
+DEEPEST = 32
+"""How many parts of a name are modules within modules; PyTorch walks through them by recursion."""
+
+
 def find_scope(network: nn.Module, name: str) -> nn.Module:
     """The submodule at the path that a node's name spells."""
     scope = network
-    for part in name.split("."):
+    for part in name.split(".", DEEPEST):
         plain = re.sub(r"\W+", "_", part) or "_"
         while hasattr(scope, plain) and plain not in scope._modules:
             plain += "_"

@@ -1,0 +1,102 @@
+"""Saved explanations: read within bounds, and refused unless all their parts fit together."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchfbi.images import Array
+from torchfbi.reading import regular, unpacked
+
+SCHEMA = 1
+
+_ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+)\.npy")
+
+
+def read(path: Path, most: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The manifest and the arrays of a file. Nothing in it is executed.
+
+    Args:
+        path: what ``Explanation.save`` wrote.
+        most: how many bytes it may unpack to.
+
+    Raises:
+        ValueError: what is wrong with it. Also anything that a damaged file makes NumPy raise.
+    """
+    with zipfile.ZipFile(regular(path)) as archive:
+        if (size := unpacked(archive)) > most:
+            raise ValueError(f"it unpacks to {size} bytes, more than {most} (most_bytes=)")
+    with np.load(path, allow_pickle=False) as content:
+        names = [name.removesuffix(".npy") for name in content.zip.namelist()
+                 if _ARRAYS.fullmatch(name)]  # fmt: skip
+        arrays = {name: np.asarray(content[name]) for name in names}
+    manifest = json.loads(str(arrays.pop("manifest")))
+    _check_manifest(manifest)
+    _check_arrays(manifest, arrays)
+    return manifest, arrays
+
+
+def _check_manifest(manifest: Any) -> None:
+    if not isinstance(manifest, dict):
+        raise ValueError("its manifest is no object")
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"schema {manifest.get('schema')!r:.40}, this version reads {SCHEMA}")
+    versions, labels = manifest.get("versions"), manifest.get("labels")
+    samples = manifest.get("samples")
+    for name, right in (
+        ("model", isinstance(manifest.get("model"), str)),
+        ("settings", isinstance(manifest.get("settings"), dict)),
+        ("versions", isinstance(versions, dict) and _are_texts([*versions, *versions.values()])),
+        ("layers", _are_texts(manifest.get("layers"))),
+        ("labels", labels is None or _are_texts(labels)),
+        ("samples", isinstance(samples, list) and all(map(_is_sample, samples))),
+    ):
+        if not right:
+            raise ValueError(f"its manifest has no proper {name!r}")
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_sample(sample: Any) -> bool:
+    if not isinstance(sample, dict):
+        return False
+    photo, region = sample.get("photo"), sample.get("region")
+    if photo is None:
+        return region is None
+    if not isinstance(region, list) or len(region) != 4:
+        return False
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in region):
+        return False
+    left, top, right, bottom = region
+    return isinstance(photo, str) and 0 <= left < right and 0 <= top < bottom
+
+
+def _check_arrays(manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
+    values, logits, target = arrays["values"], arrays["logits"], arrays.get("target")
+    samples = len(manifest["samples"])
+    for name in ("values", "logits"):
+        if arrays[name].dtype.kind != "f" or not np.isfinite(arrays[name]).all():
+            raise ValueError(f"its {name} are not all finite numbers")
+    if list(values.shape) != manifest.get("shape") or values.ndim < 3 or len(values) != samples:
+        raise ValueError("its arrays and its manifest disagree")
+    if logits.ndim < 2 or len(logits) != samples:
+        raise ValueError("its logits are not those of its samples")
+    if target is not None:
+        right = target.dtype == np.int64 and target.shape == (samples,) and logits.ndim == 2
+        if not right or ((target < 0) | (target >= logits.shape[1])).any():
+            raise ValueError("its target names no class of each sample")
+    for i in range(len(manifest["layers"])):
+        layer = arrays[f"layer_{i}"]
+        if layer.dtype != bool or layer.ndim < 2 or len(layer) != samples:
+            raise ValueError(f"its layer {i} is no support of its samples")
+    for i, sample in enumerate(manifest["samples"]):
+        if (sample["photo"] is not None) != (f"photo_{i}" in arrays):
+            raise ValueError("its photos are not those of its samples")
