@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs figures gallery study clean
+.PHONY: demo test lint docs figures gallery study fuzz clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -21,6 +21,10 @@ lint: $(READY)
 # The documentation site, into site/.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# A hundred times the suite's random inputs, other ones each time.
+fuzz: $(READY)
+	FUZZ=100 $(BIN)/python -m pytest tests/test_fuzz.py
 
 # The pictures in the README.
 figures: $(READY)

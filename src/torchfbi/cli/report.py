@@ -122,6 +122,11 @@ def _progress(images: list[Path]) -> Iterator[Path]:
             progress.advance(task)
 
 
+LONGEST_NAME = 50
+"""Characters of a result's name before its number and suffix: of four bytes each they fit into the
+255 bytes that file systems have."""
+
+
 class Names:
     """File names for results: the photo's stem and the class asked for, never twice the same."""
 
@@ -132,9 +137,9 @@ class Names:
     def new(self, image: str, *parts: str) -> Path:
         """A path without suffix in the folder."""
         words = [re.sub(r"[^\w]+", "-", part).strip("-") for part in (Path(image).stem, *parts)]
-        base = "-".join(filter(None, words)) or "image"
+        base = "-".join(filter(None, words))[:LONGEST_NAME] or "image"
         name, number = base, 2
-        while name in self._taken:
+        while name.casefold() in self._taken:  # some file systems do not tell A from a
             name, number = f"{base}-{number}", number + 1
-        self._taken.add(name)
+        self._taken.add(name.casefold())
         return self.folder / name

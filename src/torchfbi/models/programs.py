@@ -49,7 +49,8 @@ _FUNCTIONS = {
     "Not", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "Equality", "Unequality", "StrictLessThan",
     "LessThan", "StrictGreaterThan", "GreaterThan", "floor", "ceiling", "FloorDiv", "CeilDiv",
     "CleanDiv", "IntTrueDiv", "FloatTrueDiv", "ModularIndexing", "PythonMod", "Where", "CeilToInt",
-    "FloorToInt", "TruncToInt", "RoundToInt", "TruncToFloat", "ToFloat", "Identity",
+    "FloorToInt", "TruncToInt", "RoundToInt", "TruncToFloat", "ToFloat", "Identity", "min", "max",
+    "abs",
 }  # fmt: skip
 _LONGEST = 2000  # characters of an expression; SymPy may need very long for more
 
