@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from torchfbi import forked
 from torchfbi.errors import SettingsError
 from torchfbi.images import Array, Photo
 
@@ -100,6 +101,7 @@ class Preprocess:
         Returns:
             float32 (C, H, W), normalised, on the CPU; and the part of the photo it shows.
         """
+        forked.on_one_thread()
         region = self.region(photo.shape)
         (height, width), (rows, columns), (top, left) = self.size, *self._grid(photo.shape)
         image = Image.fromarray(photo.pixels).convert("L" if self.channels == "L" else "RGB")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from torchfbi import adjoints
+from torchfbi import adjoints, forked
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
@@ -68,6 +68,7 @@ class ForwardBackward(nn.Module):
         super().__init__()
         if not example.is_floating_point():
             raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
+        forked.on_one_thread()
         self.graph: Graph = capture(module, example, output)
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
@@ -286,6 +287,7 @@ class ForwardBackward(nn.Module):
             )
         if torch.compiler.is_compiling():
             return  # what follows depends on the values, which a compiled graph cannot ask
+        forked.on_one_thread()
         if not torch.isfinite(x).all():
             raise NonFiniteError("the input contains NaN or infinite values.")
 

@@ -1,0 +1,167 @@
+"""Threads, forked and spawned processes, and all that a library must leave as it found it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchfbi import ForwardBackward, Settings, explain
+from torchfbi.errors import CaptureError
+
+PRESETS = [Settings.paper(tau=0.0), Settings.contrast(), Settings.plain()]
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3),
+        nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5),
+    ).eval()  # fmt: skip
+
+
+def photos(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(1 + i % 3, 3, 64, 64, generator=generator) for i in range(count)]
+
+
+@pytest.mark.parametrize("settings", PRESETS, ids=lambda s: s.preset)
+def test_one_explainer_in_sixteen_threads(settings: Settings) -> None:
+    images = photos(48)
+    fbi = ForwardBackward(network(), images[0], settings)
+    serial = [fbi(x, 1) for x in images]
+    with ThreadPoolExecutor(16) as pool:
+        threaded = list(pool.map(lambda x: fbi(x, 1), images))
+    for (values, logits), (expected, expected_logits) in zip(threaded, serial, strict=True):
+        assert torch.equal(values, expected)
+        assert torch.equal(logits, expected_logits)
+
+
+def answer(x: Tensor, expected: Tensor) -> bool:
+    return torch.equal(explain(network(), x).values, expected)
+
+
+# PyTorch on two threads is what a forked process waits for; pytest itself stays on one.
+IN_A_PROCESS = """
+import sys, warnings
+sys.path[:0] = {paths!r}
+import torch
+from test_processes import answer, explain, multiprocessing, network, photos
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    (x,) = photos(1)
+    expected = explain(network(), x).values
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        assert pool.starmap_async(answer, [(x, expected)] * 4).get(300) == [True] * 4
+    assert torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_give_the_same_answer(method: str, tmp_path: Any) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip("there is no fork here")
+    paths = [os.path.dirname(__file__), *filter(None, sys.path)]  # noqa: PTH120
+    script = tmp_path / "main.py"
+    script.write_text(IN_A_PROCESS.format(paths=paths, method=method))
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+
+
+def test_explanations_travel_between_processes_and_explainers_say_that_they_do_not() -> None:
+    (x,) = photos(1)
+    explanation = explain(network(), x)
+    assert torch.equal(pickle.loads(pickle.dumps(explanation)).values, explanation.values)
+    with pytest.raises(CaptureError, match="make the explainer there"):
+        pickle.dumps(ForwardBackward(network(), x))
+
+
+STATE = """
+import gc, json, locale, logging, os, random, signal, sys, threading, warnings
+import numpy, torch, matplotlib
+from PIL import Image, ImageFile
+
+def state():
+    return {
+        "threads of PyTorch": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "grad mode": [torch.is_grad_enabled(), torch.is_inference_mode_enabled()],
+        "default dtype": str(torch.get_default_dtype()),
+        "default device": str(torch.get_default_device()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "precision": torch.get_float32_matmul_precision(),
+        "denormals": float(torch.tensor(1e-40) * 1.0) > 0,
+        "autocast": [torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()],
+        "random numbers": [
+            hash(str(random.getstate())), str(numpy.random.get_state()[1].tolist()),
+            torch.get_rng_state().tolist(),
+        ],
+        "warnings": list(map(str, warnings.filters)),
+        "error state of NumPy": numpy.geterr(),
+        "logging": [logging.root.level, len(logging.root.handlers), logging.root.disabled],
+        "filters of loggers": [
+            [name, len(logger.filters)] for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger) and logger.filters
+        ],
+        "Matplotlib": [sorted(map(str, matplotlib.rcParams.items())), "pyplot" in sys.modules],
+        "Pillow": [Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES],
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+        "search path": sys.path[:],
+        "streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
+        "hooks": [str(sys.excepthook), str(sys.displayhook)],
+        "recursion": sys.getrecursionlimit(),
+        "signals": [str(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM)],
+        "locale": locale.setlocale(locale.LC_ALL),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "garbage collection": [gc.isenabled(), gc.get_threshold()],
+    }
+"""
+
+WORK = """
+before = state()
+import torchfbi
+after_import = state()
+from pathlib import Path
+from hostile import networks, pictures, programs
+folder = Path(sys.argv[1])
+photo = folder / "a.png"
+photo.write_bytes(pictures.encoded("PNG"))
+model = torchfbi.load()
+explanation = torchfbi.explain(model, photo)
+torchfbi.Explanation.load(explanation.save(folder / "a.npz")).plot()
+torchfbi.ForwardBackward(model.module, torch.zeros(1, 3, 64, 64)).flow(torch.zeros(1, 3, 64, 64))
+torchfbi.load(str(networks.honest(folder)))
+honest = state()
+torchfbi.load(str(programs.written(folder, {{}})))
+for broken in (lambda: torchfbi.load("nothing"), lambda: torchfbi.explain(model, b"nothing"),
+               lambda: torchfbi.explain(model.module.train(), torch.zeros(1, 3, 64, 64))):
+    try:
+        broken()
+    except torchfbi.TorchFBIError:
+        continue
+    raise SystemExit("no error")
+for name, after in (("import", after_import), ("work", honest), ("refusals", state())):
+    for key, value in before.items():
+        if after[key] != value:
+            print(f"{{name}} changed {{key}}: {{str(value)[:300]}} -> {{str(after[key])[:300]}}")
+"""
+
+
+def test_no_global_state_is_changed(tmp_path: Any) -> None:
+    paths = [os.path.dirname(__file__), *filter(None, sys.path)]  # noqa: PTH120
+    code = f"import sys\nsys.path[:0] = {json.dumps(paths)}\n{STATE}{WORK.format()}"
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
