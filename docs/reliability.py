@@ -1,0 +1,219 @@
+"""The measurements and figures of docs/reliability.md: ``make reliability`` (some minutes).
+
+``python docs/reliability.py signal memory determinism`` makes those that are named.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import skimage
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+import torchfbi
+from torchfbi import ForwardBackward, Photo, Settings
+from torchfbi.errors import NonFiniteError
+
+HERE = Path(__file__).parent
+PHOTOS = [
+    Path(skimage.__file__).parent / "data" / name
+    for name in ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg", "camera.png")
+]
+
+WALKS = {
+    "gradient": Settings.plain(),
+    "paper, tau 0, k 50 %": Settings.paper(tau=0.0, k=0.5),
+    "signed, contrast seed": Settings.contrast(drawn_by="same walk", evidence_gate=None,
+                                               evidence_power=0.0),
+    "contrast, the default": Settings.contrast(),
+}  # fmt: skip
+COLOURS = ("#555555", "#c0504d", "#2a6fbb", "#2e8b57")
+
+
+class Residual(nn.Module):
+    """x + scale * convolution(relu(x)), as in a residual network with scaled branches."""
+
+    def __init__(self, maps: int, scale: float) -> None:
+        super().__init__()
+        self.conv, self.scale = nn.Conv2d(maps, maps, 3, padding=1, bias=False), scale
+        nn.init.kaiming_normal_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.conv(torch.relu(x))
+
+
+def deep(kind: str, depth: int, maps: int = 16) -> nn.Module:
+    """A random network of that many convolutions, all of one width and size."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Conv2d(3, maps, 3, padding=1)]
+    for _ in range(depth - 1):
+        if kind == "residual":
+            layers.append(Residual(maps, depth**-0.5))
+            continue
+        convolution = nn.Conv2d(maps, maps, 3, padding=1)
+        if kind == "plain, He weights":
+            nn.init.kaiming_normal_(convolution.weight)
+        layers += [nn.ReLU(), convolution]
+    head = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(maps, 10)
+    return nn.Sequential(*layers, *head).eval()
+
+
+KINDS = ("plain, He weights", "plain, PyTorch's weights", "residual")
+DEPTHS = (100, 200, 500)
+
+
+def scales(network: nn.Module, x: Tensor, settings: Settings) -> tuple[list[float], str]:
+    """The root mean square of the signal that goes on at every feature, from the top down."""
+    found: list[float] = []
+    try:
+        fbi = ForwardBackward(network, x, settings)
+        fbi.walk(x, 3, lambda seen: found.append(seen.signal.double().square().mean().sqrt().item()))
+    except NonFiniteError as error:
+        return found, str(error)
+    return found, ""
+
+
+def signal() -> str:
+    """The signal's scale by depth beside the gradient's."""
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    axes = figure.subplots(len(KINDS), len(DEPTHS), sharey="row", sharex="col")
+    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    rows = ["| network | layers | " + " | ".join(WALKS) + " |", "|---" * (2 + len(WALKS)) + "|"]
+    for i, kind in enumerate(KINDS):
+        for j, depth in enumerate(DEPTHS):
+            network, cells = deep(kind, depth), []
+            for (name, settings), colour in zip(WALKS.items(), COLOURS, strict=True):
+                found, refusal = scales(network, x, settings)
+                kept = np.array(found[:-1])  # without the image, which another walk may draw
+                below = np.arange(len(kept))
+                axes[i, j].plot(below, np.where(kept > 0, kept, np.nan), color=colour, label=name)
+                cells.append(refusal and "refused" or change(kept))
+            style(axes[i, j], f"{kind}, {depth} layers")
+            rows.append(f"| {kind} | {depth} | " + " | ".join(cells) + " |")
+            print(rows[-1], flush=True)
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("features below the top")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("RMS of the signal")
+    figure.savefig(HERE / "signal-by-depth.png", dpi=110)
+    return "\n".join(rows)
+
+
+def change(kept: np.ndarray) -> str:
+    """From the top feature to the lowest, as a factor; where it ended if it did."""
+    if kept[0] == 0:
+        return "empty from the top"
+    if kept[-1] == 0:
+        return f"empty after {int((kept > 0).sum())}"
+    return f"{kept[-1] / kept[0]:.1e}"
+
+
+def style(axis: Axes, title: str) -> None:
+    axis.set_yscale("log")
+    axis.set_title(title, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def explanations(count: int) -> Iterator[int]:
+    """Explain photos of changing sizes, one after the other; yields after each."""
+    model = torchfbi.load()
+    photos = [Photo.read(path) for path in PHOTOS]
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        cut = Photo(photo.pixels[i % 97 :, i % 89 :].copy(), photo.name)
+        torchfbi.explain(model, cut, settings=("contrast", "paper")[i % 2])
+        yield i
+
+
+def memory(count: int = 1000) -> str:
+    """The resident memory over a thousand explanations, no two of them of the same photo."""
+    seen = []
+    for i in explanations(count):
+        line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
+        seen.append(int(line.split()[1]) / 1024)
+        if i % 100 == 99:
+            print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(range(1, count + 1), seen, color=COLOURS[2], linewidth=1)
+    axis.set_ylim(0, max(seen) * 1.15)
+    axis.set_xlabel("explanations")
+    axis.set_ylabel("resident memory, MiB")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    figure.savefig(HERE / "memory.png", dpi=110)
+    tenth = count // 10
+    early, late = np.mean(seen[tenth : 2 * tenth]), np.mean(seen[-tenth:])
+    slope = np.polyfit(np.arange(tenth, count), seen[tenth:], 1)[0] * 1000
+    return (
+        f"Over {count} explanations: {early:.0f} MiB on average from the {tenth}th to the "
+        f"{2 * tenth}th, {late:.0f} MiB over the last {tenth}; the highest is {max(seen):.0f} MiB, "
+        f"and a straight line through all after the first {tenth} rises by {slope:.1f} MiB in a "
+        "thousand."
+    )
+
+
+def determinism() -> str:
+    """How often an entry of the support changes with the batch size or the threads."""
+    model = torchfbi.load()
+    x = torch.stack([model.preprocess(Photo.read(path))[0] for path in PHOTOS])
+    x = torch.cat([x, x.flip(3), x.flip(2)])
+    rows = ["| preset | what changes | pixels of the support that differ | largest difference of "
+            "values, relative to the largest value |", "|---|---|---|---|"]  # fmt: skip
+    torch.set_num_threads(1)
+    for name in ("contrast", "paper", "plain"):
+        settings = Settings.paper(tau=0.0) if name == "paper" else Settings.from_preset(name)
+        fbi = ForwardBackward(model.module, x[:1], settings)
+        alone = torch.cat([fbi(one[None])[0] for one in x])
+        again = torch.cat([fbi(one[None])[0] for one in x])
+        batch = torch.cat([fbi(part)[0] for part in x.split(8)])
+        torch.set_num_threads(2)
+        threads = torch.cat([fbi(one[None])[0] for one in x])
+        torch.set_num_threads(1)
+        for what, other in (("nothing", again), ("batches of 8", batch), ("2 threads", threads)):
+            rows.append(f"| {name} | {what} | {differences(alone, other)} |")
+            print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def differences(values: Tensor, other: Tensor) -> str:
+    if torch.equal(values, other):
+        return "none, the same bytes | 0"
+    support, theirs = (v.ne(0).any(1) for v in (values, other))
+    flips = int((support != theirs).sum())
+    largest = values.abs().flatten(1).amax(1)
+    off = ((values - other).abs().flatten(1).amax(1) / largest).max().item()
+    return f"{flips} of {int(support.sum())} | {off:.1e}"
+
+
+MEASUREMENTS = {"signal": signal, "memory": memory, "determinism": determinism}
+
+
+def main(parts: list[str]) -> None:
+    """Measure the parts that are named, or all, and write what was found into the text."""
+    for part in parts or MEASUREMENTS:
+        write(part, MEASUREMENTS[part]())
+
+
+def write(part: str, found: str) -> None:
+    """Put what was found between its two marks in reliability.md."""
+    path = HERE / "reliability.md"
+    begin, end = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
+    pattern = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.DOTALL)
+    text, count = pattern.subn(lambda match: f"{match[1]}{found}\n{match[2]}", path.read_text())
+    if not count:
+        raise SystemExit(f"{path} has no marks for {part!r}.")
+    path.write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
