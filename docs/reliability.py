@@ -30,8 +30,7 @@ PHOTOS = [
 WALKS = {
     "gradient": Settings.plain(),
     "paper, tau 0, k 50 %": Settings.paper(tau=0.0, k=0.5),
-    "signed, contrast seed": Settings.contrast(drawn_by="same walk", evidence_gate=None,
-                                               evidence_power=0.0),
+    "contrast without its gate": Settings.contrast(evidence_gate=None, evidence_power=0.0),
     "contrast, the default": Settings.contrast(),
 }  # fmt: skip
 COLOURS = ("#555555", "#c0504d", "#2a6fbb", "#2e8b57")
@@ -74,7 +73,9 @@ def scales(network: nn.Module, x: Tensor, settings: Settings) -> tuple[list[floa
     found: list[float] = []
     try:
         fbi = ForwardBackward(network, x, settings)
-        fbi.walk(x, 3, lambda seen: found.append(seen.signal.double().square().mean().sqrt().item()))
+        fbi.walk(
+            x, 3, lambda seen: found.append(seen.signal.double().square().mean().sqrt().item())
+        )
     except NonFiniteError as error:
         return found, str(error)
     return found, ""
@@ -94,7 +95,7 @@ def signal() -> str:
                 kept = np.array(found[:-1])  # without the image, which another walk may draw
                 below = np.arange(len(kept))
                 axes[i, j].plot(below, np.where(kept > 0, kept, np.nan), color=colour, label=name)
-                cells.append(refusal and "refused" or change(kept))
+                cells.append("refused" if refusal else change(kept))
             style(axes[i, j], f"{kind}, {depth} layers")
             rows.append(f"| {kind} | {depth} | " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)

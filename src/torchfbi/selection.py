@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchfbi.adjoints.pointwise import where_positive
+from torchfbi.errors import NonFiniteError
 from torchfbi.settings import Settings, Threshold
 
 
@@ -112,7 +113,7 @@ def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: 
         maps = selected.shape[0], selected.shape[channel]
         return torch.ones(maps, dtype=torch.bool, device=selected.device)
     ranked = selected * activation if settings.rank == "contribution" else selected
-    totals = ranked.sum([d for d in range(1, ranked.ndim) if d != channel])
+    totals = finite(ranked.sum([d for d in range(1, ranked.ndim) if d != channel]))
     if isinstance(settings.k, Tensor):
         return _first_maps(totals, settings.k)
     # Rounded first: 0.07 * 100 is a little more than 7.
@@ -154,13 +155,13 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     if threshold.kind == "absolute":
         return p.new_ones(1).reshape(shape) * threshold.value
     inner = tuple(range(1, p.ndim))
-    largest = torch.maximum(p.amax(inner), -p.amin(inner))
+    largest = finite(torch.maximum(p.amax(inner), -p.amin(inner)))
     if threshold.kind == "relative":
         return (threshold.value * largest).reshape(shape)
     wide = torch.promote_types(p.dtype, torch.float32)
     top = largest.to(wide).clamp(min=torch.finfo(wide).tiny)
     if threshold.kind == "mass":
-        wanted = threshold.value * torch.relu(p).sum(inner, dtype=wide)
+        wanted = threshold.value * finite(torch.relu(p).sum(inner, dtype=wide))
     else:
         wanted = torch.full_like(top, (1 - threshold.value) * p[:1].numel())
     # Just below the step, also once rounded to p's dtype: an entry must exceed t to be kept.
@@ -236,6 +237,20 @@ def _first_enough(held: Callable[[int], float], wanted: float, last: int) -> int
     return high
 
 
+def finite(signal: Tensor) -> Tensor:
+    """The tensor as it is.
+
+    Raises:
+        NonFiniteError: a signal or its product with an activation is beyond the dtype's range.
+    """
+    if not (torch.compiler.is_compiling() or torch.isfinite(signal).all()):
+        raise NonFiniteError(
+            f"on its way back the signal exceeds what {signal.dtype} holds: explain in a wider "
+            "dtype, for example model.double()."
+        )
+    return signal
+
+
 def gate_by_evidence(
     signal: Tensor, activation: Tensor, settings: Settings, channel: int
 ) -> Tensor:
@@ -251,7 +266,7 @@ def gate_by_evidence(
         channel: the dimension that counts the feature maps.
     """
     assert settings.evidence_gate is not None
-    evidence = torch.relu((signal * activation).sum(channel, keepdim=True))
+    evidence = torch.relu(finite((signal * activation).sum(channel, keepdim=True)))
     largest = evidence.flatten(1).amax(1).reshape([-1] + [1] * (signal.ndim - 1))
     relative = evidence / largest.clamp(min=torch.finfo(signal.dtype).tiny)
     weight = relative**settings.evidence_power

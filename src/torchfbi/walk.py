@@ -25,6 +25,7 @@ from torchfbi.placing import antialias, place
 from torchfbi.schedule import schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
+    finite,
     gate_by_evidence,
     keep_maps,
     select,
@@ -94,7 +95,8 @@ class ForwardBackward(nn.Module):
             logits: the network's output before a final softmax, (N, classes).
 
         Raises:
-            InputError: wrong sizes, dtype or device. NonFiniteError: NaN or infinity in ``x``.
+            InputError: wrong sizes, dtype or device. NonFiniteError: NaN or infinity in ``x``, in
+                the logits, or on the way back.
             TargetError: no such class, or an output that needs a function as target.
         """
         return self.walk(x, target)
@@ -142,7 +144,7 @@ class ForwardBackward(nn.Module):
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
             if node is graph.stem:
-                evidence.append((s * value).sum(channel_dim(node)))
+                evidence.append(finite((s * value).sum(channel_dim(node))))
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))
 
@@ -154,7 +156,7 @@ class ForwardBackward(nn.Module):
         if evidence and settings.place_gate is not None:
             s = place(s, evidence[0], settings)
         s = self._select(graph.image, s, x, look)
-        return (s * x if settings.values == "contribution" else s).contiguous()
+        return finite(s * x if settings.values == "contribution" else s).contiguous()
 
     def _back(
         self, seed: Tensor, values: dict[fx.Node, Any], look: Look, overwrite: bool = False
