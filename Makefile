@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs figures gallery study fuzz clean
+.PHONY: demo test lint docs figures gallery study fuzz reliability sbom audit clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -25,6 +26,25 @@ docs: $(READY)
 # A hundred times the suite's random inputs, other ones each time.
 fuzz: $(READY)
 	FUZZ=100 $(BIN)/python -m pytest tests/test_fuzz.py
+
+# The measurements and figures in docs/reliability.md: some minutes.
+reliability: $(READY)
+	$(BIN)/python docs/reliability.py
+
+# The whole environment as a CycloneDX bill of materials.
+sbom: $(READY) $(TOOLS)
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
+
+# What can be told offline, then what is known of holes, which an online service tells.
+audit: $(READY) $(TOOLS)
+	$(BIN)/python -m pip check
+	$(TOOLS)/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+# In an environment of their own, so that they change nothing in the one that they look at.
+$(TOOLS): constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit
+	touch $(TOOLS)
 
 # The pictures in the README.
 figures: $(READY)
@@ -49,3 +69,5 @@ $(READY): pyproject.toml constraints.txt
 
 clean:
 	rm -rf $(VENV) fbi-out site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+	rm -rf $(VENV) $(TOOLS) sbom.json fbi-out .mypy_cache .pytest_cache .ruff_cache .hypothesis

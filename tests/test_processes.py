@@ -78,12 +78,10 @@ def test_other_processes_give_the_same_answer(method: str, tmp_path: Any) -> Non
     assert run.returncode == 0, run.stderr
 
 
-def test_explanations_travel_between_processes_and_explainers_say_that_they_do_not() -> None:
+def test_explanations_travel_between_processes() -> None:
     (x,) = photos(1)
     explanation = explain(network(), x)
     assert torch.equal(pickle.loads(pickle.dumps(explanation)).values, explanation.values)
-    with pytest.raises(CaptureError, match="make the explainer there"):
-        pickle.dumps(ForwardBackward(network(), x))
 
 
 STATE = """
