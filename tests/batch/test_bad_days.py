@@ -55,7 +55,7 @@ def test_the_command_line(run, photos: Path, tmp_path: Path) -> None:
     [
         (["nowhere"], "nowhere is no file"),
         (["photos", "--target", "unicorn"], "unicorn"),
-        (["photos", "--target", "top11"], "only 10 classes"),
+        (["photos", "--target", "top11"], "at least 11 classes"),
         (["photos", "--target", "10"], "0 to 9"),
         (["photos", "--engine", "spark"], "choose local or ray"),
         (["photos", "-o", "photos/0/000.png"], "cannot be written"),
