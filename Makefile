@@ -68,6 +68,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) fbi-out site .mypy_cache .pytest_cache .ruff_cache .hypothesis
-
-	rm -rf $(VENV) $(TOOLS) sbom.json fbi-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) sbom.json fbi-out site .mypy_cache .pytest_cache .ruff_cache .hypothesis

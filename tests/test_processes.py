@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
-from torchfbi.errors import CaptureError
 
 PRESETS = [Settings.paper(tau=0.0), Settings.contrast(), Settings.plain()]
 
