@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 from photos import CAT, COFFEE
 from torchfbi import errors
 from torchfbi.cli.main import main
+from torchfbi.models import embedded
 from torchfbi.models.torchvision import import_torchvision
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,9 @@ OFFLINE = "downloads"
 
 ELSEWHERE = {"batch.md"}
 """Pages whose commands need a cluster: tests/batch runs such."""
+
+EMBEDDED = {name: functools.cache(make) for name, make in embedded.MODELS.items()}
+"""Loaded, and so captured, once for all pages."""
 
 BLOCK = re.compile(r"^```(python|pycon|console)\b[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -49,6 +54,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the pages' code runs: two photos, as the pages call them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    for name, make in EMBEDDED.items():
+        monkeypatch.setitem(embedded.MODELS, name, make)
     Image.open(CAT).convert("RGB").save("cat.jpg", quality=95)
     Image.open(COFFEE).convert("RGB").resize((300, 200)).save("coffee.jpg", quality=95)
     Path("photos").mkdir()
