@@ -33,6 +33,7 @@ from torchfbi.selection import (
     top_maps,
 )
 from torchfbi.settings import Settings
+from torchfbi.signals import Signals
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
@@ -162,29 +163,22 @@ class ForwardBackward(nn.Module):
         self, seed: Tensor, values: dict[fx.Node, Any], look: Look, overwrite: bool = False
     ) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
-        graph = self.graph
-        signals: dict[fx.Node, Tensor] = {graph.logits: seed}
-        ours: set[fx.Node] = set()  # whose signal may be written over: nobody else holds it
+        graph, signals = self.graph, Signals(overwrite)
+        signals.add(graph.logits, seed)
         for node in reversed(graph.nodes):
             value = values.pop(node)  # all that used it lies behind us
-            s = signals.pop(node, None)
+            s = signals.take(node)
             if s is None:
                 continue  # it computes a gate, or an output that was not probed
             if node in graph.stations:
-                arrived = s
-                s = self._select(node, s, value, look, node in ours)
-                if overwrite and s is not arrived:
-                    ours.add(node)
-            fresh, backs = self._hand_back(node, s, value, values, node in ours)
+                arrived, s = s, self._select(node, s, value, look, signals.owns(node))
+                if s is not arrived:
+                    signals.own(node)
+            fresh, backs = self._hand_back(node, s, value, values, signals.owns(node))
             for source, back in backs:
-                if source in ours:
-                    signals[source] += back
-                    continue
-                if overwrite and (fresh or source in signals):
-                    ours.add(source)
-                signals[source] = signals[source] + back if source in signals else back
-        x = values[graph.image]
-        return signals.pop(graph.image, torch.zeros_like(x))
+                signals.add(source, back, fresh=fresh)
+        s = signals.take(graph.image)
+        return torch.zeros_like(values[graph.image]) if s is None else s
 
     def flow(
         self, x: Tensor, target: Target = None

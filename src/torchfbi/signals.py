@@ -1,0 +1,50 @@
+"""The signals on their way back: here they meet, and nowhere else."""
+
+from __future__ import annotations
+
+from torch import Tensor, fx
+
+
+class Signals:
+    """What has arrived at the nodes that the walk has still to reach.
+
+    A new tensor as large as an early feature costs more in page faults than the arithmetic on it,
+    so memory that nobody else holds is written over.
+
+    Args:
+        overwrite: whether that is allowed: not where somebody looks at the signals later.
+    """
+
+    def __init__(self, overwrite: bool) -> None:
+        self._overwrite = overwrite
+        self._arrived: dict[fx.Node, Tensor] = {}
+        self._owned: set[fx.Node] = set()
+
+    def add(self, node: fx.Node, signal: Tensor, *, fresh: bool = False) -> None:
+        """A signal arrives at a node, where it is added to what arrived before.
+
+        Args:
+            fresh: nobody else holds its memory.
+        """
+        if node in self._owned:
+            self._arrived[node] += signal
+        elif node in self._arrived:
+            self._arrived[node] = self._arrived[node] + signal
+            self.own(node)
+        else:
+            self._arrived[node] = signal
+            if fresh:
+                self.own(node)
+
+    def take(self, node: fx.Node) -> Tensor | None:
+        """The sum of what arrived, which leaves; None where nothing did."""
+        return self._arrived.pop(node, None)
+
+    def own(self, node: fx.Node) -> None:
+        """From now on the memory of this node's signal is nobody else's."""
+        if self._overwrite:
+            self._owned.add(node)
+
+    def owns(self, node: fx.Node) -> bool:
+        """Whether the node's signal may be written over."""
+        return node in self._owned
