@@ -161,9 +161,11 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     wide = torch.promote_types(p.dtype, torch.float32)
     top = largest.to(wide).clamp(min=torch.finfo(wide).tiny)
     if threshold.kind == "mass":
-        wanted = threshold.value * finite(torch.relu(p).sum(inner, dtype=wide))
+        # Other runtimes may add up one by one, where float32 loses a thousandth of a step.
+        exact = _exact(p) if torch.compiler.is_compiling() else wide
+        wanted = threshold.value * finite(torch.relu(p).sum(inner, dtype=exact))
     else:
-        wanted = torch.full_like(top, (1 - threshold.value) * p[:1].numel())
+        wanted = torch.ones_like(top) * ((1 - threshold.value) * p[:1].numel())
     # Just below the step, also once rounded to p's dtype: an entry must exceed t to be kept.
     margin = max(1e-6, torch.finfo(p.dtype).eps)
     steps = torch.arange(STEPS_PER_OCTAVE * OCTAVES, device=p.device, dtype=wide)
@@ -172,6 +174,11 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     fixed = torch.compiler.is_compiling() or p.device.type != "cpu"
     search = _count if fixed else _interpolate
     return search(p, candidates, wanted, threshold.kind == "mass").reshape(shape)
+
+
+def _exact(p: Tensor) -> torch.dtype:
+    """What long sums are added up in: float64, but Apple's GPUs have nothing wider than float32."""
+    return torch.float32 if p.device.type == "mps" else torch.float64
 
 
 def _count(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
@@ -186,8 +193,7 @@ def _count(p: Tensor, candidates: Tensor, wanted: Tensor, mass: bool) -> Tensor:
     largest = candidates[:, :1].clamp(min=torch.finfo(p.dtype).tiny)
     share = (flat / largest).clamp(min=2.0 ** -(OCTAVES + 1))
     first = torch.floor(-STEPS_PER_OCTAVE * torch.log2(share)).long() + 1
-    # In float32 a bin would stop counting at 2^24; Apple's GPUs have nothing wider.
-    wide = torch.float32 if p.device.type == "mps" else torch.float64
+    wide = _exact(p)  # in float32 a bin would stop counting at 2^24
     held = torch.zeros_like(candidates, dtype=wide)
     held = held.scatter_add(1, first.clamp(0, last), weight.to(wide))
     reached = (held.cumsum(1) < wanted[:, None]).sum(1, keepdim=True)

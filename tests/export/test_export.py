@@ -43,6 +43,8 @@ def model(module: nn.Module) -> Model:
     ("to", "settings"),
     [
         ("pt2", Settings.paper(tau=0.01)),
+        ("pt2", Settings.contrast(threshold="quantile:0.8")),
+        ("pt2", Settings.contrast(threshold="relative:0.1")),
         ("onnx", Settings.paper(tau=0.01)),
         ("onnx", Settings.contrast()),
         ("onnx", Settings.plain()),
