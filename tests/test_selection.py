@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchfbi import Settings, Threshold
 from torchfbi.seeds import seed
-from torchfbi.selection import cut, gate_by_evidence, select, select_positions
+from torchfbi.selection import cut, gate_by_evidence, select
 
 SEEDS = ["paper", "one-hot", "centered", "contrast"]
 LOW_PRECISION = [torch.float16, torch.bfloat16]
@@ -278,13 +278,3 @@ def test_without_positive_evidence_nothing_goes_on() -> None:
     rule = Settings(evidence_gate=0.0)
     for signal in (-torch.rand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)):
         assert not gate_by_evidence(signal, torch.rand(2, 3, 4, 4), rule, 1).any()
-
-
-def test_at_the_image_whole_pixels_go_on_with_their_signs() -> None:
-    """The channels' contributions 4 - 3, 1 + 2; -5 + 2, 1 - 1 against a threshold of 2."""
-    image = tensor([[[2.0, 1.0], [1.0, 1.0]], [[-3.0, 2.0], [2.0, 1.0]]])
-    for signs, kept in (("positive", [[0, 1], [0, 0]]), ("signed", [[0, 1], [1, 0]])):
-        rule = Settings(signs=signs, threshold=Threshold("absolute", 2.0))
-        expected = PLACES * tensor(kept)
-        assert torch.equal(select_positions(PLACES, image, rule, 1), expected)
-    assert torch.equal(select_positions(PLACES, image, Settings(threshold=None), 1), PLACES)
