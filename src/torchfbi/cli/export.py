@@ -52,8 +52,8 @@ def export(
     agreement = written.agreement
     report.console.print(
         f"The file agrees with this explainer on {agreement.samples} explanations: the supports "
-        f"({agreement.density:.1%} of the pixels) are identical, the values differ by at most "
-        f"{agreement.values:.0e} of the largest.",
+        f"({agreement.density:.1%} of the pixels) are identical, the values differ by "
+        f"{agreement.values:.0e} in the mean.",
         highlight=False,
     )
     if not agreement.density:
