@@ -33,7 +33,7 @@ function ask(target) {
 worker.onmessage = ({ data }) => {
   if (data.ready) {
     document.documentElement.dataset.ready = "true";
-    if (!shown.photo) say("");
+    if (!shown.photo && !$("status").matches(".wrong")) say("");
   } else if (data.error) {
     complain(data.error);
   } else if (data.id === asked) {
