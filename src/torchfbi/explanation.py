@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +19,7 @@ from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.flow import LayerFlow
 from torchfbi.heads import Head, probabilities
 from torchfbi.images import Photo
+from torchfbi.notebook import Flow, png
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
 
@@ -42,27 +42,6 @@ class LayerSupport(NamedTuple):
     layer: str
     support: Tensor
     density: Tensor
-
-
-class Flow(tuple[LayerFlow, ...]):
-    """What was seen at every feature, from the top layer to the image; a notebook shows it."""
-
-    _explanation: Explanation | None
-
-    def __new__(cls, seen: Iterable[LayerFlow], explanation: Explanation | None = None) -> Flow:
-        flow = super().__new__(cls, seen)
-        flow._explanation = explanation
-        return flow
-
-    def __repr__(self) -> str:
-        return f"Flow({', '.join(seen.layer for seen in self)})"
-
-    def _repr_png_(self) -> bytes | None:
-        if self._explanation is None or self._explanation.values.ndim != 4:
-            return None
-        from torchfbi.plot import flow_figure
-
-        return _png(flow_figure(replace(self._explanation, flow=self)))
 
 
 def versions() -> dict[str, str]:
@@ -206,7 +185,7 @@ class Explanation:
     def _repr_png_(self) -> bytes | None:
         if self.values.ndim != 4:
             return None
-        return _png(self.plot())
+        return png(self.plot())
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the arrays, as plain JSON values."""
@@ -310,14 +289,6 @@ class Explanation:
             versions=manifest["versions"],
             head=manifest.get("head"),  # none in files of before
         )
-
-
-def _png(figure: Figure) -> bytes:
-    from torchfbi.plot import save
-
-    buffer = io.BytesIO()
-    save(figure, buffer, dpi=80)
-    return buffer.getvalue()
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
