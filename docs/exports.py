@@ -49,7 +49,8 @@ def main() -> None:
             found = written.agreement
             print(
                 f"| {name} | {to} | {written.size / 1e6:.1f} | {found.values:.0e} | "
-                f"{found.density:.1%}, identical | {seconds:.0f} |",
+                f"{found.density:.1%}, {found.exact} of {found.samples} identical, the others "
+                f"within {found.pixels} pixels | {seconds:.0f} |",
                 flush=True,
             )
 

@@ -51,15 +51,15 @@ def export(
         return
     agreement = written.agreement
     report.console.print(
-        f"The file agrees with this explainer on {agreement.samples} explanations: the supports "
-        f"({agreement.density:.1%} of the pixels) are identical, the values differ by "
+        f"The file agrees with this explainer: {agreement.exact} of {agreement.samples} supports "
+        f"(on average {agreement.density:.1%} of the pixels) are identical, with values within "
         f"{agreement.values:.0e} in the mean.",
         highlight=False,
     )
-    if agreement.rounded:
+    if agreement.exact < agreement.samples:
         report.console.print(
-            f"{agreement.rounded} of the supports hang on a rounding: they are those of the image "
-            "changed by 2e-7 of its values, in this explainer too.",
+            f"The others differ in up to {agreement.pixels} pixels, no more than this explainer's "
+            "own once an image is changed by 1e-6 of its values.",
             highlight=False,
         )
     if not agreement.density:
