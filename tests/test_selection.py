@@ -1,4 +1,4 @@
-"""Seeds, thresholds, top maps and the evidence gate, by hand and against an exact sort."""
+"""Seeds, top maps and the evidence gate, by hand and against an exact sort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchfbi import Settings, Threshold
 from torchfbi.seeds import seed
-from torchfbi.selection import cut, gate_by_evidence, select
+from torchfbi.selection import gate_by_evidence, select
 
 SEEDS = ["paper", "one-hot", "centered", "contrast"]
 LOW_PRECISION = [torch.float16, torch.bfloat16]
@@ -76,110 +76,6 @@ def test_a_single_class_has_no_rivals(kind: Any) -> None:
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
 def test_seeds_keep_the_dtype(kind: Any, dtype: torch.dtype) -> None:
     assert seed(tensor([1, 2, 3]).to(dtype), torch.tensor([1]), kind).dtype == dtype
-
-
-# Thresholds: t lies just below the exact one, the smallest entry that has to be kept.
-
-BIN = 2 ** (-1 / 128)
-THRESHOLDS = [
-    Threshold(kind, value)
-    for kind in ("mass", "quantile")
-    for value in (0.05, 0.5, 0.9, 0.98, 0.999)
-]
-
-
-def exact(p: Tensor, threshold: Threshold, slack: float) -> float:
-    """The smallest of the fewest entries that hold the share, up to a share of ``slack``."""
-    ordered = p.double().clamp(min=0).sort(descending=True).values
-    if threshold.kind == "mass":
-        holds, wanted = ordered.cumsum(0), threshold.value * ordered.sum().item()
-    else:
-        holds, wanted = torch.arange(1, len(p) + 1.0), (1 - threshold.value) * len(p)
-    first = int((holds < wanted * (1 + slack)).sum())
-    return ordered[min(first, len(p) - 1)].item()
-
-
-def contributions(number: int, size: int, spread: float, dtype: torch.dtype) -> Tensor:
-    """Positive and negative numbers over many orders of magnitude, with ties and zeros."""
-    torch.manual_seed(number)
-    p = torch.exp2(spread * torch.randn(3, size, dtype=torch.float64)).clamp(max=3e4)
-    p = p * (torch.rand(3, size) - 0.3).sign() * (torch.rand(3, size) > 0.2)
-    return torch.cat([p, p[:, : size // 3]], 1).to(dtype)
-
-
-@given(
-    st.integers(0, 2**32),
-    st.integers(1, 400),
-    st.sampled_from([0.0, 0.1, 1.0, 3.0]),
-    st.sampled_from([torch.float64, torch.float32, *LOW_PRECISION]),
-    st.sampled_from(THRESHOLDS),
-)
-def test_the_cut_is_at_most_a_bin_below_the_exact_one(
-    number: int, size: int, spread: float, dtype: torch.dtype, threshold: Threshold
-) -> None:
-    p = contributions(number, size, spread, dtype)
-    t = cut(p, threshold)
-    assert t.shape == (3, 1)
-    assert t.dtype == dtype
-    for i in range(3):
-        if (p[i] > 0).any():
-            low, high = exact(p[i], threshold, 1e-5), exact(p[i], threshold, -1e-5)
-            rounding = max(1e-5, 2 * torch.finfo(dtype).eps)
-            assert t[i] < high or high == 0
-            assert t[i] >= low * BIN * (1 - rounding)
-
-
-@given(st.integers(0, 2**32), st.integers(1, 400), st.sampled_from(THRESHOLDS))
-def test_what_is_kept_holds_the_share_and_little_more(
-    number: int, size: int, threshold: Threshold
-) -> None:
-    """More than the fewest entries are kept only where they lie within one bin."""
-    (p, *_) = contributions(number, size, 2.0, torch.float32).double()
-    kept = p > cut(p[None], threshold)[0]
-    fewest = p >= exact(p, threshold, -1e-5)
-    excess = kept & ~fewest
-    assert (kept | ~fewest | (p <= 0)).all()
-    assert (p[excess] >= exact(p, threshold, 1e-5) * BIN * (1 - 1e-5)).all()
-    if threshold.kind == "mass":
-        assert p[kept].sum() >= threshold.value * (1 - 1e-5) * p.clamp(min=0).sum()
-
-
-@pytest.mark.parametrize("octave", [0, 1, 7, 15, 20, 23])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_an_entry_on_the_edge_of_a_bin_is_kept(octave: int, dtype: torch.dtype) -> None:
-    """Here rounding decides the bin; the entry that completes the share is kept all the same."""
-    edges = torch.exp2(-octave - torch.arange(128, dtype=torch.float64) / 128).to(dtype)
-    for p in (edges, torch.nextafter(edges, edges * 0)):
-        batch = torch.stack([torch.ones_like(p), p], 1)
-        for threshold in (Threshold("mass", 1.0), Threshold("quantile", 0.25)):
-            assert (batch > cut(batch, threshold)).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *LOW_PRECISION])
-@pytest.mark.parametrize("threshold", THRESHOLDS, ids=str)
-def test_equal_entries_are_all_kept(dtype: torch.dtype, threshold: Threshold) -> None:
-    for value in (1.0, 0.7, 3e-3, 1e4):
-        p = torch.full((1, 50), value, dtype=dtype)
-        assert (p > cut(p, threshold)).all()
-
-
-@pytest.mark.parametrize("threshold", [*THRESHOLDS, Threshold("relative", 0.1)], ids=str)
-def test_nothing_positive_keeps_nothing(threshold: Threshold) -> None:
-    for p in (torch.zeros(2, 9), -torch.rand(2, 9)):
-        assert not (p > cut(p, threshold)).any()
-
-
-@pytest.mark.parametrize("threshold", THRESHOLDS, ids=str)
-def test_no_cut_depends_on_its_batch(threshold: Threshold) -> None:
-    p = contributions(0, 300, 3.0, torch.float32)
-    alone = torch.cat([cut(sample[None], threshold) for sample in p])
-    assert torch.equal(cut(p, threshold), alone)
-
-
-def test_absolute_and_relative_cuts() -> None:
-    p = tensor([1, -8, 4], [2, 1, 0])
-    assert cut(p, Threshold("absolute", 10.0)).tolist() == [[10.0]]
-    assert cut(p, Threshold("relative", 0.25)).tolist() == [[2.0], [0.5]]
 
 
 # Selection at a feature

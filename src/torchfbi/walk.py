@@ -25,7 +25,6 @@ from torchfbi.placing import antialias, place
 from torchfbi.schedule import schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
-    finite,
     gate_by_evidence,
     keep_maps,
     select,
@@ -34,6 +33,7 @@ from torchfbi.selection import (
 )
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
+from torchfbi.thresholds import finite
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]

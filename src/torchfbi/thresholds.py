@@ -1,0 +1,191 @@
+"""Thresholds: the number above which the entries of a feature are kept.
+
+Per sample, and exact, without sorting millions of entries.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchfbi.errors import NonFiniteError
+from torchfbi.settings import Threshold
+
+BINS_PER_OCTAVE = 1024
+OCTAVES = 24
+PARTS = 2**14
+_SOME = 4096
+_BLOCK = 1024
+_FEW = 4096
+_PATIENCE = 16
+
+
+def cut(p: Tensor, threshold: Threshold) -> Tensor:
+    """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
+
+    ``mass`` keeps the fewest entries that hold the share, ``quantile`` the largest ones, both
+    with all that equal the smallest of them. In exported programs and on GPUs, t may be
+    2^-22 (2.4e-7) of itself lower, and more among entries below 2^-24 of the largest.
+
+    Args:
+        p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
+            entries can never be kept and hold no mass.
+
+    Returns:
+        t, (N, 1, ...), in float32 at least.
+
+    Raises:
+        NonFiniteError: an entry is beyond the dtype's range.
+    """
+    p = p.to(torch.promote_types(p.dtype, torch.float32))
+    shape = [-1] + [1] * (p.ndim - 1)
+    if threshold.kind == "absolute":
+        return p.new_ones(1).reshape(shape) * threshold.value
+    inner = tuple(range(1, p.ndim))
+    largest = finite(torch.maximum(p.amax(inner), -p.amin(inner)))
+    if threshold.kind == "relative":
+        return (threshold.value * largest).reshape(shape)
+    if torch.compiler.is_compiling() or p.device.type != "cpu":
+        return _by_histogram(p, largest, threshold).reshape(shape)
+    found = [_by_search(sample, threshold) for sample in p]
+    return p.new_tensor(found).reshape(shape)
+
+
+def finite(signal: Tensor) -> Tensor:
+    """The tensor as it is.
+
+    Raises:
+        NonFiniteError: a signal or its product with an activation is beyond the dtype's range.
+    """
+    if not (torch.compiler.is_compiling() or torch.isfinite(signal).all()):
+        raise NonFiniteError(
+            f"on its way back the signal exceeds what {signal.dtype} holds: explain in a wider "
+            "dtype, for example model.double()."
+        )
+    return signal
+
+
+def _wanted(threshold: Threshold, total: Any, entries: int) -> Any:
+    """What has to be held, of a ``total`` mass or a number of entries."""
+    share = threshold.value * total if threshold.kind == "mass" else (1 - threshold.value) * entries
+    return share * (1 - 1e-9)  # or a rounding might ask for one entry more
+
+
+class _Held:
+    """What the entries above a number hold: their sum, or how many they are."""
+
+    def __init__(self, entries: Tensor, mass: bool) -> None:
+        self._entries, self._mass = entries, mass
+        self._above = torch.empty_like(entries)
+        whole = len(entries) // _BLOCK * _BLOCK
+        self._blocks, self._rest = self._above[:whole].reshape(-1, _BLOCK), self._above[whole:]
+
+    def __call__(self, t: float) -> float:
+        if not self._mass:
+            return float(np.count_nonzero(self._entries.numpy() > t))
+        torch.ops.aten.threshold.out(self._entries, t, 0.0, out=self._above)
+        # In float64 alone a sum takes five times as long; in float32 alone it is too inexact.
+        blocks = self._blocks.sum(1).sum(dtype=torch.float64)
+        return (blocks + self._rest.sum(dtype=torch.float64)).item()
+
+
+def _by_search(sample: Tensor, threshold: Threshold) -> float:
+    """By regula falsi along the distribution of some entries, until few are left to be sorted.
+
+    An end that stays counts half (the "Illinois" rule), so that both ends move.
+    """
+    entries, mass = _in_memory_order(sample), threshold.kind == "mass"
+    held = _Held(entries, mass)
+    total = held(0.0)
+    wanted = _wanted(threshold, total, len(entries))
+    if total <= wanted:
+        return 0.0
+    shares, numbers = _distribution(entries, mass)
+    real = numbers.dtype.type
+    # The entries above `high` hold less than is wanted, those above `low` enough.
+    high, at_high, share_high, shortage = numbers[0], 0.0, 0.0, wanted
+    low, at_low, share_low, surplus = real(0), total, 1.0, total - wanted
+    moved, passes = 0, 0
+    while len(entries) > _FEW and at_low - at_high > _FEW * (float(low) if mass else 1):
+        first, last = np.nextafter(low, high), np.nextafter(high, low)
+        if first == high:
+            return float(low)
+        passes += 1
+        share = share_high + shortage / (shortage + surplus) * (share_low - share_high)
+        guess = np.interp(share, shares, numbers) if passes < _PATIENCE else (low + high) / 2
+        t = min(max(real(guess), first), last)
+        enough = held(float(t))
+        if enough >= wanted:
+            low, at_low, share_low, surplus = t, enough, share, enough - wanted
+            shortage, moved = (shortage / 2 if moved > 0 else shortage), 1
+        else:
+            high, at_high, share_high, shortage = t, enough, share, wanted - enough
+            surplus, moved = (surplus / 2 if moved < 0 else surplus), -1
+    array: Any = entries.numpy()
+    between = np.sort(array[(array > low) & (array <= high)])[::-1]
+    reached = at_high + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
+    smallest = between[min(np.searchsorted(reached, wanted), len(between) - 1)]
+    return float(np.nextafter(smallest, real(0)))
+
+
+def _in_memory_order(sample: Tensor) -> Tensor:
+    """The entries, flat, without a copy where they lie dense."""
+    order = sorted(range(sample.ndim), key=sample.stride, reverse=True)
+    return sample.permute(order).reshape(-1)
+
+
+def _distribution(entries: Tensor, mass: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Falling numbers, and the share that the entries above each hold, of some entries."""
+    stride = -(-len(entries) // _SOME)
+    while math.gcd(stride, len(entries)) > 1 and stride > 1:
+        stride += 1  # or it might see the same few maps at every position
+    some = entries[::stride].relu().sort(descending=True).values.numpy()
+    held = np.cumsum(some if mass else some > 0, dtype=np.float64)
+    largest = entries.max().numpy()[None]
+    shares = np.concatenate([[0.0], held / max(held[-1], 1e-300), [1.0]])
+    return shares, np.concatenate([largest, some, 0 * largest])
+
+
+def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:
+    """As ``_by_search``, in a few operators none of which depends on what was found.
+
+    So it can be exported, and a GPU never waits. A histogram with bins as wide as 2^(-1/1024)
+    tells the bin of t, and another one, of the entries in that bin, the part of it.
+    """
+    mass, wide = threshold.kind == "mass", _exact(p)
+    flat = p.flatten(1)
+    weight = (torch.relu(flat) if mass else (flat > 0)).to(wide)
+    wanted = _wanted(threshold, weight.sum(1, keepdim=True), flat[:1].numel())
+    top = largest[:, None].clamp(min=torch.finfo(p.dtype).tiny)
+    last = BINS_PER_OCTAVE * OCTAVES
+    edges = torch.exp2(-torch.arange(last + 1, device=p.device, dtype=p.dtype) / BINS_PER_OCTAVE)
+    edges = F.pad(top * edges, [0, 1])  # falling; the last bin ends at zero
+    share = (flat / top).clamp(min=2.0 ** -(OCTAVES + 1))
+    bins = torch.floor(-BINS_PER_OCTAVE * torch.log2(share)).long().clamp(0, last)
+    found, missing = _first_enough(bins, weight, last + 1, wanted)
+    above, below = edges.gather(1, found), edges.gather(1, found + 1)
+    part = (above - below) / PARTS
+    parts = torch.floor((above - flat) / part.clamp(min=torch.finfo(p.dtype).tiny))
+    weight = torch.where(bins == found, weight, 0.0)
+    found, _ = _first_enough(parts.clamp(0, PARTS - 1).long(), weight, PARTS, missing)
+    # A little lower, since the entry that completes the share must exceed it once rounded.
+    rounding = torch.finfo(p.dtype).eps
+    return torch.relu((above - part * (found + 1)) * (1 - rounding))
+
+
+def _first_enough(bins: Tensor, weight: Tensor, count: int, wanted: Any) -> tuple[Tensor, Tensor]:
+    """The first bin with which the wanted weight is reached, (N, 1), and what it must hold."""
+    held = weight.new_zeros(weight.shape[0], count).scatter_add(1, bins, weight)
+    reached = held.cumsum(1)
+    found = (reached < wanted).sum(1, keepdim=True).clamp(max=count - 1)
+    return found, wanted - (reached - held).gather(1, found)
+
+
+def _exact(p: Tensor) -> torch.dtype:
+    """What long sums are added up in: float64, but Apple's GPUs have nothing wider than float32."""
+    return torch.float32 if p.device.type == "mps" else torch.float64

@@ -1,0 +1,146 @@
+"""The threshold, against sorting: in plain Python, and as exported programs find it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchfbi import thresholds
+from torchfbi.errors import NonFiniteError
+from torchfbi.settings import Threshold
+from torchfbi.thresholds import cut
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SHARES = [
+    Threshold(kind, value)
+    for kind in ("mass", "quantile")
+    for value in (0.05, 0.5, 0.9, 0.98, 0.999)
+]
+PART = 2**-22  # of an entry: how much lower an exported program's threshold may be
+
+
+@pytest.fixture(params=["search", "search far", "histogram"], autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The search as it is, one that never sorts more than three entries, and the histogram."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "search far":
+            patch.setattr(thresholds, "_FEW", 3)
+            patch.setattr(thresholds, "_SOME", 7)
+            patch.setattr(thresholds, "_BLOCK", 4)
+        if request.param == "histogram":
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        yield request.param
+
+
+def smallest(p: Tensor, threshold: Threshold, slack: float) -> float:
+    """The smallest of the fewest entries that hold the share, up to a share of ``slack``."""
+    ordered = p.double().clamp(min=0).sort(descending=True).values
+    if threshold.kind == "mass":
+        holds, wanted = ordered.cumsum(0), threshold.value * ordered.sum().item()
+    else:
+        holds, wanted = torch.arange(1, len(p) + 1).double(), (1 - threshold.value) * len(p)
+    first = int((holds < wanted * (1 + slack)).sum())
+    return ordered[min(first, len(p) - 1)].item()
+
+
+def contributions(number: int, size: int, spread: float, dtype: torch.dtype) -> Tensor:
+    """Positive and negative numbers over many orders of magnitude, with ties and zeros."""
+    torch.manual_seed(number)
+    p = torch.exp2(spread * torch.randn(3, size, dtype=torch.float64)).clamp(max=3e4)
+    p = p * (torch.rand(3, size) - 0.3).sign() * (torch.rand(3, size) > 0.2)
+    return torch.cat([p, p[:, : size // 3]], 1).to(dtype)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 400),
+    st.sampled_from([0.0, 0.1, 1.0, 3.0]),
+    st.sampled_from(DTYPES),
+    st.sampled_from(SHARES),
+)
+def test_the_fewest_entries_that_hold_the_share_are_kept(
+    way: str, number: int, size: int, spread: float, dtype: torch.dtype, threshold: Threshold
+) -> None:
+    p = contributions(number, size, spread, dtype)
+    t = cut(p, threshold)
+    assert t.shape == (3, 1)
+    lower = PART if way == "histogram" else 0.0
+    for sample, kept in zip(p, p > t, strict=True):
+        fewest = sample >= smallest(sample, threshold, -1e-8)
+        most = sample >= smallest(sample, threshold, 1e-8) * (1 - lower)
+        positive = sample > 0
+        assert (kept | ~(fewest & positive)).all()
+        assert (~kept | (most & positive)).all()
+
+
+def test_millions_of_entries_lie_in_memory_as_they_like(way: str) -> None:
+    torch.manual_seed(0)
+    p = (torch.randn(1, 24, 60, 60) ** 3).abs().contiguous(memory_format=torch.channels_last)
+    for threshold in SHARES:
+        t = cut(p, threshold)
+        entries = p.flatten()
+        exact = smallest(entries, threshold, -1e-8)
+        assert t.shape == (1, 1, 1, 1)
+        assert exact * (1 - PART) <= t.item() < exact
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threshold", SHARES, ids=str)
+def test_equal_entries_are_all_kept(dtype: torch.dtype, threshold: Threshold) -> None:
+    for value in (1.0, 0.7, 3e-3, 1e4):
+        p = torch.full((1, 50), value, dtype=dtype)
+        assert (p > cut(p, threshold)).all()
+
+
+@pytest.mark.parametrize("octave", [0, 1, 7, 15, 20, 23])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_entry_on_the_edge_of_a_bin_is_kept(octave: int, dtype: torch.dtype) -> None:
+    """Here rounding decides the bin; the entry that completes the share is kept all the same."""
+    bins = thresholds.BINS_PER_OCTAVE
+    edges = torch.exp2(-octave - torch.arange(bins, dtype=torch.float64) / bins).to(dtype)
+    for p in (edges, torch.nextafter(edges, edges * 0)):
+        batch = torch.stack([torch.ones_like(p), p], 1)
+        for threshold in (Threshold("mass", 1.0), Threshold("quantile", 0.25)):
+            assert (batch > cut(batch, threshold)).all()
+
+
+@pytest.mark.parametrize("threshold", [*SHARES, Threshold("relative", 0.1)], ids=str)
+def test_nothing_positive_keeps_nothing(threshold: Threshold) -> None:
+    for p in (torch.zeros(2, 9), -torch.rand(2, 9)):
+        assert not (p > cut(p, threshold)).any()
+
+
+@pytest.mark.parametrize("threshold", SHARES, ids=str)
+def test_no_cut_depends_on_its_batch(threshold: Threshold) -> None:
+    p = contributions(0, 300, 3.0, torch.float32)
+    alone = torch.cat([cut(sample[None], threshold) for sample in p])
+    assert torch.equal(cut(p, threshold), alone)
+
+
+@pytest.mark.parametrize("threshold", SHARES, ids=str)
+def test_a_rounding_does_not_move_the_cut(threshold: Threshold) -> None:
+    """Another order of summation upstream may change the last bit of every entry."""
+    torch.manual_seed(0)
+    p = torch.randn(1, 20000).abs() ** 3
+    rounded = torch.nextafter(p, torch.where(torch.rand_like(p) > 0.5, 1e9, 0.0))
+    kept, also = p > cut(p, threshold), rounded > cut(rounded, threshold)
+    assert (kept != also).sum() <= 1
+
+
+def test_absolute_and_relative_cuts() -> None:
+    p = torch.tensor([[1.0, -8.0, 4.0], [2.0, 1.0, 0.0]])
+    assert cut(p, Threshold("absolute", 10.0)).tolist() == [[10.0]]
+    assert cut(p, Threshold("relative", 0.25)).tolist() == [[2.0], [0.5]]
+
+
+@pytest.mark.parametrize("number", [torch.inf, torch.nan])
+def test_numbers_beyond_the_range_are_told(number: Any, way: str) -> None:
+    if way != "histogram":
+        with pytest.raises(NonFiniteError, match="wider dtype"):
+            cut(torch.tensor([[1.0, number]]), Threshold("mass", 0.9))
