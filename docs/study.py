@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from torchfbi import Settings, Threshold, load
+import torch
+
+from torchfbi import ForwardBackward, Settings, Threshold, load
 from torchfbi.benchmark import Suite, load_suite
 from torchfbi.benchmark.grids import grids
 from torchfbi.evaluate import Table, evaluate
@@ -17,6 +19,7 @@ HERE = Path(__file__).parent
 OUT = Path("fbi-out") / "study"
 
 CUTOUTS, GRIDS, SEED = 16, 4, 1
+OTHER_SEEDS = 11, 12, 13
 ALONE = (
     "energy-in-mask",
     "top-area",
@@ -29,6 +32,18 @@ ALONE = (
     "morans-i",
 )
 IN_GRIDS = ("grid-cell", "grid-object")
+GOALS = (
+    ("energy-in-mask", "≥ .92"),
+    ("top-area", "≥ .80"),
+    ("pointing", "≥ .98"),
+    ("grid-cell", "≥ .98"),
+    ("grid-object", "≥ .92"),
+    ("class-correlation", "-.05 to .05"),
+    ("head-randomisation", "≤ .35"),
+    ("support-fraction", ".03 to .15"),
+    ("morans-i", "≥ .75"),
+)
+ROUNDING = 3e-7
 
 PEERS = (
     "fbi",
@@ -54,15 +69,16 @@ def mass(rho: float) -> Threshold:
 contrast, paper = Settings.contrast, Settings.paper
 PRESETS = {
     "contrast, the default": contrast(),
+    "threshold not soft, mass 0.9": contrast(threshold=mass(0.9), shrink=False),
     "shows the contribution": contrast(values="contribution"),
     "not anti-aliased": contrast(antialias=False),
     "not placed": contrast(place_gate=None, place_power=0.0),
     "place_power 1": contrast(place_power=1.0),
     "the image not selected": contrast(image_threshold=None),
-    "image mass 0.9": contrast(image_threshold=mass(0.9)),
-    "image mass 0.98": contrast(image_threshold=mass(0.98)),
-    "mass 0.8": contrast(threshold=mass(0.8)),
-    "mass 0.95": contrast(threshold=mass(0.95)),
+    "image mass 0.95": contrast(image_threshold=mass(0.95)),
+    "image mass 0.99": contrast(image_threshold=mass(0.99)),
+    "mass 0.9": contrast(threshold=mass(0.9)),
+    "mass 0.98": contrast(threshold=mass(0.98)),
     "seed one-hot": contrast(seed="one-hot"),
     "no evidence gate": contrast(evidence_gate=None, evidence_power=0.0),
     "k 50 % by contribution": contrast(k=0.5),
@@ -84,7 +100,13 @@ def variants(settings: dict[str, Settings]) -> list[Method]:
 
 def main(parts: list[str]) -> None:
     """Measure the parts that are named, or all, and write their tables into the text."""
-    for part in parts or ["peers", "presets", "pooling"]:
+    for part in parts or ["goals", "roundings", "peers", "presets", "pooling"]:
+        if part == "goals":
+            write(part, goals())
+            continue
+        if part == "roundings":
+            write(part, roundings())
+            continue
         if part == "pooling":
             suites = [
                 load_suite(name, count=CUTOUTS, seed=SEED) for name in ("synthetic", "digits")
@@ -95,12 +117,54 @@ def main(parts: list[str]) -> None:
         methods = variants(PRESETS) if part == "presets" else [find(name) for name in PEERS]
         network = load("efficientnet-lite0")
         alone = load_suite("cutouts", network, CUTOUTS, SEED)
-        together = grids(network, 2, GRIDS, SEED, tiles=alone.scenes)
-        tables = [
-            evaluate(alone, methods, ALONE, OUT / part / "cutouts"),
-            evaluate(together, methods, IN_GRIDS, OUT / part / "grids"),
-        ]
-        write(part, markdown(tables, [alone, together]))
+        tables, suites = [evaluate(alone, methods, ALONE, OUT / part / "cutouts")], [alone]
+        for n in (2, 3) if part == "peers" else (2,):
+            suites.append(grids(network, n, GRIDS, SEED, tiles=alone.scenes))
+            tables.append(evaluate(suites[-1], methods, IN_GRIDS, OUT / part / f"grids{n}"))
+        write(part, markdown(tables, suites))
+
+
+def goals() -> str:
+    """The default on the composites and grids of several seeds, a column each."""
+    network = load("efficientnet-lite0")
+    columns = []
+    for seed in (SEED, *OTHER_SEEDS):
+        alone = load_suite("cutouts", network, CUTOUTS, seed)
+        together = grids(network, 2, GRIDS, seed, tiles=alone.scenes)
+        means = {}
+        for suite in (alone, together):
+            names = [name for name, _ in GOALS if (name in IN_GRIDS) == (suite is together)]
+            out = OUT / f"goals{seed}" / suite.name
+            table = evaluate(suite, [find("fbi")], names, out)
+            means |= {name: table.entry(suite.name, "fbi", name).mean for name in names}
+        columns.append(means)
+    head = ["", "goal", *(f"seed {seed}" for seed in (SEED, *OTHER_SEEDS))]
+    rows = [[name, goal, *(f"{c[name]:.2f}" for c in columns)] for name, goal in GOALS]
+    return as_table([head, ["---"] * len(head), *rows])
+
+
+def roundings() -> str:
+    """How much of an explanation depends on the last bits of the image."""
+    network = load("efficientnet-lite0")
+    scenes = load_suite("cutouts", network, CUTOUTS, SEED).scenes
+    rows = [["threshold", "scenes whose support moves", "pixels, at most", "values, at most"]]
+    rows.append(["---"] * 4)
+    random = torch.Generator().manual_seed(0)
+    for name, settings in (
+        ("soft, mass 0.96", contrast()),
+        ("hard, mass 0.9", contrast(threshold=mass(0.9), shrink=False)),
+    ):
+        walker, moved, change = None, [], []
+        for scene in scenes:
+            x = scene.x[None]
+            walker = walker or ForwardBackward(network.module, x, settings)
+            noise = 1 + ROUNDING * torch.randn(x.shape, generator=random)
+            one, other = (walker(image, scene.target)[0] for image in (x, x * noise))
+            moved.append(int(((one != 0).any(1) != (other != 0).any(1)).sum()))
+            change.append(((one - other).abs().sum() / one.abs().sum()).item())
+        count = f"{sum(map(bool, moved))} of {len(moved)}"
+        rows.append([name, count, str(max(moved)), f"{max(change):.0e}"])
+    return as_table(rows)
 
 
 def markdown(tables: list[Table], suites: list[Suite]) -> str:
@@ -116,6 +180,11 @@ def markdown(tables: list[Table], suites: list[Suite]) -> str:
             number = "failed" if entry.error else f"{entry.mean:.2f}"
             row.append(f"**{number}**" if entry.best else number)
         rows.append(row)
+    return as_table(rows)
+
+
+def as_table(rows: list[list[str]]) -> str:
+    """Rows of cells as Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

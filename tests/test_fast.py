@@ -66,16 +66,17 @@ def slow_select(
     p = signal * activation
     if settings.signs == "signed":
         p = p.abs()
-    keep = torch.ones_like(p, dtype=torch.bool)
+    t = torch.full((len(p), *[1] * (p.ndim - 1)), -torch.inf, dtype=p.dtype)
     if settings.threshold is not None and settings.threshold.kind == "absolute":
-        keep = p > settings.threshold.value
+        t[:] = settings.threshold.value
     elif settings.threshold is not None:
         for number, sample in enumerate(p):
             ordered = sample.flatten().double().clamp(min=0).sort(descending=True).values
             held = ordered.cumsum(0)
             fewest = int((held < settings.threshold.value * held[-1]).sum())
-            keep[number] = (sample > 0) & (sample >= ordered[fewest])
-    selected = torch.where(keep, signal, 0.0)
+            t[number] = torch.nextafter(ordered[fewest].to(p.dtype), torch.tensor(0.0).to(p.dtype))
+    kept = signal * (1 - t / p) if settings.shrink else signal
+    selected = torch.where(p > t, kept, 0.0)
     if settings.signs == "positive":
         selected = torch.where(selected > 0, selected, 0.0)
     if not top_k:

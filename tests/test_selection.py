@@ -103,6 +103,29 @@ def test_the_signed_rule_keeps_large_contributions_of_both_signs() -> None:
     assert maps is None
 
 
+def test_shrunk_entries_come_and_go_gradually() -> None:
+    """p is 3, -2, 1, 2, -4, -1, 0, 4.5: what exceeds 1.5 keeps the share 1 - 1.5 / |p|."""
+    settings = Settings(threshold=Threshold("absolute", 1.5), shrink=True)
+    selected, _ = select(SIGNAL, ACTIVATION, settings)
+    expected = tensor([[[1.5, -0.25]], [[0.0, 0.5]], [[-2.5, 0.0]], [[0.0, 0.5 * 2 / 3]]])
+    torch.testing.assert_close(selected, expected)
+    (positive, _) = select(SIGNAL, ACTIVATION, settings.override(signs="positive"))
+    torch.testing.assert_close(positive, expected.clamp(min=0) * (ACTIVATION > 0))
+
+
+@given(st.integers(0, 2**32), st.sampled_from([torch.float64, torch.float32]))
+def test_shrinking_keeps_the_same_entries(number: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(number)
+    signal, activation = torch.randn(2, 2, 4, 5, 5, dtype=dtype)
+    for settings in (Settings.contrast(), Settings.contrast(signs="positive")):
+        hard, _ = select(signal, activation, settings.override(shrink=False))
+        for overwrite in (False, True):
+            soft, _ = select(signal.clone(), activation, settings, overwrite=overwrite)
+            assert torch.equal(soft != 0, hard != 0)
+            assert (soft * hard >= 0).all()
+            assert (soft.abs() <= hard.abs()).all()
+
+
 def test_positive_signals_of_negative_activations_are_rectified_too() -> None:
     """p = (-2)(-3) = 6 exceeds the threshold, yet a negative signal does not go on."""
     rule = Settings(signs="positive", threshold=Threshold("absolute", 0.0))

@@ -45,8 +45,14 @@ def select(
             # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
             selected = where_positive(signal, activation, signal if overwrite else None)
         else:
-            p = _excess(_contribution(signal, activation), settings)
-            selected = where_positive(signal, p, p)
+            p = _contribution(signal, activation, settings)
+            t = cut(p, threshold)
+            if settings.shrink:
+                selected = _shrunk(signal, p, t, overwrite)
+            else:
+                # A difference of two numbers is never rounded to zero.
+                excess = p.sub_(t)
+                selected = where_positive(signal, excess, excess)
         ours = True
     if settings.signs == "positive":
         selected = torch.relu_(selected) if ours else torch.relu(selected)
@@ -85,20 +91,24 @@ def _is(number: float, value: float) -> bool:
     return not isinstance(number, Tensor) and number == value
 
 
-def _contribution(signal: Tensor, activation: Tensor) -> Tensor:
-    """p = s * a, in float32 at least: in half precision the product may overflow."""
-    dtype = torch.promote_types(signal.dtype, torch.float32)
-    return signal.to(dtype) * activation.to(dtype)
+def _contribution(signal: Tensor, activation: Tensor, settings: Settings) -> Tensor:
+    """p = s * a, or |p| where both signs go on.
 
-
-def _excess(contribution: Tensor, settings: Settings) -> Tensor:
-    """p - t, or |p| - t where both signs go on: positive exactly where an entry is kept.
-
-    Written over ``contribution``. A difference of two numbers is never rounded to zero.
+    In float32 at least: in half precision the product may overflow.
     """
-    assert settings.threshold is not None
-    p = contribution.abs_() if settings.signs == "signed" else contribution
-    return p.sub_(cut(p, settings.threshold))
+    dtype = torch.promote_types(signal.dtype, torch.float32)
+    p = signal.to(dtype) * activation.to(dtype)
+    return p.abs_() if settings.signs == "signed" else p
+
+
+def _shrunk(signal: Tensor, p: Tensor, t: Tensor, overwrite: bool) -> Tensor:
+    """s (1 - t / p) where p exceeds t, zero elsewhere. Written over ``p``."""
+    tiny = torch.finfo(p.dtype).tiny
+    lost = torch.div(t.clamp(min=tiny), p.clamp_(min=tiny), out=p).clamp_(max=1.0)
+    lost = lost.to(signal.dtype)
+    if overwrite:
+        return signal.addcmul_(signal, lost, value=-1)
+    return torch.addcmul(signal, signal, lost, value=-1)
 
 
 def top_maps(selected: Tensor, activation: Tensor, settings: Settings, channel: int) -> Tensor:

@@ -82,6 +82,8 @@ class Settings:
         signs: ``positive`` keeps contributions p > t and rectifies (section 2,
             "Forward-Backward masking"); ``signed`` keeps \\|p\\| > t and both signs go on.
         threshold: how t is found; None keeps everything.
+        shrink: what is kept is reduced to s (1 - t / \\|p\\|), soft thresholding (Donoho and
+            Johnstone 1994): no entry comes or goes at once, which would amplify every rounding.
         k: the share of the feature maps that goes on, in (0, 1]. Section 3: 0.5.
         rank: maps are ranked by their total signal (``activation``, section 2, "Contributing
             feature maps") or by their total contribution (``contribution``).
@@ -115,6 +117,7 @@ class Settings:
     seed: SeedKind = "one-hot"
     signs: Signs = "signed"
     threshold: Threshold | None = None
+    shrink: bool = False
     k: float = 1.0
     rank: Ranking = "contribution"
     top_k_at: TopKAt = "every layer"
@@ -165,7 +168,7 @@ class Settings:
                 raise SettingsError(f"{name} is {power}: it must be >= 0.")
             if power and getattr(self, f"{kind}_gate") is None:
                 raise SettingsError(f"{name} needs a number as {kind}_gate; 0 keeps all positions.")
-        for name in ("subtract_bias", "antialias"):
+        for name in ("shrink", "subtract_bias", "antialias"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} must be True or False.")
 
@@ -200,14 +203,15 @@ class Settings:
         base = cls(
             preset="contrast",
             seed="contrast",
-            threshold=Threshold("mass", 0.9),
+            threshold=Threshold("mass", 0.96),
+            shrink=True,
             pooling="proportional",
             evidence_gate=0.3,
             evidence_power=1.0,
             antialias=True,
             place_gate=0.05,
             place_power=2.0,
-            image_threshold=Threshold("mass", 0.95),
+            image_threshold=Threshold("mass", 0.97),
         )
         return base.override(**overrides)
 

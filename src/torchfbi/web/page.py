@@ -75,7 +75,7 @@ def build(desk: Desk, photos: dict[str, Photo]) -> gr.Blocks:
                     with gr.Row():
                         ks = gr.Textbox("0.05, 0.2, 1", label="k: shares of the feature maps")
                         taus = gr.Textbox(
-                            "none, mass:0.5, mass:0.8, mass:0.95",
+                            "none, mass:0.8, mass:0.9, mass:0.96",
                             label="Thresholds: τ as a number, or mass:0.8 and the like",
                         )
                     sweep = gr.Button("Draw the grid", variant="primary")
