@@ -29,8 +29,9 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
 
     ``mass`` keeps the fewest entries that hold the share, ``quantile`` the largest ones, both
-    with all that equal the smallest of them. In exported programs and on GPUs, t may be
-    2^-22 (2.4e-7) of itself lower, and more among entries below 2^-24 of the largest.
+    with all that equal the smallest of them: t is one rounding below it. In exported programs and
+    on GPUs it may be a smaller entry, by less than 5e-8 of its own, or by more among entries below
+    2^-24 of the largest.
 
     Args:
         p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
@@ -130,7 +131,7 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     between = np.sort(array[(array > low) & (array <= high)])[::-1]
     reached = at_high + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
     smallest = between[min(np.searchsorted(reached, wanted), len(between) - 1)]
-    return float(np.nextafter(smallest, real(0)))
+    return float(smallest * (1 - np.finfo(real).eps))
 
 
 def _in_memory_order(sample: Tensor) -> Tensor:
@@ -172,10 +173,10 @@ def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:
     part = (above - below) / PARTS
     parts = torch.floor((above - flat) / part.clamp(min=torch.finfo(p.dtype).tiny))
     weight = torch.where(bins == found, weight, 0.0)
-    found, _ = _first_enough(parts.clamp(0, PARTS - 1).long(), weight, PARTS, missing)
-    # A little lower, since the entry that completes the share must exceed it once rounded.
-    rounding = torch.finfo(p.dtype).eps
-    return torch.relu((above - part * (found + 1)) * (1 - rounding))
+    parts = parts.clamp(0, PARTS - 1).long()
+    in_part, _ = _first_enough(parts, weight, PARTS, missing)
+    inside = torch.where((bins == found) & (parts == in_part), flat, torch.inf)
+    return torch.relu(inside.amin(1) * (1 - torch.finfo(p.dtype).eps))
 
 
 def _first_enough(bins: Tensor, weight: Tensor, count: int, wanted: Any) -> tuple[Tensor, Tensor]:
