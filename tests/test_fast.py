@@ -74,7 +74,7 @@ def slow_select(
             ordered = sample.flatten().double().clamp(min=0).sort(descending=True).values
             held = ordered.cumsum(0)
             fewest = int((held < settings.threshold.value * held[-1]).sum())
-            t[number] = torch.nextafter(ordered[fewest].to(p.dtype), torch.tensor(0.0).to(p.dtype))
+            t[number] = ordered[ordered < ordered[fewest]].max()
     kept = signal * (1 - t / p) if settings.shrink else signal
     selected = torch.where(p > t, kept, 0.0)
     if settings.signs == "positive":

@@ -82,7 +82,7 @@ class Settings:
         signs: ``positive`` keeps contributions p > t and rectifies (section 2,
             "Forward-Backward masking"); ``signed`` keeps \\|p\\| > t and both signs go on.
         threshold: how t is found; None keeps everything.
-        shrink: what is kept is reduced to s (1 - t / \\|p\\|), soft thresholding (Donoho and
+        shrink: what is kept is reduced to s (1 - t / \\|p\\|): soft thresholding (Donoho and
             Johnstone 1994): no entry comes or goes at once, which would amplify every rounding.
         k: the share of the feature maps that goes on, in (0, 1]. Section 3: 0.5.
         rank: maps are ranked by their total signal (``activation``, section 2, "Contributing

@@ -29,9 +29,9 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
 
     ``mass`` keeps the fewest entries that hold the share, ``quantile`` the largest ones, both
-    with all that equal the smallest of them: t is one rounding below it. In exported programs and
-    on GPUs it may be a smaller entry, by less than 5e-8 of its own, or by more among entries below
-    2^-24 of the largest.
+    with all that equal the smallest of them: t is the largest entry that is not kept, or zero. In
+    exported programs and on GPUs more may be kept: entries within 5e-8 of the smallest, and those
+    below 2^-24 of the largest.
 
     Args:
         p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
@@ -131,7 +131,8 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     between = np.sort(array[(array > low) & (array <= high)])[::-1]
     reached = at_high + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
     smallest = between[min(np.searchsorted(reached, wanted), len(between) - 1)]
-    return float(smallest * (1 - np.finfo(real).eps))
+    dropped = between[between < smallest]
+    return float((dropped if len(dropped) else array[array < smallest]).max(initial=0))
 
 
 def _in_memory_order(sample: Tensor) -> Tensor:
@@ -176,7 +177,8 @@ def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:
     parts = parts.clamp(0, PARTS - 1).long()
     in_part, _ = _first_enough(parts, weight, PARTS, missing)
     inside = torch.where((bins == found) & (parts == in_part), flat, torch.inf)
-    return torch.relu(inside.amin(1) * (1 - torch.finfo(p.dtype).eps))
+    smallest = inside.amin(1, keepdim=True)
+    return torch.where(flat < smallest, flat, 0.0).amax(1)
 
 
 def _first_enough(bins: Tensor, weight: Tensor, count: int, wanted: Any) -> tuple[Tensor, Tensor]:
