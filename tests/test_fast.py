@@ -37,7 +37,7 @@ class Slow(ForwardBackward):
             if s is None:
                 continue
             if node in self.graph.stations:
-                s = self._select(node, s, values[node], look)
+                s, _ = self._select(node, s, values[node], look)
             args, kwargs = self._arguments(node, values)
             if node.target is aten.convolution.default:
                 backs: Any = aten.convolution_backward(
@@ -183,13 +183,51 @@ def test_targets_share_a_forward_pass() -> None:
 
 def test_only_the_kept_maps_are_convolved() -> None:
     s, weight = torch.zeros(2, 8, 9, 9), torch.randn(8, 64, 3, 3)
-    s[0, 2], s[1, 5, 3, 3], s[1, 6] = 1.0, -1.0, torch.nan
-    kept = sparse.kept_maps(s, weight, 1)
+    maps = torch.zeros(2, 8, dtype=torch.bool)
+    maps[0, 2] = maps[1, 5] = maps[1, 6] = True
+    kept = sparse.kept_maps(maps, s, weight, 1)
     assert kept is not None
-    assert [maps.tolist() for maps in kept] == [[2], [5, 6]]
-    assert sparse.kept_maps(torch.ones_like(s), weight, 1) is None  # nothing to leave out
-    assert sparse.kept_maps(s[..., :2, :2], weight, 1) is None  # more weights than signal
-    assert sparse.kept_maps(s, weight[:, :4], 1) is None  # cheaper than gathering
+    assert [numbers.tolist() for numbers in kept] == [[2], [5, 6]]
+    assert sparse.kept_maps(None, s, weight, 1) is None  # nothing is known
+    assert sparse.kept_maps(maps | True, s, weight, 1) is None  # nothing to leave out
+    assert sparse.kept_maps(maps, s[..., :2, :2], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s, weight[:, :2], 1) is None  # cheaper than gathering
+
+
+def test_what_is_called_zero_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps that convolutions are told to leave out hold nothing, also behind a shortcut."""
+    told: list[float] = []
+    own = sparse.kept_maps
+
+    def spy(maps: Tensor | None, s: Tensor, *rest: Any) -> Any:
+        if maps is not None:
+            assert maps.shape == s.shape[:2]
+            assert not s[~maps].any()
+            told.append(maps.float().mean().item())
+        return own(maps, s, *rest)
+
+    monkeypatch.setattr(sparse, "kept_maps", spy)
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    ForwardBackward(net, x, SETTINGS["paper"])(x)
+    assert told == [0.5] * 7
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 3)])
+def test_a_matrix_at_each_position(stride: Any) -> None:
+    s, weight = torch.randn(2, 6, 5, 5), torch.randn(6, 30, 1, 1)
+    x = nn.functional.conv_transpose2d(s, weight, stride=stride)
+    kept = [torch.tensor([0, 3]), torch.tensor([1])]
+    inner = s.contiguous(memory_format=torch.channels_last)
+    stride = list(stride) if isinstance(stride, tuple) else [stride] * 2
+    every = sparse.pointwise(inner, weight, stride, x.shape[2:], None)
+    torch.testing.assert_close(every, x)
+    some = torch.stack([torch.zeros_like(one) for one in s])
+    for one, of, maps in zip(some, s, kept, strict=True):
+        one[maps] = of[maps]
+    expected = nn.functional.conv_transpose2d(some, weight, stride=stride)
+    found = sparse.pointwise(inner, weight, stride, x.shape[2:], kept)
+    torch.testing.assert_close(found, expected)
 
 
 def test_an_empty_signal_stays_empty() -> None:

@@ -19,7 +19,7 @@ from torchfbi import adjoints, forked
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
-from torchfbi.graph import Graph, channel_dim, is_spatial
+from torchfbi.graph import Graph, channel_dim, is_spatial, keeps_zero_maps
 from torchfbi.layout import laid_out
 from torchfbi.placing import antialias, place
 from torchfbi.schedule import schedule
@@ -156,7 +156,7 @@ class ForwardBackward(nn.Module):
             s = antialias(s, evidence[0])
         if evidence and settings.place_gate is not None:
             s = place(s, evidence[0], settings)
-        s = self._select(graph.image, s, x, look)
+        s, _ = self._select(graph.image, s, x, look)
         return finite(s * x if settings.values == "contribution" else s).contiguous()
 
     def _back(
@@ -170,13 +170,18 @@ class ForwardBackward(nn.Module):
             s = signals.take(node)
             if s is None:
                 continue  # it computes a gate, or an output that was not probed
+            maps = signals.maps(node)
             if node in graph.stations:
-                arrived, s = s, self._select(node, s, value, look, signals.owns(node))
+                arrived = s
+                s, maps = self._select(node, s, value, look, signals.owns(node))
                 if s is not arrived:
                     signals.own(node)
-            fresh, backs = self._hand_back(node, s, value, values, signals.owns(node))
+            at = adjoints.Site(value, self.settings, node, signals.owns(node), maps)
+            fresh, backs = self._hand_back(s, at, values)
+            if not keeps_zero_maps(node):
+                maps = None
             for source, back in backs:
-                signals.add(source, back, fresh=fresh)
+                signals.add(source, back, fresh=fresh, maps=maps)
         s = signals.take(graph.image)
         return torch.zeros_like(values[graph.image]) if s is None else s
 
@@ -202,19 +207,15 @@ class ForwardBackward(nn.Module):
         return values
 
     def _hand_back(
-        self,
-        node: fx.Node,
-        s: Tensor,
-        output: Tensor,
-        values: dict[fx.Node, Any],
-        overwrite: bool,
+        self, s: Tensor, at: adjoints.Site, values: dict[fx.Node, Any]
     ) -> tuple[bool, list[tuple[fx.Node, Tensor]]]:
         """The adjoint of one operator: whether it hands back new memory, and a signal for each
         of its inputs."""
+        node = at.node
         found = adjoints.find(node.target)
         assert found is not None
         args, kwargs = self._arguments(node, values)
-        back = found.rule(s, adjoints.Site(output, self.settings, node, overwrite), *args, **kwargs)
+        back = found.rule(s, at, *args, **kwargs)
         signals = [back] if isinstance(back, Tensor) else back or []
         return found.fresh, [
             (source, signal)
@@ -232,8 +233,9 @@ class ForwardBackward(nn.Module):
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
-    ) -> Tensor:
-        """Filter the signal at a feature, at the evidence gate or at the image."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
+        the maps that do if not all."""
         graph, settings, channel = self.graph, self.settings, channel_dim(node)
         incoming, maps = s, None
         if node is graph.image and settings.image_threshold is not None:
@@ -247,7 +249,7 @@ class ForwardBackward(nn.Module):
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
         look(node, value, incoming, s, maps)
-        return s
+        return s, maps if settings.k < 1 else None
 
     def _choose_features(self) -> set[str]:
         features, patterns = self.graph.features, self.settings.layers

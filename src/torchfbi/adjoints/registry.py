@@ -28,13 +28,14 @@ RuleT = TypeVar("RuleT", bound=Rule)
 
 
 class Site(NamedTuple):
-    """Where a rule is applied: the operator's forward output, the settings, the node, and
-    whether the rule may write over the signal."""
+    """Where a rule is applied: the operator's forward output, the settings, the node, whether
+    the rule may write over the signal, and the maps (N, C) that are not known to be zero."""
 
     output: Tensor
     settings: Settings
     node: fx.Node
     overwrite: bool = False
+    maps: Tensor | None = None
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:
