@@ -176,7 +176,8 @@ class ForwardBackward(nn.Module):
                 s, maps = self._select(node, s, value, look, signals.owns(node))
                 if s is not arrived:
                     signals.own(node)
-            at = adjoints.Site(value, self.settings, node, signals.owns(node), maps)
+            rectified = node.name in self._selected and self.settings.signs == "positive"
+            at = adjoints.Site(value, self.settings, node, signals.owns(node), maps, rectified)
             fresh, backs = self._hand_back(s, at, values)
             if not keeps_zero_maps(node):
                 maps = None

@@ -73,7 +73,7 @@ def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
     if dim == 0:
         return innermost.index_select(0, maps).movedim(-1, 1)
     rows = innermost.flatten(0, -2).index_select(1, maps)  # of two dimensions it is fastest
-    return rows.unflatten(0, innermost.shape[:-1]).movedim(-1, 1)
+    return rows.reshape(*innermost.shape[:-1], len(maps)).movedim(-1, 1)
 
 
 def pointwise(
