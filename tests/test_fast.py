@@ -181,6 +181,42 @@ def test_targets_share_a_forward_pass() -> None:
             assert torch.equal(logits, answer)
 
 
+def test_the_targets_of_one_image_are_walked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, x = network().double(), torch.randn(1, 3, 44, 44, dtype=torch.float64)
+    runs: list[int] = []
+    own = ForwardBackward._run
+    monkeypatch.setattr(ForwardBackward, "_run", lambda *a: runs.append(1) or own(*a))
+    for settings in SETTINGS.values():
+        fbi = ForwardBackward(net, x, settings)
+        alone = [fbi(x, target)[0] for target in (3, 6, 0)]
+        runs.clear()
+        seen: list[Any] = []
+        values, logits = fbi.walk(x, torch.tensor([3, 6, 0]), seen.append, walks=3)
+        assert len(runs) == 1
+        assert len(seen[0].signal) == 3
+        for found in (values, fbi.each(x, [3, lambda z: torch.tensor([6]), 0])[0][:, 0]):
+            torch.testing.assert_close(found, torch.cat(alone), rtol=1e-9, atol=1e-12)
+            assert torch.equal(found != 0, torch.cat(alone) != 0)
+        assert torch.equal(logits, fbi(x)[1].expand(3, -1))
+
+
+class Mixed(nn.Module):
+    """Its batch is not the first dimension everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = x.reshape(n * c, 1, h, w).relu().mean((2, 3))
+        return y.reshape(n, c)
+
+
+def test_where_the_batch_moves_every_target_is_walked_alone() -> None:
+    net, x = Mixed().eval(), torch.rand(1, 3, 6, 6)
+    fbi = ForwardBackward(net, x, Settings.plain())
+    for values in (fbi.each(x, [0, 2])[0][:, 0], fbi.walk(x, torch.tensor([0, 2]), walks=2)[0]):
+        assert torch.equal(values, torch.cat([fbi(x, 0)[0], fbi(x, 2)[0]]))
+
+
 def test_only_the_kept_maps_are_convolved() -> None:
     s, weight = torch.zeros(2, 8, 9, 9), torch.randn(8, 64, 3, 3)
     maps = torch.zeros(2, 8, dtype=torch.bool)

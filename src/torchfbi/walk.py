@@ -103,21 +103,48 @@ class ForwardBackward(nn.Module):
         return self.walk(x, target)
 
     def walk(
-        self, x: Tensor, target: Target = None, visit: Visit | None = None
+        self, x: Tensor, target: Target = None, visit: Visit | None = None, walks: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
+        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
+
+        Args:
+            walks: how often to walk back from the forward pass of one image, all at once, with a
+                target each: the values, the logits and what is visited have as many samples.
+        """
         values, logits = self._see(x)
+        if walks > 1:
+            together = self._together(values, walks)
+            values = self._see(x.expand(walks, *x.shape[1:]))[0] if together is None else together
+            logits = values[self.graph.logits]
         return self._explain(values, target, visit), logits
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
+
+        For one image all walks are one, as if it were a batch; so they agree with ``forward`` as
+        a sample's values in different batches do. More images are walked target by target.
 
         Returns:
             values: one attribution for each target, (targets, *x.shape).
             logits: (N, classes).
         """
         values, logits = self._see(x)
-        return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+        together = self._together(values, len(targets))
+        if together is None:
+            return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        return self._explain(together, lambda _: seeds)[:, None], logits
+
+    def _together(self, values: dict[fx.Node, Any], walks: int) -> dict[fx.Node, Any] | None:
+        """What the forward pass of one image saw, as that of a batch of equal ones, copying
+        nothing; None where it was no single image."""
+        on_path = {self.graph.image, *self.graph.path}
+        if self.graph.batch is not None or any(len(values[node]) != 1 for node in on_path):
+            return None
+        return {
+            node: value.expand(walks, *value.shape[1:]) if node in on_path else value
+            for node, value in values.items()
+        }
 
     def _see(self, x: Tensor) -> tuple[dict[fx.Node, Any], Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""
