@@ -29,7 +29,12 @@ class Slow(ForwardBackward):
         return values
 
     def _back(
-        self, seed: Tensor, values: dict[Any, Any], look: Any, overwrite: bool = False
+        self,
+        seed: Tensor,
+        values: dict[Any, Any],
+        look: Any,
+        overwrite: bool = False,
+        walks: int = 1,
     ) -> Tensor:
         signals = {self.graph.logits: seed}
         for node in reversed(self.graph.nodes):
@@ -199,6 +204,50 @@ def test_the_targets_of_one_image_are_walked_at_once(monkeypatch: pytest.MonkeyP
             torch.testing.assert_close(found, torch.cat(alone), rtol=1e-9, atol=1e-12)
             assert torch.equal(found != 0, torch.cat(alone) != 0)
         assert torch.equal(logits, fbi(x)[1].expand(3, -1))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_low_memory_gives_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    usual = ForwardBackward(net, x, SETTINGS[name])
+    thrifty = ForwardBackward(net, x, SETTINGS[name], low_memory=True)
+    assert len(thrifty._schedule.parts) > 1
+    first, again = usual.flow(x, 3), thrifty.flow(x, 3)
+    assert torch.equal(again[0], first[0])
+    assert torch.equal(again[1], first[1])
+    for one, other in zip(again[2], first[2], strict=True):
+        assert torch.equal(one.activation, other.activation)
+        assert torch.equal(one.signal, other.signal)
+    assert torch.equal(thrifty(x, 3)[0], first[0])
+    assert torch.equal(thrifty.each(x[:1], [3, 5])[0], usual.each(x[:1], [3, 5])[0])
+
+
+def test_low_memory_keeps_little() -> None:
+    """Of 24 equal layers about as much as twice the square root."""
+    layers = [part for _ in range(24) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+    net, x = (
+        nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten()).eval(),
+        torch.randn(1, 4, 16, 16),
+    )
+
+    def held(values: dict[Any, Any]) -> float:
+        stores = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes()
+                  for v in values.values()}  # fmt: skip
+        return sum(stores.values()) / (x.numel() * x.element_size())
+
+    most: list[float] = []
+    for low_memory in (False, True):
+        fbi = ForwardBackward(net, x, Settings.contrast(evidence_gate=None, evidence_power=0.0),
+                              low_memory=low_memory)  # fmt: skip
+        sizes: list[float] = []
+        own = fbi._step
+        step = lambda *a, own=own, sizes=sizes: (sizes.append(held(a[2])), own(*a))[1]  # noqa: E731
+        object.__setattr__(fbi, "_step", step)
+        fbi(x)
+        most.append(max(sizes))
+    assert most[0] > 20
+    assert most[1] < 12
 
 
 class Mixed(nn.Module):

@@ -34,6 +34,7 @@ def explain(
     output: int | str | None = None,
     record: bool = False,
     forwards: Forwards | None = None,
+    low_memory: bool = False,
 ) -> Explanation:
     """Explain which pixels made ``model`` say ``target``.
 
@@ -55,6 +56,8 @@ def explain(
         output: which output is explained where the network returns several.
         record: keep the whole flow in ``Explanation.flow``.
         forwards: remembers forward passes: who asks again about the same image gives the same.
+        low_memory: keep few activations and run parts of the network twice, for very large
+            images. It remembers no forward pass.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -72,8 +75,8 @@ def explain(
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, photos, regions = as_batch(model, images)
-    if forwards is None:
-        walker = ForwardBackward(module, x, settings, output)
+    if forwards is None or low_memory:
+        walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
     walks = _walks(target) if len(x) == 1 else 1

@@ -25,6 +25,12 @@ def explain(
         int | None,
         typer.Option(help="Explain that many of the most probable classes.", min=1),
     ] = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Run parts of the network twice instead of keeping everything."
+        ),
+    ] = False,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
     if target and top is not None:
@@ -34,7 +40,8 @@ def explain(
     results: list[dict[str, Any]] = []
 
     def work(image: Path) -> None:
-        for explanation in api.explain(network, image, targets or None, settings):
+        answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
+        for explanation in answer:
             asked = [explanation.title().rpartition(" (")[0]] if targets else []
             files = write(explanation, names.new(image.name, *asked), drawing)
             results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
