@@ -174,7 +174,7 @@ class ForwardBackward(nn.Module):
         def look(
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
-            if node is graph.stem:
+            if node is graph.stem and (settings.antialias or settings.place_gate is not None):
                 evidence.append(finite((s * value).sum(channel_dim(node))))
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))

@@ -50,9 +50,10 @@ def transposed_convolution(
     kept: list[Tensor],
 ) -> Tensor:
     """``aten.convolution`` with ``transposed`` over the kept maps of each sample."""
-    backs = [
-        aten.convolution.default(
-            _of_maps(sample, 1, maps),
+    back: Tensor | None = None
+    for number, maps in enumerate(kept):
+        one = aten.convolution.default(
+            _of_maps(s[number : number + 1], 1, maps),
             _of_maps(weight, 0, maps),
             None,
             stride,
@@ -62,9 +63,13 @@ def transposed_convolution(
             leftover,
             1,
         )
-        for sample, maps in zip(torch.split(s, 1), kept, strict=True)
-    ]
-    return backs[0] if len(backs) == 1 else torch.cat(backs)
+        if len(kept) == 1:
+            return one
+        if back is None:  # at once, instead of keeping all parts until they are put together
+            back = s.new_empty(len(kept), *one.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        back[number] = one[0]
+    assert back is not None
+    return back
 
 
 def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
