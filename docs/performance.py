@@ -82,19 +82,18 @@ def agreement(model: str) -> dict[str, Any]:
 def growth(model: str, cases: Sequence[Case], threads: int) -> list[dict[str, Any]]:
     """Seconds and peak memory of each case."""
     rows: list[dict[str, Any]] = []
-    last: dict[str, float] = {}
+    per_pixel: dict[str, float] = {}
     for case in cases:
         pixels = case.batch * (case.size or 224) ** 2
         for name in NAMES:
-            factor = pixels / rows[-1]["pixels"] if rows else 1
-            if last.get(name, 0) * factor > MOST_GIB * 2**30:
+            if per_pixel.get(name, 0) * pixels > MOST_GIB * 2**30:
                 continue
             memory = in_a_process(case, name, threads)
             task = build(case)
             calls = {"forward": MAKERS["forward"](task), name: MAKERS[name](task)}
             large = pixels > 1024**2
             times = measure(calls, 1 if large else 3, warmup=0 if large else 1)
-            last[name] = 0 if memory is None else memory.peak
+            per_pixel[name] = 0 if memory is None else memory.peak / pixels
             row = {"model": model, "pixels": pixels, "batch": case.batch, "name": name}
             seconds = {key: spread(s).median for key, s in times.items()}
             peak = None if memory is None else memory.peak - memory.held
