@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import skimage
 import torch
 from matplotlib.figure import Figure
 
@@ -59,10 +60,11 @@ def targets(model: str, repeats: int) -> dict[str, Any]:
     return row
 
 
-def agreement(model: str) -> dict[str, Any]:
+def agreement(model: str, photo: str | None = None) -> dict[str, Any]:
     """Of bfloat16 with float32: the supports' intersection over union, Spearman's correlation."""
-    row: dict[str, Any] = {"model": model}
-    cases = [Case(model, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    row: dict[str, Any] = {"model": model, "photo": photo}
+    image = None if photo is None else Path(skimage.data_dir, photo)
+    cases = [Case(model, dtype=dtype, image=image) for dtype in ("float32", "bfloat16")]
     exact, half = map(build, cases)
     for name, settings in SETTINGS.items():
         both = [
@@ -169,8 +171,8 @@ def main() -> None:
     captured = models if given.small else CAPTURED
     write(capture={model: capture_seconds(build(Case(model)))[0] for model in captured})
     print(json.dumps(measured["capture"], indent=1), flush=True)
-    halves = models if given.small else ["efficientnet-lite0", *models[:2]]
-    write(bfloat16=[agreement(model) for model in halves])
+    photos = [agreement("efficientnet-lite0", name) for name in ("chelsea.png", "coffee.png")]
+    write(bfloat16=[*photos, *(agreement(model) for model in models[:2])])
     print(json.dumps(measured["bfloat16"], indent=1), flush=True)
     sizes = (224, 320) if given.small else (224, 512, 1024, 2048, 4096)
     batches = (1, 2) if given.small else (1, 2, 4, 8, 16)
