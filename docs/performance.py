@@ -28,6 +28,7 @@ from torchfbi.bench.memory import in_a_process
 from torchfbi.bench.results import to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
+from torchfbi.metrics.ranks import spearman
 from torchfbi.plot.bench import bench_figure
 from torchfbi.walk import ForwardBackward
 
@@ -73,10 +74,9 @@ def agreement(model: str, photo: str | None = None) -> dict[str, Any]:
         ]
         one, other = (values.abs().sum(1).flatten() for values in both)
         shared, either = (one > 0) & (other > 0), (one > 0) | (other > 0)
-        ranks = torch.stack([v.argsort().argsort().double() for v in (one, other)])
         row[name] = {
             "support IoU": float(shared.sum() / either.sum().clamp(min=1)),
-            "rank correlation": float(torch.corrcoef(ranks)[0, 1]),
+            "rank correlation": float(spearman(one[None], other[None])),
         }
     return row
 
