@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import skimage
-import torch
 from matplotlib.figure import Figure
 
 from torchfbi import plot
