@@ -80,7 +80,7 @@ def test_every_kind_of_target(model: Model) -> None:
         ("7", "3 classes, 0 to 2"),
         ("top9", r"top9: .* \(1, 3\), not .* at least 9 classes"),
         (["top9"], "at least 9 classes"),
-        ([0, 1], "2 targets were given for 1 image"),
+        ([], "0 targets were given for 1 image"),
         (1.5, "must hold class numbers"),
         ([1.5], "must hold class numbers"),
         ({1: 2}, "give class numbers or names"),
@@ -89,6 +89,26 @@ def test_every_kind_of_target(model: Model) -> None:
 def test_targets_that_do_not_exist(model: Model, target: object, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         explain(model, CAT, target)
+
+
+def test_several_targets_of_one_photo(model: Model) -> None:
+    """Each sample is the target's own explanation."""
+    several = explain(model, CAT, ["dog", "top1", 2], record=True)
+    assert len(several) == 3
+    for one, target in zip(several, ["dog", "top1", 2], strict=True):
+        alone = explain(model, CAT, target, record=True)
+        torch.testing.assert_close(one.values, alone.values)
+        assert torch.equal(one.support, alone.support)
+        assert torch.equal(one.target, alone.target)
+        assert one.title() == alone.title()
+        assert (one.photos[0].name, one.regions) == (alone.photos[0].name, alone.regions)
+        assert [s.shape for _, s, _ in one.layers] == [s.shape for _, s, _ in alone.layers]
+        assert one.flow[0].signal.shape == alone.flow[0].signal.shape
+    assert torch.equal(several[-1].values, several.values[2:])
+    with pytest.raises(IndexError):
+        several[3]
+    with pytest.raises(TargetError, match="2 targets were given for 3 image"):
+        explain(model, [CAT] * 3, [0, 1])
 
 
 def test_other_refusals(model: Model) -> None:

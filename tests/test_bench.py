@@ -121,6 +121,7 @@ CLAIMS = {
     "forward": lambda task: task.module(task.x),
     "FBI, contrast": ours(Settings.contrast()),
     "FBI, paper": ours(Settings.paper(tau=0.0, k=0.5)),
+    "FBI, contrast, low memory": ours(Settings.contrast()),
     "gradient": plain,
     "guided backprop": guided,
     "Grad-CAM": cam,

@@ -43,6 +43,19 @@ def test_explain_as_json_prints_nothing_else(run) -> None:
     assert (settings["k"], settings["threshold"]) == (0.3, "absolute:0.0")
 
 
+def test_several_classes_of_one_photo(run) -> None:
+    for asked in (("--top", "2"), ("-t", "top1", "-t", "top2")):
+        result = run("explain", CAT, *asked, "--json")
+        assert result.code == 0
+        first, second = json.loads(result.out)
+        assert [first["target"], second["target"]] == [n for n, _, _ in first["top"][:2]]
+        assert first["files"] != second["files"]
+        assert len(Explanation.load(second["files"][1])) == 1
+    refused = run("explain", CAT, "--top", "2", "--target", "cup")
+    assert refused.code == 2
+    assert "give one of the two" in refused.err
+
+
 def test_settings_reach_the_walk(run) -> None:
     result = run(
         "explain", CAT, "--threshold", "mass:0.5", "--set", "pooling=winner",

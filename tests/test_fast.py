@@ -29,7 +29,12 @@ class Slow(ForwardBackward):
         return values
 
     def _back(
-        self, seed: Tensor, values: dict[Any, Any], look: Any, overwrite: bool = False
+        self,
+        seed: Tensor,
+        values: dict[Any, Any],
+        look: Any,
+        overwrite: bool = False,
+        walks: int = 1,
     ) -> Tensor:
         signals = {self.graph.logits: seed}
         for node in reversed(self.graph.nodes):
@@ -37,7 +42,7 @@ class Slow(ForwardBackward):
             if s is None:
                 continue
             if node in self.graph.stations:
-                s = self._select(node, s, values[node], look)
+                s, _ = self._select(node, s, values[node], look)
             args, kwargs = self._arguments(node, values)
             if node.target is aten.convolution.default:
                 backs: Any = aten.convolution_backward(
@@ -181,15 +186,133 @@ def test_targets_share_a_forward_pass() -> None:
             assert torch.equal(logits, answer)
 
 
+def test_the_targets_of_one_image_are_walked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, x = network().double(), torch.randn(1, 3, 44, 44, dtype=torch.float64)
+    runs: list[int] = []
+    own = ForwardBackward._run
+    monkeypatch.setattr(ForwardBackward, "_run", lambda *a: runs.append(1) or own(*a))
+    for settings in SETTINGS.values():
+        fbi = ForwardBackward(net, x, settings)
+        alone = [fbi(x, target)[0] for target in (3, 6, 0)]
+        runs.clear()
+        seen: list[Any] = []
+        values, logits = fbi.walk(x, torch.tensor([3, 6, 0]), seen.append, walks=3)
+        assert len(runs) == 1
+        assert len(seen[0].signal) == 3
+        for found in (values, fbi.each(x, [3, lambda z: torch.tensor([6]), 0])[0][:, 0]):
+            torch.testing.assert_close(found, torch.cat(alone), rtol=1e-9, atol=1e-12)
+            assert torch.equal(found != 0, torch.cat(alone) != 0)
+        assert torch.equal(logits, fbi(x)[1].expand(3, -1))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_low_memory_gives_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    usual = ForwardBackward(net, x, SETTINGS[name])
+    thrifty = ForwardBackward(net, x, SETTINGS[name], low_memory=True)
+    assert len(thrifty._schedule.parts) > 1
+    first, again = usual.flow(x, 3), thrifty.flow(x, 3)
+    assert torch.equal(again[0], first[0])
+    assert torch.equal(again[1], first[1])
+    for one, other in zip(again[2], first[2], strict=True):
+        assert torch.equal(one.activation, other.activation)
+        assert torch.equal(one.signal, other.signal)
+    assert torch.equal(thrifty(x, 3)[0], first[0])
+    assert torch.equal(thrifty.each(x[:1], [3, 5])[0], usual.each(x[:1], [3, 5])[0])
+
+
+def test_low_memory_keeps_little() -> None:
+    """Of 24 equal layers about as much as twice the square root."""
+    layers = [part for _ in range(24) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+    net, x = (
+        nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten()).eval(),
+        torch.randn(1, 4, 16, 16),
+    )
+
+    def held(values: dict[Any, Any]) -> float:
+        stores = {v.untyped_storage().data_ptr(): v.untyped_storage().nbytes()
+                  for v in values.values()}  # fmt: skip
+        return sum(stores.values()) / (x.numel() * x.element_size())
+
+    most: list[float] = []
+    for low_memory in (False, True):
+        fbi = ForwardBackward(net, x, Settings.contrast(evidence_gate=None, evidence_power=0.0),
+                              low_memory=low_memory)  # fmt: skip
+        sizes: list[float] = []
+        own = fbi._step
+        step = lambda *a, own=own, sizes=sizes: (sizes.append(held(a[2])), own(*a))[1]  # noqa: E731
+        object.__setattr__(fbi, "_step", step)
+        fbi(x)
+        most.append(max(sizes))
+    assert most[0] > 20
+    assert most[1] < 12
+
+
+class Mixed(nn.Module):
+    """Its batch is not the first dimension everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        y = x.reshape(n * c, 1, h, w).relu().mean((2, 3))
+        return y.reshape(n, c)
+
+
+def test_where_the_batch_moves_every_target_is_walked_alone() -> None:
+    net, x = Mixed().eval(), torch.rand(1, 3, 6, 6)
+    fbi = ForwardBackward(net, x, Settings.plain())
+    for values in (fbi.each(x, [0, 2])[0][:, 0], fbi.walk(x, torch.tensor([0, 2]), walks=2)[0]):
+        assert torch.equal(values, torch.cat([fbi(x, 0)[0], fbi(x, 2)[0]]))
+
+
 def test_only_the_kept_maps_are_convolved() -> None:
     s, weight = torch.zeros(2, 8, 9, 9), torch.randn(8, 64, 3, 3)
-    s[0, 2], s[1, 5, 3, 3], s[1, 6] = 1.0, -1.0, torch.nan
-    kept = sparse.kept_maps(s, weight, 1)
+    maps = torch.zeros(2, 8, dtype=torch.bool)
+    maps[0, 2] = maps[1, 5] = maps[1, 6] = True
+    kept = sparse.kept_maps(maps, s, weight, 1)
     assert kept is not None
-    assert [maps.tolist() for maps in kept] == [[2], [5, 6]]
-    assert sparse.kept_maps(torch.ones_like(s), weight, 1) is None  # nothing to leave out
-    assert sparse.kept_maps(s[..., :2, :2], weight, 1) is None  # more weights than signal
-    assert sparse.kept_maps(s, weight[:, :4], 1) is None  # cheaper than gathering
+    assert [numbers.tolist() for numbers in kept] == [[2], [5, 6]]
+    assert sparse.kept_maps(None, s, weight, 1) is None  # nothing is known
+    assert sparse.kept_maps(maps | True, s, weight, 1) is None  # nothing to leave out
+    assert sparse.kept_maps(maps, s[..., :2, :2], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s, weight[:, :2], 1) is None  # cheaper than gathering
+
+
+def test_what_is_called_zero_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The maps that convolutions are told to leave out hold nothing, also behind a shortcut."""
+    told: list[float] = []
+    own = sparse.kept_maps
+
+    def spy(maps: Tensor | None, s: Tensor, *rest: Any) -> Any:
+        if maps is not None:
+            assert maps.shape == s.shape[:2]
+            assert not s[~maps].any()
+            told.append(maps.float().mean().item())
+        return own(maps, s, *rest)
+
+    monkeypatch.setattr(sparse, "kept_maps", spy)
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    ForwardBackward(net, x, SETTINGS["paper"])(x)
+    assert told == [0.5] * 7
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 3)])
+def test_a_matrix_at_each_position(stride: Any) -> None:
+    s, weight = torch.randn(2, 6, 5, 5), torch.randn(6, 30, 1, 1)
+    x = nn.functional.conv_transpose2d(s, weight, stride=stride)
+    kept = [torch.tensor([0, 3]), torch.tensor([1])]
+    inner = s.contiguous(memory_format=torch.channels_last)
+    stride = list(stride) if isinstance(stride, tuple) else [stride] * 2
+    every = sparse.pointwise(inner, weight, stride, x.shape[2:], None)
+    torch.testing.assert_close(every, x)
+    some = torch.stack([torch.zeros_like(one) for one in s])
+    for one, of, maps in zip(some, s, kept, strict=True):
+        one[maps] = of[maps]
+    expected = nn.functional.conv_transpose2d(some, weight, stride=stride)
+    found = sparse.pointwise(inner, weight, stride, x.shape[2:], kept)
+    torch.testing.assert_close(found, expected)
 
 
 def test_an_empty_signal_stays_empty() -> None:

@@ -34,10 +34,12 @@ def explain(
     output: int | str | None = None,
     record: bool = False,
     forwards: Forwards | None = None,
+    low_memory: bool = False,
 ) -> Explanation:
     """Explain which pixels made ``model`` say ``target``.
 
     >>> explanation = explain("efficientnet-lite0", "cat.jpg")          # the top class
+    >>> explanation = explain("efficientnet-lite0", "cat.jpg", ["tabby", "top2"])   # two samples
     >>> explanation = explain(network, tensor, target=[3, 7], settings="paper")
 
     Args:
@@ -47,12 +49,15 @@ def explain(
             a list of them: paths, bytes, PIL images, arrays or ``Photo``.
         target: None: the top class. An integer: that class. A text: the class of that name,
             or ``"top2"`` for the second most probable. A list of these, or a tensor of
-            integers: one for each sample.
+            integers: one for each sample; several for one image share its forward pass, and
+            the explanation has a sample for each of them.
             A function from the logits (N, classes) to classes, or to a seed of their shape.
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         output: which output is explained where the network returns several.
         record: keep the whole flow in ``Explanation.flow``.
         forwards: remembers forward passes: who asks again about the same image gives the same.
+        low_memory: keep few activations and run parts of the network twice, for very large
+            images. It remembers no forward pass.
 
     Raises:
         ImageError: a photo cannot be read.
@@ -70,11 +75,13 @@ def explain(
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, photos, regions = as_batch(model, images)
-    if forwards is None:
-        walker = ForwardBackward(module, x, settings, output)
+    if forwards is None or low_memory:
+        walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
-    chosen = resolve(target, labels, len(x))
+    walks = _walks(target) if len(x) == 1 else 1
+    photos, regions = photos * walks, regions * walks
+    chosen = resolve(target, labels, len(x) * walks)
     answers: list[Tensor | None] = []
 
     def ask(logits: Tensor) -> Any:  # once only: a function may answer differently next time
@@ -89,7 +96,7 @@ def explain(
         if record:
             flow.append(seen)
 
-    values, logits = walker.walk(x, ask, visit)
+    values, logits = walker.walk(x, ask, visit, walks)
     return Explanation(
         values=values,
         logits=logits,
@@ -130,6 +137,13 @@ def as_batch(
     tensors, regions = zip(*(model.preprocess(photo) for photo in photos), strict=True)
     weights = next(model.module.parameters(), tensors[0])
     return torch.stack(tensors).to(weights), photos, tuple(regions)
+
+
+def _walks(target: AnyTarget) -> int:
+    """How many targets are asked for."""
+    if isinstance(target, Tensor):
+        return target.numel() if target.ndim == 1 else 1
+    return len(target) if isinstance(target, list | tuple) and target else 1
 
 
 def resolve(

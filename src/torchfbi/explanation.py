@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +112,24 @@ class Explanation:
 
     def __len__(self) -> int:
         return int(self.values.shape[0])
+
+    def __getitem__(self, index: int) -> Explanation:
+        """One sample as an explanation of its own."""
+        number = range(len(self))[index]
+        one = slice(number, number + 1)
+        return replace(
+            self,
+            values=self.values[one],
+            logits=self.logits[one],
+            target=None if self.target is None else self.target[one],
+            layers=tuple(LayerSupport(n, s[one], d[one]) for n, s, d in self.layers),
+            photos=self.photos[one],
+            regions=self.regions[one],
+            flow=tuple(LayerFlow(seen[0], *(part[one] for part in seen[1:])) for seen in self.flow),
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[index] for index in range(len(self)))
 
     def top(self, count: int = 5, index: int = 0) -> list[tuple[int, str, float]]:
         """The most probable classes of one sample: number, name and probability.

@@ -129,6 +129,11 @@ def is_activation(node: fx.Node) -> bool:
     return found is not None and found.activation
 
 
+def keeps_zero_maps(node: fx.Node) -> bool:
+    """Whether a map that is zero in the signal at the node is zero in what its adjoint returns."""
+    return channel_dim(node) == 1 and (is_activation(node) or node.target is aten.add.Tensor)
+
+
 def is_spatial(node: fx.Node) -> bool:
     """Whether the node's value is a stack of maps with more than one position."""
     shape = node.meta["val"].shape

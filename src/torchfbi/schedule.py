@@ -1,7 +1,8 @@
-"""When the forward pass lets memory go, and where it writes over it."""
+"""What the forward pass keeps for the walk, when it lets memory go, and where it writes over it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,66 +11,105 @@ from torch import fx
 
 from torchfbi.adjoints import find, is_tensor, tensor_arguments
 from torchfbi.graph import Graph
+from torchfbi.segments import Segment, segments
 from torchfbi.settings import Settings
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True, eq=False)
-class Schedule:
-    """What the forward pass does beside computing.
+class Plan:
+    """What a forward pass does beside computing.
 
     Args:
-        graph, settings: for which it is the plan.
-        releases: for each node the values that are used there for the last time and that the
-            walk does not read.
+        nodes: what is run.
+        releases: for each node the values that are used there for the last time and that nobody
+            reads later.
         in_place: the operator that writes over its first argument, for the nodes that may.
+    """
+
+    nodes: list[fx.Node]
+    releases: dict[fx.Node, list[fx.Node]]
+    in_place: dict[fx.Node, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The forward pass, and the parts of the walk.
+
+    Args:
+        graph, settings, low_memory: for which it is.
+        forward: the plan of the forward pass.
+        parts: each part of the walk in the order of the forward pass: its operators, and the plan
+            to run them again first, or None where the forward pass kept what the walk reads.
     """
 
     graph: Graph
     settings: Settings
-    releases: dict[fx.Node, list[fx.Node]]
-    in_place: dict[fx.Node, Any]
+    low_memory: bool
+    forward: Plan
+    parts: list[tuple[list[fx.Node], Plan | None]]
 
     def __reduce__(self) -> Any:
-        return schedule, (self.graph, self.settings)
+        return schedule, (self.graph, self.settings, self.low_memory)
 
     def __deepcopy__(self, memo: Any) -> Schedule:
         return self  # nothing ever writes to it
 
 
-def schedule(graph: Graph, settings: Settings) -> Schedule:
-    """Plan the forward pass for backward walks under these settings."""
-    kept = _kept(graph, settings)
-    last: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        for source in node.all_input_nodes:
-            last[source] = node
-    releases: dict[fx.Node, list[fx.Node]] = {node: [] for node in graph.nodes}
+def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Schedule:
+    """Plan backward walks under these settings.
+
+    Args:
+        low_memory: keep only what crosses the borders of segments, and run them again.
+    """
+    reads = {node: _reads(graph, node, settings) for node in graph.nodes}
+    ends = {graph.image, graph.logits}
+    if not low_memory:
+        forward = _plan(graph.nodes, ends.union(*reads.values()))
+        return Schedule(graph, settings, low_memory, forward, [(graph.nodes, None)])
+    cut = segments(graph.nodes, reads)
+    crossing = set[fx.Node]().union(*(segment.crossing for segment in cut))
+    forward = _plan(graph.nodes, ends | crossing)
+    parts: list[tuple[list[fx.Node], Plan | None]] = [
+        (segment.nodes, _again(segment, reads, ends)) for segment in cut
+    ]
+    return Schedule(graph, settings, low_memory, forward, parts)
+
+
+def _again(segment: Segment, reads: dict[fx.Node, set[fx.Node]], ends: set[fx.Node]) -> Plan:
+    """What crosses a border is not written over: other segments start from it as well."""
+    kept = ends.union(segment.crossing, *(reads[node] for node in segment.nodes))
+    return _plan(segment.nodes, kept)
+
+
+def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node]) -> Plan:
+    """The plan to run ``nodes`` where the values in ``kept`` are read later."""
+    nodes = list(nodes)
+    last = {source: node for node in nodes for source in node.all_input_nodes}
+    releases: dict[fx.Node, list[fx.Node]] = {node: [] for node in nodes}
     for source, node in last.items():
         if source.op == "call_function" and is_tensor(source) and source not in kept:
             releases[node].append(source)
     in_place = {
         node: _IN_PLACE[node.target]
-        for node in graph.nodes
+        for node in nodes
         if node.target in _IN_PLACE and _may_be_written(node.args[0], node, kept)
     }
-    return Schedule(graph, settings, releases, in_place)
+    return Plan(nodes, releases, in_place)
 
 
-def _kept(graph: Graph, settings: Settings) -> set[fx.Node]:
-    """The nodes whose forward values the backward walk reads."""
-    kept = {graph.image, graph.logits, *graph.stations}
-    for node in graph.nodes:
-        rule = find(node.target)
-        if node not in graph.path or rule is None:
-            continue
-        reads = rule.reads(settings)
-        if "inputs" in reads:
-            kept.update(tensor_arguments(node))
-        if "output" in reads:
-            kept.add(node)
-    return kept
+def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
+    """The forward values that the backward walk reads at a node."""
+    read = {node} if node in graph.stations else set()
+    rule = find(node.target)
+    if node in graph.path and rule is not None:
+        what = rule.reads(settings)
+        if "inputs" in what:
+            read.update(tensor_arguments(node))
+        if "output" in what:
+            read.add(node)
+    return read
 
 
 def _may_be_written(source: Any, node: fx.Node, kept: set[fx.Node]) -> bool:

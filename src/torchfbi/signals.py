@@ -19,13 +19,18 @@ class Signals:
         self._overwrite = overwrite
         self._arrived: dict[fx.Node, Tensor] = {}
         self._owned: set[fx.Node] = set()
+        self._maps: dict[fx.Node, Tensor | None] = {}
 
-    def add(self, node: fx.Node, signal: Tensor, *, fresh: bool = False) -> None:
+    def add(
+        self, node: fx.Node, signal: Tensor, *, fresh: bool = False, maps: Tensor | None = None
+    ) -> None:
         """A signal arrives at a node, where it is added to what arrived before.
 
         Args:
             fresh: nobody else holds its memory.
+            maps: all others are known to be zero, (N, C) bool.
         """
+        self._maps[node] = None if node in self._arrived else maps
         if node in self._owned:
             self._arrived[node] += signal
         elif node in self._arrived:
@@ -39,6 +44,10 @@ class Signals:
     def take(self, node: fx.Node) -> Tensor | None:
         """The sum of what arrived, which leaves; None where nothing did."""
         return self._arrived.pop(node, None)
+
+    def maps(self, node: fx.Node) -> Tensor | None:
+        """The maps that are not known to be zero in what arrived, (N, C) bool; None for all."""
+        return self._maps.get(node)
 
     def own(self, node: fx.Node) -> None:
         """From now on the memory of this node's signal is nobody else's."""

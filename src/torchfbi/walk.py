@@ -19,10 +19,10 @@ from torchfbi import adjoints, forked
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, NonFiniteError, SettingsError
 from torchfbi.flow import LayerFlow, observe
-from torchfbi.graph import Graph, channel_dim, is_spatial
+from torchfbi.graph import Graph, channel_dim, is_spatial, keeps_zero_maps
 from torchfbi.layout import laid_out
 from torchfbi.placing import antialias, place
-from torchfbi.schedule import schedule
+from torchfbi.schedule import Plan, schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import (
     gate_by_evidence,
@@ -53,6 +53,8 @@ class ForwardBackward(nn.Module):
         example: an input tensor (N, C, ...) that tells the sizes; its values do not count.
         settings: the method's knobs; ``Settings.contrast()`` by default.
         output: which output is explained where the network returns several.
+        low_memory: keep only some activations and run parts of the network forward again on the
+            way back: for very large images. The answer is the same.
 
     Raises:
         CaptureError: see ``torchfbi.capture.capture``.
@@ -66,6 +68,8 @@ class ForwardBackward(nn.Module):
         example: Tensor,
         settings: Settings | None = None,
         output: int | str | None = None,
+        *,
+        low_memory: bool = False,
     ) -> None:
         super().__init__()
         if not example.is_floating_point():
@@ -75,7 +79,7 @@ class ForwardBackward(nn.Module):
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
         self._selected = self._choose_features()
-        self._schedule = schedule(self.graph, self.settings)
+        self._schedule = schedule(self.graph, self.settings, low_memory)
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
         for name, tensor in self.graph.tensors.items():
@@ -103,21 +107,42 @@ class ForwardBackward(nn.Module):
         return self.walk(x, target)
 
     def walk(
-        self, x: Tensor, target: Target = None, visit: Visit | None = None
+        self, x: Tensor, target: Target = None, visit: Visit | None = None, walks: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image."""
+        """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
+
+        Args:
+            walks: how often to walk back from the forward pass of one image, all at once, with a
+                target each: the values, the logits and what is visited have as many samples.
+        """
         values, logits = self._see(x)
-        return self._explain(values, target, visit), logits
+        if walks > 1 and not self._is_one(values):
+            values, logits = self._see(x.expand(walks, *x.shape[1:]))
+            walks = 1
+        return self._explain(values, target, visit, walks), logits.expand(
+            walks * len(logits), *logits.shape[1:]
+        )
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
+
+        For one image all walks are one, as if it were a batch; so they agree with ``forward`` as
+        a sample's values in different batches do. More images are walked target by target.
 
         Returns:
             values: one attribution for each target, (targets, *x.shape).
             logits: (N, classes).
         """
         values, logits = self._see(x)
-        return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+        if not self._is_one(values):
+            return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
+
+    def _is_one(self, values: dict[fx.Node, Any]) -> bool:
+        """Whether the forward pass saw one image, so that several walks may share its values."""
+        on_path = (self.graph.image, *self.graph.path)
+        return self.graph.batch is None and all(len(values[node]) == 1 for node in on_path)
 
     def _see(self, x: Tensor) -> tuple[dict[fx.Node, Any], Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""
@@ -133,52 +158,83 @@ class ForwardBackward(nn.Module):
         return values, logits
 
     def _explain(
-        self, values: dict[fx.Node, Any], target: Target, visit: Visit | None = None
+        self,
+        values: dict[fx.Node, Any],
+        target: Target,
+        visit: Visit | None = None,
+        walks: int = 1,
     ) -> Tensor:
-        """The attribution of one target, given what the forward pass saw."""
+        """The attribution of one target, or of that many for one image, given what the forward
+        pass saw."""
         graph, settings = self.graph, self.settings
-        x, logits = values[graph.image], values[graph.logits]
+        x, logits = (_times(values[node], walks) for node in (graph.image, graph.logits))
         chosen = target(logits) if callable(target) else target
         evidence: list[Tensor] = []
 
         def look(
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
-            if node is graph.stem:
+            if node is graph.stem and (settings.antialias or settings.place_gate is not None):
                 evidence.append(finite((s * value).sum(channel_dim(node))))
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not torch.compiler.is_compiling()
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite)
+        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
         if evidence and settings.antialias:
             s = antialias(s, evidence[0])
         if evidence and settings.place_gate is not None:
             s = place(s, evidence[0], settings)
-        s = self._select(graph.image, s, x, look)
+        s, _ = self._select(graph.image, s, x, look)
         return finite(s * x if settings.values == "contribution" else s).contiguous()
 
     def _back(
-        self, seed: Tensor, values: dict[fx.Node, Any], look: Look, overwrite: bool = False
+        self,
+        seed: Tensor,
+        values: dict[fx.Node, Any],
+        look: Look,
+        overwrite: bool = False,
+        walks: int = 1,
     ) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
         graph, signals = self.graph, Signals(overwrite)
         signals.add(graph.logits, seed)
-        for node in reversed(graph.nodes):
-            value = values.pop(node)  # all that used it lies behind us
-            s = signals.take(node)
-            if s is None:
-                continue  # it computes a gate, or an output that was not probed
-            if node in graph.stations:
-                arrived, s = s, self._select(node, s, value, look, signals.owns(node))
-                if s is not arrived:
-                    signals.own(node)
-            fresh, backs = self._hand_back(node, s, value, values, signals.owns(node))
-            for source, back in backs:
-                signals.add(source, back, fresh=fresh)
-        s = signals.take(graph.image)
-        return torch.zeros_like(values[graph.image]) if s is None else s
+        for nodes, again in reversed(self._schedule.parts):
+            here = values if again is None else self._compute(again, dict(values))
+            if walks > 1:
+                here = {n: _times(v, walks) if n in graph.path else v for n, v in here.items()}
+            for node in reversed(nodes):
+                value = here.pop(node)
+                values.pop(node, None)  # all that used it lies behind us
+                self._step(node, value, here, signals, look)
+        s, x = signals.take(graph.image), _times(values[graph.image], walks)
+        return torch.zeros_like(x) if s is None else s
+
+    def _step(
+        self,
+        node: fx.Node,
+        value: Tensor,
+        values: dict[fx.Node, Any],
+        signals: Signals,
+        look: Look,
+    ) -> None:
+        """What arrived at a node is selected if it is a feature, and handed back."""
+        s, maps = signals.take(node), signals.maps(node)
+        if s is None:
+            return  # it computes a gate, or an output that was not probed
+        if node in self.graph.stations:
+            arrived = s
+            s, maps = self._select(node, s, value, look, signals.owns(node))
+            if s is not arrived:
+                signals.own(node)
+        rectified = node.name in self._selected and self.settings.signs == "positive"
+        at = adjoints.Site(value, self.settings, node, signals.owns(node), maps, rectified)
+        fresh, backs = self._hand_back(s, at, values)
+        if not keeps_zero_maps(node):
+            maps = None
+        for source, back in backs:
+            signals.add(source, back, fresh=fresh, maps=maps)
 
     def flow(
         self, x: Tensor, target: Target = None
@@ -189,11 +245,13 @@ class ForwardBackward(nn.Module):
         return values, logits, tuple(flow)
 
     def _run(self, x: Tensor) -> dict[fx.Node, Any]:
-        """The forward pass. What the walk will not read is let go at its last use."""
-        graph, plan = self.graph, self._schedule
+        """The forward pass. What nobody will read is let go at its last use."""
+        return self._compute(self._schedule.forward, {self.graph.image: laid_out(x)})
+
+    def _compute(self, plan: Plan, values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+        """The values that are known, and those of the plan's operators."""
         in_place = {} if torch.compiler.is_compiling() else plan.in_place
-        values: dict[fx.Node, Any] = {graph.image: laid_out(x)}
-        for node in graph.nodes:
+        for node in plan.nodes:
             args, kwargs = self._arguments(node, values)
             operator: Any = in_place.get(node, node.target)
             values[node] = operator(*args, **kwargs)
@@ -202,19 +260,15 @@ class ForwardBackward(nn.Module):
         return values
 
     def _hand_back(
-        self,
-        node: fx.Node,
-        s: Tensor,
-        output: Tensor,
-        values: dict[fx.Node, Any],
-        overwrite: bool,
+        self, s: Tensor, at: adjoints.Site, values: dict[fx.Node, Any]
     ) -> tuple[bool, list[tuple[fx.Node, Tensor]]]:
         """The adjoint of one operator: whether it hands back new memory, and a signal for each
         of its inputs."""
+        node = at.node
         found = adjoints.find(node.target)
         assert found is not None
         args, kwargs = self._arguments(node, values)
-        back = found.rule(s, adjoints.Site(output, self.settings, node, overwrite), *args, **kwargs)
+        back = found.rule(s, at, *args, **kwargs)
         signals = [back] if isinstance(back, Tensor) else back or []
         return found.fresh, [
             (source, signal)
@@ -232,8 +286,9 @@ class ForwardBackward(nn.Module):
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
-    ) -> Tensor:
-        """Filter the signal at a feature, at the evidence gate or at the image."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
+        the maps that do if not all."""
         graph, settings, channel = self.graph, self.settings, channel_dim(node)
         incoming, maps = s, None
         if node is graph.image and settings.image_threshold is not None:
@@ -247,7 +302,7 @@ class ForwardBackward(nn.Module):
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
         look(node, value, incoming, s, maps)
-        return s
+        return s, maps if settings.k < 1 else None
 
     def _choose_features(self) -> set[str]:
         features, patterns = self.graph.features, self.settings.layers
@@ -291,3 +346,8 @@ class ForwardBackward(nn.Module):
 def _only_shape(value: Tensor) -> Tensor:
     """A tensor of the same shape, dtype and device that holds no memory."""
     return value.new_zeros(()).expand(value.shape)
+
+
+def _times(value: Tensor, walks: int) -> Tensor:
+    """One image's value as that of a batch of equal images; nothing is copied."""
+    return value if walks == 1 else value.expand(walks, *value.shape[1:])

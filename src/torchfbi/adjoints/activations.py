@@ -58,6 +58,8 @@ def _all_if_rectified(settings: Settings) -> set[str]:
 
 def rectified(s: Tensor, at: Site) -> Tensor:
     """ReLU of the signal (section 2)."""
+    if at.rectified:
+        return s
     return torch.relu_(s) if at.overwrite else torch.relu(s)
 
 

@@ -48,22 +48,36 @@ def convolution(
         )
         for i in range(len(stride))
     ]
-    thin = not torch.compiler.is_compiling() and at.settings.k < 1
-    if thin and (kept := sparse.kept_maps(s, weight, groups)) is not None:
+    kept = sparse.kept_maps(at.maps, s, weight, groups)
+    if _is_matrix(weight, padding, groups):
+        if _maps_innermost(s):
+            return sparse.pointwise(s, weight, stride, x.shape[2:], kept)
+        if set(stride) == {1} and s[0, 0].numel() > max(weight.shape[:2]):
+            # Convolutions are faster forwards, where there is more signal than weights, which
+            # have to be turned round.
+            return aten.convolution.default(
+                s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
+            )
+    if kept is not None:
         return sparse.transposed_convolution(s, weight, stride, padding, dilation, leftover, kept)
-    if _is_matrix(weight, stride, padding, groups) and s[0, 0].numel() > max(weight.shape[:2]):
-        # The same matrix at each position, and its transpose back. Convolutions are faster
-        # forwards, where there is more signal than weights, which have to be turned round.
-        return aten.convolution.default(
-            s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
-        )
     return aten.convolution.default(
         s, weight, None, stride, padding, dilation, True, leftover, groups
     )
 
 
-def _is_matrix(weight: Tensor, stride: list[int], padding: list[int], groups: int) -> bool:
-    return groups == 1 and set(weight.shape[2:]) == set(stride) == {1} and not any(padding)
+def _is_matrix(weight: Tensor, padding: list[int], groups: int) -> bool:
+    """Whether it is the same matrix at each position."""
+    return groups == 1 and set(weight.shape[2:]) == {1} and not any(padding)
+
+
+def _maps_innermost(s: Tensor) -> bool:
+    """Whether a position's maps lie beside each other, as matrix products need them."""
+    return (
+        not torch.compiler.is_compiling()
+        and s.device.type == "cpu"
+        and s.dtype == torch.float32  # in half precision convolutions alone are quick
+        and s.movedim(1, -1).is_contiguous()
+    )
 
 
 @adjoint(aten.linear.default, fresh=True)

@@ -47,9 +47,8 @@ def max_pool(
     if _tiles(*window):  # windows that do not overlap: the minimum may come first
         return spread(_smaller(s, at.output, at), x, *window)
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
-    back = spread(s, x, *window) / copies
-    forward = spread(at.output, x, *window) / copies
-    return _smaller(back, forward, at)
+    smaller = _smaller(spread(s, x, *window), spread(at.output, x, *window), at)
+    return smaller / copies  # which both were shared among
 
 
 def _smaller(s: Tensor, forward: Tensor, at: Site) -> Tensor:

@@ -28,13 +28,23 @@ RuleT = TypeVar("RuleT", bound=Rule)
 
 
 class Site(NamedTuple):
-    """Where a rule is applied: the operator's forward output, the settings, the node, and
-    whether the rule may write over the signal."""
+    """Where a rule is applied.
+
+    Args:
+        output: the operator's forward output.
+        settings: of the walk.
+        node: the operator's.
+        overwrite: whether the rule may write over the signal.
+        maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
+        rectified: the selection let no negative signal through.
+    """
 
     output: Tensor
     settings: Settings
     node: fx.Node
     overwrite: bool = False
+    maps: Tensor | None = None
+    rectified: bool = False
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:

@@ -12,11 +12,11 @@ from torch import Tensor
 aten = torch.ops.aten
 
 
-def kept_maps(s: Tensor, weight: Tensor, groups: int) -> list[Tensor] | None:
-    """The maps of each sample that are not zero, or None where to leave out the others does not
-    pay.
+def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> list[Tensor] | None:
+    """The kept maps of each sample, or None where to leave out the others does not pay.
 
     Args:
+        maps: the others are known to be zero, (N, O) bool; None where nothing is known.
         s: the signal, (N, O, ...).
         weight: (O, I, ...).
         groups: of the convolution.
@@ -24,18 +24,15 @@ def kept_maps(s: Tensor, weight: Tensor, groups: int) -> list[Tensor] | None:
     Returns:
         For each sample the numbers of its maps, (kept,) int64.
     """
-    if torch.compiler.is_compiling() or s.device.type != "cpu":
+    if maps is None or torch.compiler.is_compiling() or s.device.type != "cpu":
         return None  # how many are kept depends on the data, and a GPU would have to wait for it
     if groups > 1 or weight[0].numel() < _WORTH_GATHERING or s[0, 0].numel() < _POSITIONS:
         return None
-    inner = tuple(range(2, s.ndim))
-    zero = (s.amax(inner) == 0) & (s.amin(inner) == 0)  # a NaN is not zero
-    zero[:, 0] &= ~zero.all(1)  # a convolution wants at least one
-    kept = [row.logical_not().nonzero().flatten() for row in zero]
-    return kept if sum(map(len, kept)) <= _MOST * zero.numel() else None
+    kept = [row.nonzero().flatten() for row in maps]
+    return kept if sum(map(len, kept)) <= _MOST * maps.numel() else None
 
 
-_WORTH_GATHERING = 256
+_WORTH_GATHERING = 24
 """Multiplications for each entry of the signal below which the gathering costs more."""
 _POSITIONS = 49
 """Positions below which the weights are more to gather than the signal."""
@@ -53,12 +50,62 @@ def transposed_convolution(
     kept: list[Tensor],
 ) -> Tensor:
     """``aten.convolution`` with ``transposed`` over the kept maps of each sample."""
-    backs = []
-    for sample, maps in zip(torch.split(s, 1), kept, strict=True):
-        few = sample.movedim(1, -1)[..., maps].movedim(-1, 1)  # index_select takes longer
-        backs.append(
-            aten.convolution.default(
-                few, weight[maps], None, stride, padding, dilation, True, leftover, 1
-            )
+    back: Tensor | None = None
+    for number, maps in enumerate(kept):
+        one = aten.convolution.default(
+            _of_maps(s[number : number + 1], 1, maps),
+            _of_maps(weight, 0, maps),
+            None,
+            stride,
+            padding,
+            dilation,
+            True,
+            leftover,
+            1,
         )
-    return backs[0] if len(backs) == 1 else torch.cat(backs)
+        if len(kept) == 1:
+            return one
+        if back is None:  # at once, instead of keeping all parts until they are put together
+            back = s.new_empty(len(kept), *one.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        back[number] = one[0]
+    assert back is not None
+    return back
+
+
+def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
+    """The signal or the weights of some maps, in the layout that convolutions like."""
+    innermost = tensor.movedim(1, -1)
+    if dim == 0:
+        return innermost.index_select(0, maps).movedim(-1, 1)
+    rows = innermost.flatten(0, -2).index_select(1, maps)  # of two dimensions it is fastest
+    return rows.reshape(*innermost.shape[:-1], len(maps)).movedim(-1, 1)
+
+
+def pointwise(
+    s: Tensor, weight: Tensor, stride: list[int], sizes: torch.Size, kept: list[Tensor] | None
+) -> Tensor:
+    """The adjoint of a convolution that has the same matrix at each position: one product.
+
+    Args:
+        s: the signal, (N, O, ...).
+        weight: (O, I, 1, ...).
+        stride: of the convolution: the positions between get zeros.
+        sizes: of the convolution's input.
+        kept: what ``kept_maps`` found.
+
+    Returns:
+        A tensor (N, I, *sizes).
+    """
+    rows, matrix = s.movedim(1, -1), weight.flatten(1)
+    back = s.new_empty(*rows.shape[:-1], weight.shape[1])
+    if kept is None:
+        torch.mm(rows.flatten(0, -2), matrix, out=back.flatten(0, -2))
+    else:
+        for sample, maps, out in zip(rows, kept, back, strict=True):
+            few = sample.flatten(0, -2).index_select(1, maps)
+            torch.mm(few, matrix.index_select(0, maps), out=out.flatten(0, -2))
+    if back.shape[1:-1] != sizes:
+        spaced = s.new_zeros(len(s), *sizes, weight.shape[1])
+        spaced[(slice(None), *(slice(None, None, step) for step in stride))] = back
+        back = spaced
+    return back.movedim(-1, 1)

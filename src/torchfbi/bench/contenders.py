@@ -32,11 +32,11 @@ def forward(task: Task) -> Callable[[], Tensor]:
     return run
 
 
-def fbi(settings: Settings) -> Maker:
+def fbi(settings: Settings, *, low_memory: bool = False) -> Maker:
     """Forward once and walk back; the network was captured before."""
 
     def make(task: Task) -> Callable[[], Tensor]:
-        explainer = ForwardBackward(task.module, task.x, settings)
+        explainer = ForwardBackward(task.module, task.x, settings, low_memory=low_memory)
         return lambda: explainer(task.x, task.target)[0]
 
     return make
@@ -119,5 +119,11 @@ PEERS: dict[str, Maker] = {  # Captum's
     "guided backprop": guided_backprop,
     "Grad-CAM": grad_cam,
 }
-MAKERS: dict[str, Maker] = {"forward": forward, **OURS, **PEERS}
+LOW_MEMORY = "FBI, contrast, low memory"
+MAKERS: dict[str, Maker] = {
+    "forward": forward,
+    **OURS,
+    LOW_MEMORY: fbi(Settings.contrast(), low_memory=True),
+    **PEERS,
+}
 """By name, in the order in which they are shown."""

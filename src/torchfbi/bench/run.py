@@ -42,7 +42,7 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
         task = build(case)
         # The reference is always in float32: what lower precision saves must show.
         exact = task if case.dtype == "float32" else build(replace(case, dtype="float32"))
-        capture, again = _capture_seconds(task)
+        capture, again = capture_seconds(task)
         rows = {REFERENCE: Row(REFERENCE)}
         calls: dict[str, Callable[[], object]] = {REFERENCE: forward(exact)}
         cases = {REFERENCE: (replace(case, dtype="float32"), REFERENCE)}
@@ -75,8 +75,8 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
     return Result(case, shape, parameters, capture, again, repeats, tuple(rows.values()))
 
 
-def _capture_seconds(task: Task) -> tuple[float, float]:
-    """Of the first explainer of a network, and of the second."""
+def capture_seconds(task: Task) -> tuple[float, float]:
+    """The time to get ready, in seconds: of the first explainer of a network, and of the second."""
 
     def ready(module: nn.Module, x: Tensor) -> float:
         start = time.perf_counter()

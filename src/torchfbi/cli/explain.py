@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from torchfbi import api, plot
 from torchfbi.cli import options, report
+from torchfbi.errors import SettingsError
 from torchfbi.explanation import Explanation
 from torchfbi.models import Model
 from torchfbi.settings import Settings
@@ -19,20 +20,34 @@ def explain(
     network: Model,
     settings: Settings,
     drawing: options.Drawing,
-    target: options.Target = None,
+    target: options.Targets = None,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Explain that many of the most probable classes.", min=1),
+    ] = None,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Run parts of the network twice instead of keeping everything."
+        ),
+    ] = False,
 ) -> None:
-    """Explain what the network sees in each photo."""
+    """Explain what the network sees in each photo. Several classes share one forward pass."""
+    if target and top is not None:
+        raise SettingsError("--target names classes, --top counts them: give one of the two.")
+    targets = [f"top{rank + 1}" for rank in range(top)] if top is not None else target
     names = report.Names(drawing.out)
     results: list[dict[str, Any]] = []
 
     def work(image: Path) -> None:
-        explanation = api.explain(network, image, target, settings)
-        asked = [] if target is None else [explanation.title().rpartition(" (")[0]]
-        files = write(explanation, names.new(image.name, *asked), drawing)
-        results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
-        if not drawing.json:
-            report.print_top(explanation)
-            report.print_files(files)
+        answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
+        for explanation in answer:
+            asked = [explanation.title().rpartition(" (")[0]] if targets else []
+            files = write(explanation, names.new(image.name, *asked), drawing)
+            results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
+            if not drawing.json:
+                report.print_top(explanation)
+                report.print_files(files)
 
     failures = report.each(images, work)
     if drawing.json:

@@ -35,6 +35,16 @@ Target = Annotated[
         show_default=False,
     ),
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        help="A class to explain, as often as you like: a number, a name, or top2 for the second "
+        "most probable one. The most probable one by default.",
+        show_default=False,
+    ),
+]
 Preset = Annotated[str, typer.Option("--preset", "-p", help=f"One of {', '.join(PRESETS)}.")]
 Override = Annotated[
     list[str] | None,

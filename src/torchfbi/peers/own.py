@@ -79,11 +79,11 @@ class _AtTheGate(ForwardBackward):
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
-    ) -> Tensor:
-        selected = super()._select(node, s, value, look, overwrite)
+    ) -> tuple[Tensor, Tensor | None]:
+        selected, maps = super()._select(node, s, value, look, overwrite)
         if node is self.graph.evidence:
             self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
-        return selected
+        return selected, maps
 
 
 def to_image(coarse: Tensor, x: Tensor) -> Tensor:
