@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +21,7 @@ from torchfbi.images import Photo
 from torchfbi.notebook import Flow, png
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
+from torchfbi.versions import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,15 +42,6 @@ class LayerSupport(NamedTuple):
     layer: str
     support: Tensor
     density: Tensor
-
-
-def versions() -> dict[str, str]:
-    """The versions of torchfbi, torch and numpy that are running."""
-    try:
-        own = version("torchfbi")
-    except PackageNotFoundError:
-        own = "source"
-    return {"torchfbi": own, "torch": torch.__version__, "numpy": np.__version__}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -250,8 +240,8 @@ class Explanation:
         """The npz that ``save`` writes, the manifest inside."""
         arrays = {
             "manifest": np.array(json.dumps(self.manifest(), indent=1)),
-            "values": _numpy(self.values),
-            "logits": _numpy(self.logits),
+            "values": saved.numpy(self.values),
+            "logits": saved.numpy(self.logits),
         }
         if self.target is not None:
             arrays["target"] = self.target.cpu().numpy()
@@ -259,9 +249,7 @@ class Explanation:
             arrays[f"layer_{i}"] = layer.support.cpu().numpy()
         for i, photo in enumerate(self.photos):
             arrays[f"photo_{i}"] = photo.pixels
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub of numpy
-        return buffer.getvalue()
+        return saved.packed(arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> Explanation:
@@ -308,9 +296,3 @@ class Explanation:
             versions=manifest["versions"],
             head=manifest.get("head"),  # none in files of before
         )
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    """NumPy has no bfloat16."""
-    tensor = tensor.cpu()
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -17,3 +17,13 @@ def laid_out(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.float64 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return tensor  # oneDNN knows no float64
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def only_shape(value: Tensor) -> Tensor:
+    """A tensor of the same shape, dtype and device that holds no memory."""
+    return value.new_zeros(()).expand(value.shape)
+
+
+def repeated(value: Tensor, times: int) -> Tensor:
+    """One image's value as that of a batch of equal images; nothing is copied."""
+    return value if times == 1 else value.expand(times, *value.shape[1:])

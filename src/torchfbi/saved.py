@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from torchfbi.images import Array
 from torchfbi.reading import regular, unpacked
@@ -17,6 +20,19 @@ from torchfbi.reading import regular, unpacked
 SCHEMA = 1
 
 _ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+)\.npy")
+
+
+def packed(arrays: dict[str, Array]) -> bytes:
+    """A compressed npz of these arrays."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # stub of numpy
+    return buffer.getvalue()
+
+
+def numpy(tensor: Tensor) -> Array:
+    """The numbers of a tensor; in float32 where it is bfloat16, which NumPy has not."""
+    tensor = tensor.cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def read(path: Path, most: int) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -8,7 +8,6 @@ and at every feature only the selected part goes on. What reaches the image is t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -17,20 +16,15 @@ from torch.export import ExportedProgram
 
 from torchfbi import adjoints, forked
 from torchfbi.capture import capture
-from torchfbi.errors import InputError, NonFiniteError, SettingsError
+from torchfbi.checks import check_images, choose_features
+from torchfbi.errors import InputError, NonFiniteError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.graph import Graph, channel_dim, is_spatial, keeps_zero_maps
-from torchfbi.layout import laid_out
+from torchfbi.layout import laid_out, only_shape, repeated
 from torchfbi.placing import antialias, place
 from torchfbi.schedule import Plan, schedule
 from torchfbi.seeds import Target, seed_for
-from torchfbi.selection import (
-    gate_by_evidence,
-    keep_maps,
-    select,
-    select_pixels,
-    top_maps,
-)
+from torchfbi.selection import gate_by_evidence, keep_maps, select, select_pixels, top_maps
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
 from torchfbi.thresholds import finite
@@ -78,7 +72,7 @@ class ForwardBackward(nn.Module):
         self.graph: Graph = capture(module, example, output)
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
-        self._selected = self._choose_features()
+        self._selected = choose_features(self.graph, self.settings)
         self._schedule = schedule(self.graph, self.settings, low_memory)
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
@@ -119,9 +113,7 @@ class ForwardBackward(nn.Module):
         if walks > 1 and not self._is_one(values):
             values, logits = self._see(x.expand(walks, *x.shape[1:]))
             walks = 1
-        return self._explain(values, target, visit, walks), logits.expand(
-            walks * len(logits), *logits.shape[1:]
-        )
+        return self._explain(values, target, visit, walks), repeated(logits, walks)
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
@@ -147,7 +139,7 @@ class ForwardBackward(nn.Module):
     def _see(self, x: Tensor) -> tuple[dict[fx.Node, Any], Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
-        self._check(x)
+        check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
         values = self._run(x)
         logits = values[self.graph.logits]
         if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
@@ -164,10 +156,9 @@ class ForwardBackward(nn.Module):
         visit: Visit | None = None,
         walks: int = 1,
     ) -> Tensor:
-        """The attribution of one target, or of that many for one image, given what the forward
-        pass saw."""
+        """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
-        x, logits = (_times(values[node], walks) for node in (graph.image, graph.logits))
+        x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
         chosen = target(logits) if callable(target) else target
         evidence: list[Tensor] = []
 
@@ -203,12 +194,12 @@ class ForwardBackward(nn.Module):
         for nodes, again in reversed(self._schedule.parts):
             here = values if again is None else self._compute(again, dict(values))
             if walks > 1:
-                here = {n: _times(v, walks) if n in graph.path else v for n, v in here.items()}
+                here = {n: repeated(v, walks) if n in graph.path else v for n, v in here.items()}
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
                 self._step(node, value, here, signals, look)
-        s, x = signals.take(graph.image), _times(values[graph.image], walks)
+        s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
     def _step(
@@ -256,7 +247,7 @@ class ForwardBackward(nn.Module):
             operator: Any = in_place.get(node, node.target)
             values[node] = operator(*args, **kwargs)
             for source in plan.releases[node]:
-                values[source] = _only_shape(values[source])
+                values[source] = only_shape(values[source])
         return values
 
     def _hand_back(
@@ -303,51 +294,3 @@ class ForwardBackward(nn.Module):
             s = gate_by_evidence(s, value, settings, channel)
         look(node, value, incoming, s, maps)
         return s, maps if settings.k < 1 else None
-
-    def _choose_features(self) -> set[str]:
-        features, patterns = self.graph.features, self.settings.layers
-        names = [node.meta["layer"] for node in features]
-        for pattern in patterns:
-            if names and not any(fnmatchcase(name, pattern) for name in names):
-                raise SettingsError(
-                    f"layers: no feature of this network is called {pattern!r}; "
-                    f"they are {', '.join(names)}."
-                )
-        return {
-            node.name
-            for node, name in zip(features, names, strict=True)
-            if any(fnmatchcase(name, pattern) for pattern in patterns)
-        }
-
-    def _check(self, x: Tensor) -> None:
-        expected = self.get_buffer("_like")
-        if tuple(x.shape[1:]) != self._sizes:
-            raise InputError(
-                f"the input has shape {tuple(x.shape)}, but this explainer was made for "
-                f"(N, {', '.join(map(str, self._sizes))}): make another one for this size."
-            )
-        if (x.dtype, x.device) != (expected.dtype, expected.device):
-            raise InputError(
-                f"the input is {x.dtype} on {x.device}, the network {expected.dtype} on "
-                f"{expected.device}: convert one of them with .to()."
-            )
-        if self.graph.batch is not None and x.shape[0] != self.graph.batch:
-            raise InputError(
-                f"this network's code fixes the batch size to {self.graph.batch}, "
-                f"but the input holds {x.shape[0]} samples."
-            )
-        if torch.compiler.is_compiling():
-            return  # what follows depends on the values, which a compiled graph cannot ask
-        forked.on_one_thread()
-        if not torch.isfinite(x).all():
-            raise NonFiniteError("the input contains NaN or infinite values.")
-
-
-def _only_shape(value: Tensor) -> Tensor:
-    """A tensor of the same shape, dtype and device that holds no memory."""
-    return value.new_zeros(()).expand(value.shape)
-
-
-def _times(value: Tensor, walks: int) -> Tensor:
-    """One image's value as that of a batch of equal images; nothing is copied."""
-    return value if walks == 1 else value.expand(walks, *value.shape[1:])

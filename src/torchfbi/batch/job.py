@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from torchfbi.batch.sources import Source, printable
-from torchfbi.explanation import versions
 from torchfbi.fingerprint import weights_hash
 from torchfbi.models import Model
 from torchfbi.settings import Settings
+from torchfbi.versions import versions
 
 SCHEMA = 1
 

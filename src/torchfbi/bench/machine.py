@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torchfbi.explanation import versions
+from torchfbi.versions import versions
 
 
 def machine() -> dict[str, Any]:

@@ -30,8 +30,8 @@ from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
 from torchfbi.evaluate import METRICS
-from torchfbi.explanation import versions
 from torchfbi.peers import METHODS
+from torchfbi.versions import versions
 
 app = typer.Typer(
     name="torchfbi",

@@ -16,7 +16,6 @@ from torchfbi.api import resolve
 from torchfbi.benchmark.asking import probabilities
 from torchfbi.errors import InputError
 from torchfbi.evaluate.naming import check_unique, named, reason
-from torchfbi.explanation import versions
 from torchfbi.images import Photo
 from torchfbi.metrics import gini, morans_i, support_fraction
 from torchfbi.models import Model, load
@@ -24,6 +23,7 @@ from torchfbi.peers import Method
 from torchfbi.plot.compare import Answer, Question, compare_figure
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.versions import versions
 
 SCHEMA = 1
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from torchfbi.benchmark import Suite
 from torchfbi.errors import FileFormatError, SettingsError
-from torchfbi.explanation import versions
 from torchfbi.fingerprint import tensor_bytes, weights_hash
 from torchfbi.settings import PRESETS, Settings
+from torchfbi.versions import versions
 
 SCHEMA = 1
 

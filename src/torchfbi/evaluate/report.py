@@ -10,8 +10,8 @@ from torchfbi import page
 from torchfbi.benchmark import Scene, Suite
 from torchfbi.evaluate import pictures, verdict
 from torchfbi.evaluate.table import Entry, Table
-from torchfbi.explanation import versions
 from torchfbi.peers import Method
+from torchfbi.versions import versions
 
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→ 0", "neither": ""}
 """What is good, for the columns' headings."""

@@ -19,10 +19,10 @@ from torch import Tensor
 from torchfbi.benchmark import Suite
 from torchfbi.evaluate.metric import Metric
 from torchfbi.evaluate.results import Failure, Key
-from torchfbi.explanation import versions
 from torchfbi.metrics import Interval, bootstrap_interval
 from torchfbi.metrics.ranks import average_ranks
 from torchfbi.peers import Method
+from torchfbi.versions import versions
 
 SCHEMA = 1
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from torchfbi.explanation import versions
 from torchfbi.export.explainer import TOP_CLASS
 from torchfbi.models import Model
+from torchfbi.versions import versions
 from torchfbi.walk import ForwardBackward
 
 SCHEMA = 1

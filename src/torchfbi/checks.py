@@ -1,0 +1,68 @@
+"""What an explainer takes: images of its size, and names of features that the network has."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor
+
+from torchfbi import forked
+from torchfbi.errors import InputError, NonFiniteError, SettingsError
+from torchfbi.graph import Graph
+from torchfbi.settings import Settings
+
+
+def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | None) -> None:
+    """Refuse images that the explainer was not made for.
+
+    Args:
+        x: the images.
+        sizes: what each must measure, (C, ...).
+        like: a tensor of the network's dtype and device.
+        batch: how many there must be; None for any number.
+
+    Raises:
+        InputError: wrong sizes, dtype, device or number.
+        NonFiniteError: NaN or infinity among them.
+    """
+    if tuple(x.shape[1:]) != sizes:
+        raise InputError(
+            f"the input has shape {tuple(x.shape)}, but this explainer was made for "
+            f"(N, {', '.join(map(str, sizes))}): make another one for this size."
+        )
+    if (x.dtype, x.device) != (like.dtype, like.device):
+        raise InputError(
+            f"the input is {x.dtype} on {x.device}, the network {like.dtype} on "
+            f"{like.device}: convert one of them with .to()."
+        )
+    if batch is not None and x.shape[0] != batch:
+        raise InputError(
+            f"this network's code fixes the batch size to {batch}, "
+            f"but the input holds {x.shape[0]} samples."
+        )
+    if torch.compiler.is_compiling():
+        return  # what follows depends on the values, which a compiled graph cannot ask
+    forked.on_one_thread()
+    if not torch.isfinite(x).all():
+        raise NonFiniteError("the input contains NaN or infinite values.")
+
+
+def choose_features(graph: Graph, settings: Settings) -> set[str]:
+    """The names of the nodes at which ``settings.layers`` has the signal selected.
+
+    Raises:
+        SettingsError: one of its names is no feature of the network.
+    """
+    names = [node.meta["layer"] for node in graph.features]
+    for pattern in settings.layers:
+        if names and not any(fnmatchcase(name, pattern) for name in names):
+            raise SettingsError(
+                f"layers: no feature of this network is called {pattern!r}; "
+                f"they are {', '.join(names)}."
+            )
+    return {
+        node.name
+        for node, name in zip(graph.features, names, strict=True)
+        if any(fnmatchcase(name, pattern) for pattern in settings.layers)
+    }
