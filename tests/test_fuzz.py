@@ -166,16 +166,17 @@ def network() -> nn.Module:
 
 
 SHARES = st.sampled_from([0.0, 5e-324, 1e-30, 0.5, 1 - 2**-53, 1.0]) | st.floats(0, 1)
+THRESHOLDS = st.builds(
+    lambda kind, value: f"{kind}:{value!r}",
+    st.sampled_from(["absolute", "relative", "quantile", "mass"]),
+    SHARES | st.floats(0, 1e308),
+)
 LEGAL = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.sampled_from(["paper", "one-hot", "centered", "contrast"]),
         "signs": st.sampled_from(["positive", "signed"]),
-        "threshold": st.builds(
-            lambda kind, value: f"{kind}:{value!r}",
-            st.sampled_from(["absolute", "relative", "quantile", "mass"]),
-            SHARES | st.floats(0, 1e308),
-        ),
+        "threshold": st.none() | THRESHOLDS,
         "k": SHARES,
         "rank": st.sampled_from(["activation", "contribution"]),
         "top_k_at": st.sampled_from(["every layer", "top layer"]),
@@ -184,10 +185,10 @@ LEGAL = st.fixed_dictionaries(
         "subtract_bias": st.booleans(),
         "evidence_gate": st.none() | SHARES,
         "evidence_power": SHARES | st.floats(0, 1e308),
-        "drawn_by": st.sampled_from(["same walk", "positive walk"]),
-        "place_gate": SHARES,
+        "antialias": st.booleans(),
+        "place_gate": st.none() | SHARES,
         "place_power": SHARES | st.floats(0, 1e308),
-        "select_image": st.booleans(),
+        "image_threshold": st.none() | THRESHOLDS,
         "values": st.sampled_from(["signal", "contribution"]),
     },
 )
