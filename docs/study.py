@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from marks import fill
 
 from torchfbi import ForwardBackward, Settings, Threshold, load
 from torchfbi.benchmark import Suite, load_suite
@@ -15,7 +15,7 @@ from torchfbi.benchmark.grids import grids
 from torchfbi.evaluate import Table, evaluate
 from torchfbi.peers import Method, find
 
-HERE = Path(__file__).parent
+PAGE = Path(__file__).parent / "study.md"
 OUT = Path("fbi-out") / "study"
 
 CUTOUTS, GRIDS, SEED = 16, 4, 1
@@ -102,17 +102,17 @@ def main(parts: list[str]) -> None:
     """Measure the parts that are named, or all, and write their tables into the text."""
     for part in parts or ["goals", "roundings", "peers", "presets", "pooling"]:
         if part == "goals":
-            write(part, goals())
+            fill(PAGE, part, goals())
             continue
         if part == "roundings":
-            write(part, roundings())
+            fill(PAGE, part, roundings())
             continue
         if part == "pooling":
             suites = [
                 load_suite(name, count=CUTOUTS, seed=SEED) for name in ("synthetic", "digits")
             ]
             table = evaluate(suites, variants(POOLINGS), ALONE[:6], OUT / part)
-            write(part, "\n\n".join(f"{s.name}\n\n{markdown([table], [s])}" for s in suites))
+            fill(PAGE, part, "\n\n".join(f"{s.name}\n\n{markdown([table], [s])}" for s in suites))
             continue
         methods = variants(PRESETS) if part == "presets" else [find(name) for name in PEERS]
         network = load("efficientnet-lite0")
@@ -121,7 +121,7 @@ def main(parts: list[str]) -> None:
         for n in (2, 3) if part == "peers" else (2,):
             suites.append(grids(network, n, GRIDS, SEED, tiles=alone.scenes))
             tables.append(evaluate(suites[-1], methods, IN_GRIDS, OUT / part / f"grids{n}"))
-        write(part, markdown(tables, suites))
+        fill(PAGE, part, markdown(tables, suites))
 
 
 def goals() -> str:
@@ -186,17 +186,6 @@ def markdown(tables: list[Table], suites: list[Suite]) -> str:
 def as_table(rows: list[list[str]]) -> str:
     """Rows of cells as Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def write(part: str, table: str) -> None:
-    """Put a table between its two marks in study.md."""
-    path = HERE / "study.md"
-    marks = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
-    pattern = re.compile(f"({re.escape(marks[0])}).*?({re.escape(marks[1])})", re.DOTALL)
-    text, found = pattern.subn(lambda match: f"{match[1]}{table}\n{match[2]}", path.read_text())
-    if not found:
-        raise SystemExit(f"{path} has no marks for {part!r}.")
-    path.write_text(text)
 
 
 if __name__ == "__main__":

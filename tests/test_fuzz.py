@@ -166,37 +166,40 @@ def network() -> nn.Module:
 
 
 SHARES = st.sampled_from([0.0, 5e-324, 1e-30, 0.5, 1 - 2**-53, 1.0]) | st.floats(0, 1)
-LEGAL = st.fixed_dictionaries(
-    {},
-    optional={
-        "seed": st.sampled_from(["paper", "one-hot", "centered", "contrast"]),
-        "signs": st.sampled_from(["positive", "signed"]),
-        "threshold": st.builds(
-            lambda kind, value: f"{kind}:{value!r}",
-            st.sampled_from(["absolute", "relative", "quantile", "mass"]),
-            SHARES | st.floats(0, 1e308),
-        ),
-        "k": SHARES,
-        "rank": st.sampled_from(["activation", "contribution"]),
-        "top_k_at": st.sampled_from(["every layer", "top layer"]),
-        "gates": st.sampled_from(["rectify", "held", "derivative"]),
-        "pooling": st.sampled_from(["replicate", "proportional", "winner"]),
-        "subtract_bias": st.booleans(),
-        "evidence_gate": st.none() | SHARES,
-        "evidence_power": SHARES | st.floats(0, 1e308),
-        "drawn_by": st.sampled_from(["same walk", "positive walk"]),
-        "place_gate": SHARES,
-        "place_power": SHARES | st.floats(0, 1e308),
-        "select_image": st.booleans(),
-        "values": st.sampled_from(["signal", "contribution"]),
-    },
+THRESHOLDS = st.builds(
+    lambda kind, value: f"{kind}:{value!r}",
+    st.sampled_from(["absolute", "relative", "quantile", "mass"]),
+    SHARES | st.floats(0, 1e308),
 )
+LEGAL = {
+    "seed": st.sampled_from(["paper", "one-hot", "centered", "contrast"]),
+    "signs": st.sampled_from(["positive", "signed"]),
+    "threshold": st.none() | THRESHOLDS,
+    "k": SHARES,
+    "rank": st.sampled_from(["activation", "contribution"]),
+    "top_k_at": st.sampled_from(["every layer", "top layer"]),
+    "gates": st.sampled_from(["rectify", "held", "derivative"]),
+    "pooling": st.sampled_from(["replicate", "proportional", "winner"]),
+    "shrink": st.booleans(),
+    "subtract_bias": st.booleans(),
+    "evidence_gate": st.none() | SHARES,
+    "evidence_power": SHARES | st.floats(0, 1e308),
+    "antialias": st.booleans(),
+    "place_gate": st.none() | SHARES,
+    "place_power": SHARES | st.floats(0, 1e308),
+    "image_threshold": st.none() | THRESHOLDS,
+    "values": st.sampled_from(["signal", "contribution"]),
+}
+
+
+def test_every_setting_is_drawn() -> None:
+    assert LEGAL.keys() | {"preset", "layers"} == Settings().to_dict().keys()
 
 
 @budget(100)
 @given(
     preset=st.sampled_from(["paper", "contrast", "plain"]),
-    changes=LEGAL,
+    changes=st.fixed_dictionaries({}, optional=LEGAL),
     scale=st.sampled_from([0.0, 1e-42, 1e-20, 1.0, 255.0, 1e10, 1e30]),
 )
 def test_any_legal_setting_walks(

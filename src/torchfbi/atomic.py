@@ -28,6 +28,9 @@ def write(path: Path, content: bytes, scratch: Path | None = None) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # nobody knows the other name
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ from torchfbi.errors import (
     OutputError,
     TrainingModeError,
     UnsupportedOperatorError,
+    first_line,
 )
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
@@ -178,7 +179,7 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
     try:
         module(torch.zeros_like(example))
     except Exception as own:
-        return InputError(f"the model rejects an input of shape {shape}: {_first_line(own)}")
+        return InputError(f"the model rejects an input of shape {shape}: {first_line(own)}")
     text = str(error)
     if "data-dependent" in text or "dynamic control flow" in text:
         places = re.findall(r'File "(.+?)", line (\d+), in', text)
@@ -187,11 +188,7 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
             f"the model's forward{where} decides by the values of a tensor which operators to "
             "run, so it has no single graph: replace the branch, for example by torch.where."
         )
-    return CaptureError(f"torch.export could not capture the model: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return CaptureError(f"torch.export could not capture the model: {first_line(error)}")
 
 
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:

@@ -71,3 +71,8 @@ class ExportError(TorchFBIError):
 
 class LimitError(TorchFBIError):
     """The server refuses: too large, too much at once, too slow, or no longer kept."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, as a part of one of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

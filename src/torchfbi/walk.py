@@ -293,4 +293,5 @@ class ForwardBackward(nn.Module):
         if node is graph.evidence and settings.evidence_gate is not None:
             s = gate_by_evidence(s, value, settings, channel)
         look(node, value, incoming, s, maps)
-        return s, maps if settings.k < 1 else None
+        some = not isinstance(settings.k, Tensor) and settings.k < 1  # as an input it may be 1
+        return s, maps if some else None

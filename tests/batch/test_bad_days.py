@@ -77,7 +77,7 @@ def test_a_vanished_image_is_a_row(photos: Path, tmp_path: Path) -> None:
     done = run(tiny(), photos, tmp_path / "out", progress=vanish, **OPTIONS)
     assert [path for path, _ in done.failures] == ["0/002.png", "1/007.png"]
     row = pq.read_table(tmp_path / "out/rows").to_pylist()[-1]
-    assert "no longer" in row["error"]
+    assert row["error"] == f"{photos / '1/007.png'} is no file, or no longer one."
     assert row["sha256"] is None
 
 
@@ -203,6 +203,7 @@ def test_a_stopped_program_leaves_whole_shards_and_no_process(
     _, errors = program.communicate()
     assert program.returncode == code
     assert "Traceback" not in errors
+    assert ("stopped; what was written so far is complete" in errors) == (sign == signal.SIGINT)
     for path in (out / "rows").iterdir():
         assert pq.read_table(path).num_rows == 2
     while _group(program.pid):  # its workers notice

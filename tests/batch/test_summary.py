@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from html.parser import HTMLParser
 from itertools import islice
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchfbi import Labels, Model, Preprocess, Settings
+from torchfbi import Labels, Model, Preprocess, Settings, atomic
 from torchfbi.batch import Store, Summary, contact_sheets, draw, run, summarize, summary_page
 from torchfbi.batch.evidence import BINS, apart, centre, middle, profile, rim_share
 from torchfbi.batch.figures import explanation
@@ -206,6 +207,19 @@ def test_the_command_line(run, out: Path, tmp_path: Path) -> None:
     assert found["files"] == [str(out / "summary.html")]
     assert run("summarize", tmp_path).code == 2
     assert "no rows" in run("summarize", tmp_path).err
+
+
+def test_a_page_that_cannot_be_written_is_named_and_the_table_is_there(
+    run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    result = run("summarize", out)
+    assert result.code == 2
+    assert "strays" in result.out
+    assert result.err.strip() == f"torchfbi: {out / 'summary.html'}: No space left on device"
 
 
 def test_a_damaged_shard_is_named(out: Path, tmp_path: Path) -> None:

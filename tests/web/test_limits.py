@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from torchfbi.errors import LimitError
-from torchfbi.web.limits import Limits, Worker
+from torchfbi.web.limits import TIDIED, Limits, Worker
 from torchfbi.web.shelf import Shelf
 
 
@@ -71,6 +71,17 @@ def test_a_timeout_of_the_work_itself_is_not_ours() -> None:
     with pytest.raises(TimeoutError, match="own"):
         worker.run(work)
     worker.close()
+
+
+def test_free_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, worker = [], Worker(Limits())
+    monkeypatch.setattr(
+        "torchfbi.web.limits.give_back", lambda: given.append(threading.get_ident())
+    )
+    for _ in range(2 * TIDIED + 1):
+        worker.run(lambda: None)
+    worker.close()
+    assert len(given) == 2
 
 
 def test_the_shelf_forgets_the_oldest_when_it_is_full() -> None:

@@ -24,7 +24,7 @@ from torchfbi.batch.decode import decode
 from torchfbi.batch.explainer import Explainer
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.rows import Row
-from torchfbi.errors import ModelError, StorageError
+from torchfbi.errors import ModelError, StorageError, first_line
 from torchfbi.models.torchvision import import_torchvision
 
 DECODING = 0.25
@@ -144,7 +144,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         try:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise StorageError(f"Ray cannot be reached at {address}: {reason}") from error
     try:
         yield ray

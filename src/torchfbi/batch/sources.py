@@ -243,7 +243,7 @@ def read_file(path: Path, start: int = 0, size: int | None = None, name: str = "
     name = name or str(path)
     try:
         if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is no file, or no longer"
+            what = "is a folder" if path.is_dir() else "is no file, or no longer one"
             raise ImageError(f"{name} {what}.")
         length = path.stat().st_size if size is None else size
         if length > MAX_BYTES:
@@ -251,6 +251,8 @@ def read_file(path: Path, start: int = 0, size: int | None = None, name: str = "
         with path.open("rb") as file:
             file.seek(start)
             content = file.read(length)
+    except ImageError:  # a ValueError as well
+        raise
     except (OSError, ValueError) as error:
         raise ImageError(f"{name} cannot be opened: {error}.") from error
     if len(content) < length:

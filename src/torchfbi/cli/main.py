@@ -33,6 +33,9 @@ from torchfbi.evaluate import METRICS
 from torchfbi.peers import METHODS
 from torchfbi.versions import versions
 
+STOPPED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="torchfbi",
     help="Which pixels made a convolutional network say that, and how the information got there.",
@@ -78,8 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
         complain(f"{error.filename or 'file system'}: {error.strerror or error}")
         code = 2
     except (typer.Abort, KeyboardInterrupt):
-        complain("stopped; what was written so far is complete.")
-        code = 130
+        code = STOPPED
     except Exception as error:
         # Newer versions of Typer have a click of their own: usage errors are known by shape.
         if not hasattr(error, "format_message"):
@@ -87,6 +89,8 @@ def main(arguments: list[str] | None = None) -> None:
         if message := error.format_message():  # none where the help was shown instead
             complain(message)
         code = 2
+    if code == STOPPED:  # newer versions of Typer make the code of Ctrl-C themselves
+        complain("stopped; what was written so far is complete.")
     sys.exit(code or 0)
 
 

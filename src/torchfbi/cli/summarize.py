@@ -29,9 +29,10 @@ def summarize(
     """Show where the evidence lies in each class, and which images stray from theirs."""
     batch = engine()
     summary = batch.summarize(out)
-    html = page.save(batch.summary_page(batch.Store(out), summary), out / "summary.html")
+    html = batch.summary_page(batch.Store(out), summary)
+    path = out / "summary.html"
     if json:
-        report.print_json({**summary.to_dict(), "files": [str(html)]})
+        report.print_json({**summary.to_dict(), "files": [str(page.save(html, path))]})
         return
     table = Table(title=Text(f"{summary.images:,} images, {summary.failed:,} failed"))
     table.add_column("class")
@@ -55,4 +56,4 @@ def summarize(
             f"{stray.path}: {distance:.2f} from {label}, {stray.where}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-    report.print_files([html])
+    report.print_files([page.save(html, path)])  # last: the table is there if it fails

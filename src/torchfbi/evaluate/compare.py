@@ -14,8 +14,8 @@ from torch import Tensor
 from torchfbi import peers
 from torchfbi.api import resolve
 from torchfbi.benchmark.asking import probabilities
-from torchfbi.errors import InputError
-from torchfbi.evaluate.naming import check_unique, named, reason
+from torchfbi.errors import InputError, first_line
+from torchfbi.evaluate.naming import check_unique, named
 from torchfbi.images import Photo
 from torchfbi.metrics import gini, morans_i, support_fraction
 from torchfbi.models import Model, load
@@ -237,7 +237,7 @@ def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Ce
         values = peers.attribute(method, model.module, x, target, seed)
         return Cell(method.name, values.sum(1)[0].float().cpu(), method.to_maps(values)[0].cpu())
     except Exception as error:  # of a library or of the user's own network: a cell as well
-        return Cell(method.name, error=reason(error))
+        return Cell(method.name, error=first_line(error))
 
 
 def _described(cell: Cell) -> dict[str, Any]:

@@ -40,8 +40,3 @@ def check_unique(kind: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise SettingsError(f"two {kind}s are called {name!r}: give each once.")
-
-
-def reason(error: Exception) -> str:
-    """The first line of an error, which says what was wrong."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

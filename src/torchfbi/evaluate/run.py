@@ -12,10 +12,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torchfbi.benchmark import Batch, Suite
+from torchfbi.errors import first_line
 from torchfbi.evaluate import measures, pictures
 from torchfbi.evaluate.context import Context, Subject
 from torchfbi.evaluate.metric import Metric
-from torchfbi.evaluate.naming import check_unique, named, reason
+from torchfbi.evaluate.naming import check_unique, named
 from torchfbi.evaluate.record import header
 from torchfbi.evaluate.results import Failure, Results
 from torchfbi.evaluate.table import Table
@@ -161,5 +162,5 @@ class _Run:
             return work()
         except Exception as error:  # of a library or of the user's own network: a row as well
             names = context.subject.suite.name, context.method.name
-            self.results.fail(Failure(*names, metric, reason(error)))
+            self.results.fail(Failure(*names, metric, first_line(error)))
             return None

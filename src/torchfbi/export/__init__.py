@@ -17,7 +17,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
-from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError
+from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
 from torchfbi.export.formats import FORMATS, KEY, Format, quiet
@@ -147,7 +147,7 @@ def _write(kind: Format, program: ExportedProgram, path: Path, metadata: dict[st
     except (TorchFBIError, OSError):
         raise
     except Exception as error:  # torch's exporters raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ExportError(f"this explainer cannot be written in that format: {reason}") from error
 
 

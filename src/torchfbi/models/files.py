@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.preprocess import Preprocess
@@ -166,7 +166,3 @@ def _wanted(error: pickle.UnpicklingError) -> str:
     """What a file needs beyond weights, out of PyTorch's advice on how to allow it."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     return f"it needs {found[1]}" if found else first_line(error)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models import files
 from torchfbi.models.keras_applications import APPLICATIONS, Application
 from torchfbi.models.labels import Labels
@@ -115,13 +115,13 @@ def load(name: str, pretrained: bool = True) -> Model:
             model = build(weights="imagenet" if pretrained else None)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         if not pretrained:
-            raise ModelError(f"keras:{name} cannot be built: {_first_line(error)}") from error
+            raise ModelError(f"keras:{name} cannot be built: {first_line(error)}") from error
         file = _weights(application)
         happened = "cannot be downloaded" if downloading else f"in {file} are damaged"
         found = re.search(r"https://\S+\.h5", str(error))
         source = found.group() if found else f"{file.name} of keras.applications"
         raise ModelError(
-            f"keras:{name}: the weights {happened} ({_first_line(error)}). "
+            f"keras:{name}: the weights {happened} ({first_line(error)}). "
             f"Download {source} and save it as {file}."
         ) from error
     module = ChannelsFirst(model).requires_grad_(False)
@@ -151,7 +151,7 @@ def from_file(path: Path) -> Model:
                 f"{path} holds weights, no network: name the network and give this file as its "
                 "weights, for example --model keras:vgg16 --weights FILE."
             ) from None
-        raise ModelError(f"{path}: Keras cannot load it: {_first_line(error)}") from error
+        raise ModelError(f"{path}: Keras cannot load it: {first_line(error)}") from error
     wrapped = wrap(model, path.name)
     wrapped.module.requires_grad_(False)
     return wrapped
@@ -207,7 +207,7 @@ def with_weights(model: Model, path: Path) -> Model:
     try:
         model.module.keras_model.load_weights(path)
     except Exception as error:
-        raise ModelError(f"{path} does not fit {model.name}: {_first_line(error)}") from error
+        raise ModelError(f"{path} does not fit {model.name}: {first_line(error)}") from error
     return replace(model, name=f"{model.name} with {path.name}")
 
 
@@ -292,7 +292,3 @@ def _application(model: Any) -> Application | None:
 def _weights(application: Application) -> Path:
     home = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
     return Path(home, "models", application.file)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

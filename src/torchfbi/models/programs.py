@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from torchfbi.capture import concrete
-from torchfbi.errors import ModelError
-from torchfbi.models.files import IMAGENET, first_line, refuse_bombs, wrap
+from torchfbi.errors import ModelError, first_line
+from torchfbi.models.files import IMAGENET, refuse_bombs, wrap
 from torchfbi.models.model import Model
 from torchfbi.models.onnx_import import memory
 

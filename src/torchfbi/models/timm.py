@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import torch
 from torch.overrides import TorchFunctionMode
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.parameters import known
@@ -82,7 +82,7 @@ def count(name: str) -> int:
         with torch.device("meta"), _Uninitialised():
             module = timm.create_model(name)
     except Exception as error:  # of the architecture's own code
-        raise ModelError(f"timm:{name} cannot be built: {_first_line(error)}") from error
+        raise ModelError(f"timm:{name} cannot be built: {first_line(error)}") from error
     return sum(p.numel() for p in module.parameters())
 
 
@@ -110,10 +110,10 @@ def load(name: str, pretrained: bool = True) -> Model:
         module = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         if not pretrained:
-            raise ModelError(f"timm:{name} cannot be built: {_first_line(error)}") from error
+            raise ModelError(f"timm:{name} cannot be built: {first_line(error)}") from error
         raise ModelError(
             f"timm:{name}: the weights are not here and cannot be downloaded "
-            f"({_first_line(error)}). {_remedy(published)}"
+            f"({first_line(error)}). {_remedy(published)}"
         ) from error
     module = module.eval().requires_grad_(False)
     return Model(module, _preprocess(timm, module), _labels(timm, module), f"timm:{name}")
@@ -179,7 +179,3 @@ def _labels(timm: Any, module: Any) -> Labels:
     info = timm.data.ImageNetInfo(subset)
     words = [info.index_to_description(i).split(", ") for i in range(classes)]
     return Labels((names[0] for names in words), words)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

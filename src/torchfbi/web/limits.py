@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from torchfbi.allocator import give_back
 from torchfbi.errors import LimitError
 
 T = TypeVar("T")
@@ -39,8 +40,13 @@ class Limits:
     seconds: float = 60.0
     waiting: int = 16
     photos: int = 256 * 2**20
-    questions: int = 96 * 2**20
+    questions: int = 48 * 2**20
     age: float = 1800.0
+
+
+TIDIED = 8
+"""After so many works free memory goes back to the system, which takes a few hundredths of a
+second: it lies between what is kept, and otherwise grows."""
 
 
 class Worker:
@@ -53,6 +59,7 @@ class Worker:
             1, "torchfbi", torch.set_num_threads, (torch.get_num_threads(),)
         )
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
+        self._done = 0
 
     def run(self, work: Callable[[], T], *, patient: bool = False) -> T:
         """Wait for the turn, do ``work`` and return what it returns.
@@ -65,7 +72,7 @@ class Worker:
         """
         if not self._places.acquire(blocking=False):
             raise LimitError("The server is busy: too many are waiting. Try again in a moment.")
-        future = self._pool.submit(work)
+        future = self._pool.submit(self._work, work)
         future.add_done_callback(lambda _: self._places.release())
         try:
             return future.result(None if patient else self._limits.seconds)
@@ -77,6 +84,14 @@ class Worker:
                 f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
                 "was too much to ask for."
             ) from None
+
+    def _work(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        finally:
+            self._done += 1
+            if self._done % TIDIED == 0:
+                give_back()
 
     def close(self) -> None:
         """Let go of the thread, once what it does is done."""

@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from torchfbi.allocator import share_one_heap
 from torchfbi.plot.style import DARK, LIGHT
 from torchfbi.web.desk import Desk
 from torchfbi.web.examples import examples
@@ -142,6 +143,7 @@ def serve(
         ModelError, CaptureError: the first network cannot be loaded or explained.
         OSError: the port is taken.
     """
+    share_one_heap()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     name = f"[{host}]" if ":" in host else host
     desk = Desk(models, limits or Limits())

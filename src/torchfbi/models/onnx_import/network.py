@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models.onnx_import import memory
 from torchfbi.models.onnx_import.builder import Builder
 from torchfbi.models.onnx_import.reading import File
 from torchfbi.models.onnx_import.recognise import recognise
-from torchfbi.models.onnx_import.steps import Step, first_line, misfit
+from torchfbi.models.onnx_import.steps import Step, misfit
 
 
 class Network(nn.Module):

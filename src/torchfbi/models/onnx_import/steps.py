@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models.onnx_import import sizes
 from torchfbi.models.onnx_import.reading import Node
 from torchfbi.models.onnx_import.registry import Call, Operator
@@ -105,7 +105,3 @@ def find_scope(network: nn.Module, name: str) -> nn.Module:
 
 def misfit(node: Node, error: Exception) -> ModelError:
     return ModelError(f"{node.operator} {node.name!r} cannot be run: {first_line(error)}.")
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
