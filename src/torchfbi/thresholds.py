@@ -47,14 +47,14 @@ def cut(p: Tensor, threshold: Threshold) -> Tensor:
     shape = [-1] + [1] * (p.ndim - 1)
     if threshold.kind == "absolute":
         return p.new_ones(1).reshape(shape) * threshold.value
+    searched = p.device.type == "cpu" and not torch.compiler.is_compiling()
+    if searched and threshold.kind != "relative":
+        return p.new_tensor([_by_search(sample, threshold) for sample in p]).reshape(shape)
     inner = tuple(range(1, p.ndim))
     largest = finite(torch.maximum(p.amax(inner), -p.amin(inner)))
     if threshold.kind == "relative":
         return (threshold.value * largest).reshape(shape)
-    if torch.compiler.is_compiling() or p.device.type != "cpu":
-        return _by_histogram(p, largest, threshold).reshape(shape)
-    found = [_by_search(sample, threshold) for sample in p]
-    return p.new_tensor(found).reshape(shape)
+    return _by_histogram(p, largest, threshold).reshape(shape)
 
 
 def finite(signal: Tensor) -> Tensor:
@@ -101,12 +101,14 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     An end that stays counts half (the "Illinois" rule), so that both ends move.
     """
     entries, mass = _in_memory_order(sample), threshold.kind == "mass"
+    least, largest = entries.aminmax()
+    finite(torch.maximum(largest, -least))
     held = _Held(entries, mass)
     total = held(0.0)
     wanted = _wanted(threshold, total, len(entries))
     if total <= wanted:
         return 0.0
-    shares, numbers = _distribution(entries, mass)
+    shares, numbers = _distribution(entries, largest.item(), mass)
     real = numbers.dtype.type
     # The entries above `high` hold less than is wanted, those above `low` enough.
     high, at_high, share_high, shortage = numbers[0], 0.0, 0.0, wanted
@@ -141,16 +143,16 @@ def _in_memory_order(sample: Tensor) -> Tensor:
     return sample.permute(order).reshape(-1)
 
 
-def _distribution(entries: Tensor, mass: bool) -> tuple[np.ndarray, np.ndarray]:
+def _distribution(entries: Tensor, largest: float, mass: bool) -> tuple[np.ndarray, np.ndarray]:
     """Falling numbers, and the share that the entries above each hold, of some entries."""
     stride = -(-len(entries) // _SOME)
     while math.gcd(stride, len(entries)) > 1 and stride > 1:
         stride += 1  # or it might see the same few maps at every position
-    some = entries[::stride].relu().sort(descending=True).values.numpy()
+    some = np.sort(entries[::stride].relu().numpy())[::-1]
     held = np.cumsum(some if mass else some > 0, dtype=np.float64)
-    largest = entries.max().numpy()[None]
     shares = np.concatenate([[0.0], held / max(held[-1], 1e-300), [1.0]])
-    return shares, np.concatenate([largest, some, 0 * largest])
+    ends = np.array([largest, 0.0], some.dtype)
+    return shares, np.concatenate([ends[:1], some, ends[1:]])
 
 
 def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:

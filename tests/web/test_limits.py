@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from torchfbi.errors import LimitError
+from torchfbi.web import limits
 from torchfbi.web.limits import TIDIED, Limits, Worker
 from torchfbi.web.shelf import Shelf
 
@@ -75,9 +76,7 @@ def test_a_timeout_of_the_work_itself_is_not_ours() -> None:
 
 def test_free_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     given, worker = [], Worker(Limits())
-    monkeypatch.setattr(
-        "torchfbi.web.limits.give_back", lambda: given.append(threading.get_ident())
-    )
+    monkeypatch.setattr(limits, "give_back", lambda: given.append(threading.get_ident()))
     for _ in range(2 * TIDIED + 1):
         worker.run(lambda: None)
     worker.close()

@@ -98,7 +98,7 @@ def test_settings_presets_and_models(opened: Any) -> None:
     page.get_by_role("button", name="Every setting").click()
     size = caption.inner_text()
     k = page.get_by_label("number input for k", exact=True)
-    k.fill("0.05")
+    k.fill("0.2")
     k.press("Enter")
     expect(caption).not_to_have_text(size)
 
