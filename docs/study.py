@@ -118,9 +118,8 @@ def main(parts: list[str]) -> None:
         network = load("efficientnet-lite0")
         alone = load_suite("cutouts", network, CUTOUTS, SEED)
         tables, suites = [evaluate(alone, methods, ALONE, OUT / part / "cutouts")], [alone]
-        for n in (2, 3) if part == "peers" else (2,):
-            suites.append(grids(network, n, GRIDS, SEED, tiles=alone.scenes))
-            tables.append(evaluate(suites[-1], methods, IN_GRIDS, OUT / part / f"grids{n}"))
+        suites.append(grids(network, 2, GRIDS, SEED, tiles=alone.scenes))
+        tables.append(evaluate(suites[-1], methods, IN_GRIDS, OUT / part / "grids2"))
         fill(PAGE, part, markdown(tables, suites))
 
 
