@@ -105,7 +105,7 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     finite(torch.maximum(largest, -least))
     held = _Held(entries, mass)
     total = held(0.0)
-    wanted = _wanted(threshold, total, len(entries))
+    wanted = float(_wanted(threshold, total, len(entries)))
     if total <= wanted:
         return 0.0
     shares, numbers = _distribution(entries, largest.item(), mass)
