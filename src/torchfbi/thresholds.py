@@ -132,7 +132,8 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     array: Any = entries.numpy()
     between = np.sort(array[(array > low) & (array <= high)])[::-1]
     reached = at_high + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
-    smallest = between[min(np.searchsorted(reached, wanted), len(between) - 1)]
+    needed = int(np.searchsorted(reached, wanted))
+    smallest = between[min(needed, len(between) - 1)]
     dropped = between[between < smallest]
     return float((dropped if len(dropped) else array[array < smallest]).max(initial=0))
 
