@@ -18,11 +18,12 @@ from torchfbi.settings import Threshold
 
 BINS_PER_OCTAVE = 1024
 OCTAVES = 24
-PARTS = 2**14
-_SOME = 4096
-_BLOCK = 1024
-_FEW = 4096
-_PATIENCE = 16
+PARTS = 2**14  # of a bin
+
+_SOME = 4096  # entries whose distribution leads the search
+_FEW = 4096  # so many are sorted
+_BLOCK = 1024  # so many are added up in float32
+_PATIENCE = 16  # passes before the bounds are halved: where many entries are equal
 
 
 def cut(p: Tensor, threshold: Threshold) -> Tensor:
