@@ -41,10 +41,10 @@ def server() -> Iterator[Server]:
             started.set()
             await servers[0].serve([listening])
 
-        thread = threading.Thread(target=asyncio.run, args=(run(),))
+        thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
         thread.start()
         started.wait()
         yield Server(f"http://127.0.0.1:{listening.getsockname()[1]}/", desk, folder)
         servers[0].should_exit = True
-        thread.join()
+        thread.join(60)  # a browser that a failed test left open would keep it for ever
         desk.close()
