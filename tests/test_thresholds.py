@@ -79,6 +79,16 @@ def test_the_fewest_entries_that_hold_the_share_are_kept(
         assert (~kept | (most & positive)).all()
 
 
+@pytest.mark.parametrize("threshold", SHARES, ids=str)
+def test_the_cut_is_the_largest_entry_that_is_dropped(threshold: Threshold) -> None:
+    """Also among many equal ones, where what is kept would else be shrunk to nothing."""
+    p = contributions(0, 400, 3.0, torch.float32)
+    p[1] = (torch.rand(p.shape[1]) * 4).floor() * 0.3
+    p[2] = 0.7
+    t = cut(p, threshold)
+    assert torch.equal(t, torch.where(p > t, 0.0, p).amax(1, keepdim=True))
+
+
 def test_millions_of_entries_lie_in_memory_as_they_like(way: str) -> None:
     torch.manual_seed(0)
     p = (torch.randn(1, 24, 60, 60) ** 3).abs().contiguous(memory_format=torch.channels_last)

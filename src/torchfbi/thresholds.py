@@ -82,13 +82,13 @@ class _Held:
     """What the entries above a number hold: their sum, or how many they are."""
 
     def __init__(self, entries: Tensor, mass: bool) -> None:
-        self._entries, self._mass = entries, mass
+        self._entries, self.mass = entries, mass
         self._above = torch.empty_like(entries)
         whole = len(entries) // _BLOCK * _BLOCK
         self._blocks, self._rest = self._above[:whole].reshape(-1, _BLOCK), self._above[whole:]
 
     def __call__(self, t: float) -> float:
-        if not self._mass:
+        if not self.mass:
             return float(np.count_nonzero(self._entries.numpy() > t))
         torch.ops.aten.threshold.out(self._entries, t, 0.0, out=self._above)
         # In float64 alone a sum takes five times as long; in float32 alone it is too inexact.
@@ -97,10 +97,7 @@ class _Held:
 
 
 def _by_search(sample: Tensor, threshold: Threshold) -> float:
-    """By regula falsi along the distribution of some entries, until few are left to be sorted.
-
-    An end that stays counts half (the "Illinois" rule), so that both ends move.
-    """
+    """By sorting the entries between two bounds, which are narrowed until few lie between."""
     entries, mass = _in_memory_order(sample), threshold.kind == "mass"
     least, largest = entries.aminmax()
     finite(torch.maximum(largest, -least))
@@ -109,16 +106,35 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
     wanted = float(_wanted(threshold, total, len(entries)))
     if total <= wanted:
         return 0.0
-    shares, numbers = _distribution(entries, largest.item(), mass)
+    array: Any = entries.numpy()
+    low, high, above = array.dtype.type(0), largest.numpy(), 0.0
+    if len(entries) > _FEW:
+        low, high, above = _bounds(held, total, wanted, *_distribution(entries, high, mass))
+    between = np.sort(array[(array > low) & (array <= high)])[::-1]
+    reached = above + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
+    needed = int(np.searchsorted(reached, wanted))
+    smallest = between[min(needed, len(between) - 1)]
+    dropped = between[between < smallest]
+    return float((dropped if len(dropped) else array[array < smallest]).max(initial=0))
+
+
+def _bounds(
+    held: _Held, total: float, wanted: float, shares: np.ndarray, numbers: np.ndarray
+) -> tuple[Any, Any, float]:
+    """Two numbers with few entries between them, or only equal ones, and what is held above both.
+
+    Above the higher one less is held than wanted, above the lower one enough. By regula falsi
+    along the distribution of some entries; an end that stays counts half (the "Illinois" rule),
+    so that both ends move.
+    """
     real = numbers.dtype.type
-    # The entries above `high` hold less than is wanted, those above `low` enough.
     high, at_high, share_high, shortage = numbers[0], 0.0, 0.0, wanted
-    low, at_low, share_low, surplus = real(0), total, 1.0, total - wanted
+    low, at_low, share_low, surplus = numbers[-1], total, 1.0, total - wanted
     moved, passes = 0, 0
-    while len(entries) > _FEW and at_low - at_high > _FEW * (float(low) if mass else 1):
+    while at_low - at_high > _FEW * (float(low) if held.mass else 1):
         first, last = np.nextafter(low, high), np.nextafter(high, low)
         if first == high:
-            return float(low)
+            break
         passes += 1
         share = share_high + shortage / (shortage + surplus) * (share_low - share_high)
         guess = np.interp(share, shares, numbers) if passes < _PATIENCE else (low + high) / 2
@@ -130,13 +146,7 @@ def _by_search(sample: Tensor, threshold: Threshold) -> float:
         else:
             high, at_high, share_high, shortage = t, enough, share, wanted - enough
             surplus, moved = (surplus / 2 if moved < 0 else surplus), -1
-    array: Any = entries.numpy()
-    between = np.sort(array[(array > low) & (array <= high)])[::-1]
-    reached = at_high + np.cumsum(between if mass else np.ones(len(between)), dtype=np.float64)
-    needed = int(np.searchsorted(reached, wanted))
-    smallest = between[min(needed, len(between) - 1)]
-    dropped = between[between < smallest]
-    return float((dropped if len(dropped) else array[array < smallest]).max(initial=0))
+    return low, high, at_high
 
 
 def _in_memory_order(sample: Tensor) -> Tensor:
@@ -145,7 +155,7 @@ def _in_memory_order(sample: Tensor) -> Tensor:
     return sample.permute(order).reshape(-1)
 
 
-def _distribution(entries: Tensor, largest: float, mass: bool) -> tuple[np.ndarray, np.ndarray]:
+def _distribution(entries: Tensor, largest: Any, mass: bool) -> tuple[np.ndarray, np.ndarray]:
     """Falling numbers, and the share that the entries above each hold, of some entries."""
     stride = -(-len(entries) // _SOME)
     while math.gcd(stride, len(entries)) > 1 and stride > 1:
