@@ -14,7 +14,7 @@ from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
-from torchfbi.errors import InputError, SettingsError, TorchFBIError
+from torchfbi.errors import InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
 from torchfbi.walk import ForwardBackward
@@ -39,8 +39,9 @@ class Explainer:
         try:
             self.walker.to(job.device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise SettingsError(f"device {job.device!r} cannot be used: {reason}") from error
+            raise SettingsError(
+                f"device {job.device!r} cannot be used: {first_line(error)}"
+            ) from error
         self._like = self.walker.get_buffer("_like")
         self._fits = job.batch
         self._check()

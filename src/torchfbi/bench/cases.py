@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import InputError, SettingsError
+from torchfbi.errors import InputError, SettingsError, first_line
 from torchfbi.images import Photo
 from torchfbi.models import LIBRARIES, load
 from torchfbi.models.untrained import untrained
@@ -96,7 +96,7 @@ def build(case: Case, seed: int = 0) -> Task:
         with torch.no_grad():
             logits = module(x)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{case.model} takes no images {tuple(x.shape)}: {reason}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError(f"{case.model} is no classifier: its output is not (N, classes).")

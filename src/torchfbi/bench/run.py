@@ -13,6 +13,7 @@ from torchfbi.bench.contenders import MAKERS, OURS, PEERS, SETTINGS, forward
 from torchfbi.bench.measure import measure, ratio, spread
 from torchfbi.bench.memory import in_a_process, tiny
 from torchfbi.bench.results import Result, Row
+from torchfbi.errors import first_line
 from torchfbi.flow import LayerFlow
 from torchfbi.settings import Settings
 from torchfbi.threads import threads as limited
@@ -57,7 +58,7 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
                 if name in OURS:
                     raise
                 calls.pop(name, None)
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 rows[name] = Row(name, failed=reason)
                 continue
             alive = _alive(task, SETTINGS[name]) if name in SETTINGS else ()

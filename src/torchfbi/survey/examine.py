@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from torchfbi.adjoints import tensor_arguments
 from torchfbi.capture import capture
-from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError
+from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError, first_line
 from torchfbi.graph import Graph, channel_dim
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
@@ -147,7 +147,7 @@ def examine(name: str, seed: int = 0) -> Row:
             reason = "operators without an adjoint"
             return Row(**found, kind=_kind(missing), refused=reason, missing=missing)
         except TorchFBIError as error:
-            return Row(**found, refused=str(error).splitlines()[0])
+            return Row(**found, refused=first_line(error))
         return _tried(Row(**found, captured=True), module, x, graph)
 
 
