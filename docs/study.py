@@ -98,31 +98,6 @@ def variants(settings: dict[str, Settings]) -> list[Method]:
     return [replace(find(chosen), name=name) for name, chosen in settings.items()]
 
 
-def main(parts: list[str]) -> None:
-    """Measure the parts that are named, or all, and write their tables into the text."""
-    for part in parts or ["goals", "roundings", "peers", "presets", "pooling"]:
-        if part == "goals":
-            fill(PAGE, part, goals())
-            continue
-        if part == "roundings":
-            fill(PAGE, part, roundings())
-            continue
-        if part == "pooling":
-            suites = [
-                load_suite(name, count=CUTOUTS, seed=SEED) for name in ("synthetic", "digits")
-            ]
-            table = evaluate(suites, variants(POOLINGS), ALONE[:6], OUT / part)
-            fill(PAGE, part, "\n\n".join(f"{s.name}\n\n{markdown([table], [s])}" for s in suites))
-            continue
-        methods = variants(PRESETS) if part == "presets" else [find(name) for name in PEERS]
-        network = load("efficientnet-lite0")
-        alone = load_suite("cutouts", network, CUTOUTS, SEED)
-        tables, suites = [evaluate(alone, methods, ALONE, OUT / part / "cutouts")], [alone]
-        suites.append(grids(network, 2, GRIDS, SEED, tiles=alone.scenes))
-        tables.append(evaluate(suites[-1], methods, IN_GRIDS, OUT / part / "grids2"))
-        fill(PAGE, part, markdown(tables, suites))
-
-
 def goals() -> str:
     """The default on the composites and grids of several seeds, a column each."""
     network = load("efficientnet-lite0")
@@ -140,6 +115,35 @@ def goals() -> str:
     head = ["", "goal", *(f"seed {seed}" for seed in (SEED, *OTHER_SEEDS))]
     rows = [[name, goal, *(f"{c[name]:.2f}" for c in columns)] for name, goal in GOALS]
     return as_table([head, ["---"] * len(head), *rows])
+
+
+def pooling() -> str:
+    """The three adjoints of max pooling on networks that have it, a table each."""
+    suites = [load_suite(name, count=CUTOUTS, seed=SEED) for name in ("synthetic", "digits")]
+    table = evaluate(suites, variants(POOLINGS), ALONE[:6], OUT / "pooling")
+    return "\n\n".join(f"{suite.name}\n\n{markdown([table], [suite])}" for suite in suites)
+
+
+def peers() -> str:
+    """The default against every peer and control."""
+    return on_composites("peers", [find(name) for name in PEERS])
+
+
+def presets() -> str:
+    """The default against other settings, and the paper's."""
+    return on_composites("presets", variants(PRESETS))
+
+
+def on_composites(part: str, methods: list[Method]) -> str:
+    """The methods on the composites and on grids of them."""
+    network = load("efficientnet-lite0")
+    alone = load_suite("cutouts", network, CUTOUTS, SEED)
+    together = grids(network, 2, GRIDS, SEED, tiles=alone.scenes)
+    tables = [
+        evaluate(alone, methods, ALONE, OUT / part / "cutouts"),
+        evaluate(together, methods, IN_GRIDS, OUT / part / "grids2"),
+    ]
+    return markdown(tables, [alone, together])
 
 
 def roundings() -> str:
@@ -185,6 +189,21 @@ def markdown(tables: list[Table], suites: list[Suite]) -> str:
 def as_table(rows: list[list[str]]) -> str:
     """Rows of cells as Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+PARTS = {
+    "goals": goals,
+    "roundings": roundings,
+    "peers": peers,
+    "presets": presets,
+    "pooling": pooling,
+}
+
+
+def main(parts: list[str]) -> None:
+    """Measure the parts that are named, or all, and write their tables into the text."""
+    for part in parts or PARTS:
+        fill(PAGE, part, PARTS[part]())
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) 
         output_names=list(Answer._fields),
         external_data=False,
         verbose=False,
+        optimize=False,  # takes as long as all the rest; ONNX Runtime does it anyway at loading
     )
     assert exported is not None
     exported.model.metadata_props[KEY] = json.dumps(metadata)

@@ -1,0 +1,73 @@
+"""Other batch sizes and thread counts: the tolerance that docs/reliability.md promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from photos import SHIPPED
+from torchfbi import ForwardBackward, Photo, Settings, load
+
+PRESETS = {"contrast": Settings.contrast(), "paper": Settings.paper(tau=0.0)}
+
+
+def explained(settings: Settings, batch: int) -> tuple[Tensor, Tensor]:
+    """Eight photos, in batches of that many."""
+    model = load("efficientnet-lite0")
+    x = torch.stack([model.preprocess(Photo.read(path))[0] for path in SHIPPED])
+    x = torch.cat([x, x[:1].flip(3)])
+    fbi = ForwardBackward(model.module, x[:1], settings)
+    parts = [fbi(part) for part in x.split(batch)]
+    return torch.cat([values for values, _ in parts]), torch.cat([logits for _, logits in parts])
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def preset(request: pytest.FixtureRequest) -> tuple[str, Tensor, Tensor]:
+    return request.param, *explained(PRESETS[request.param], 1)
+
+
+def assert_within_the_tolerance(values: Tensor, expected: Tensor) -> None:
+    support, wanted = (v.ne(0).any(1) for v in (values, expected))
+    assert (support != wanted).sum() <= 1e-3 * wanted.sum()
+    largest = expected.abs().flatten(1).amax(1)
+    assert ((values - expected).abs().flatten(1).amax(1) <= 0.01 * largest).all()
+
+
+def test_the_same_bytes_again(preset: tuple[str, Tensor, Tensor]) -> None:
+    name, values, logits = preset
+    again = explained(PRESETS[name], 1)
+    assert torch.equal(again[0], values)
+    assert torch.equal(again[1], logits)
+
+
+def test_in_batches_of_eight(preset: tuple[str, Tensor, Tensor]) -> None:
+    name, expected, _ = preset
+    assert_within_the_tolerance(explained(PRESETS[name], 8)[0], expected)
+
+
+ON_TWO_THREADS = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy, torch
+from test_determinism import PRESETS, explained
+
+torch.set_num_threads(2)
+numpy.save({path!r}, explained(PRESETS[{name!r}], 1)[0].numpy())
+"""
+
+
+def test_on_two_threads(preset: tuple[str, Tensor, Tensor], tmp_path: Path) -> None:
+    """In a process of its own: threads that were once started cannot be forked later."""
+    name, expected, _ = preset
+    path = str(tmp_path / "values.npy")
+    script = ON_TWO_THREADS.format(tests=str(Path(__file__).parent), path=path, name=name)
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=300)
+    assert_within_the_tolerance(torch.from_numpy(np.load(path)), expected)
