@@ -14,6 +14,8 @@ from photos import CAT
 from torchfbi import ForwardBackward, Settings, Threshold, adjoints, walk
 from torchfbi.adjoints import sparse
 from torchfbi.images import Photo
+from torchfbi.scratch import Scratch
+from torchfbi.signals import Signals
 
 aten = torch.ops.aten
 
@@ -42,7 +44,7 @@ class Slow(ForwardBackward):
             if s is None:
                 continue
             if node in self.graph.stations:
-                s, _ = self._select(node, s, values[node], look)
+                s, _ = self._select(node, s, values[node], look, Signals(overwrite=False))
             args, kwargs = self._arguments(node, values)
             if node.target is aten.convolution.default:
                 backs: Any = aten.convolution_backward(
@@ -62,10 +64,11 @@ def slow_select(
     signal: Tensor,
     activation: Tensor,
     settings: Settings,
+    overwrite: bool,
+    scratch: Scratch,
     *,
     channel: int = 1,
     top_k: bool = True,
-    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Section 2 word by word: by sorting, and by ``torch.where``."""
     p = signal * activation

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchfbi.adjoints.pointwise import where_positive
+from torchfbi.scratch import NO_SCRATCH, Scratch
 from torchfbi.settings import Settings, Threshold
 from torchfbi.thresholds import cut, finite
 
@@ -19,10 +20,11 @@ def select(
     signal: Tensor,
     activation: Tensor,
     settings: Settings,
+    overwrite: bool = False,
+    scratch: Scratch = NO_SCRATCH,
     *,
     channel: int = 1,
     top_k: bool = True,
-    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Section 2, "Forward-Backward masking" and "Contributing feature maps", at one feature.
 
@@ -30,9 +32,10 @@ def select(
         signal: s, the sum of what came back, (N, C, ...).
         activation: a, the forward values, of the same shape.
         settings: the rule.
+        overwrite: the signal's memory may be used for the selected one.
+        scratch: memory for what is computed on the way.
         channel: the dimension that counts the feature maps.
         top_k: whether only the top maps go on here (features with spatial extent).
-        overwrite: the signal's memory may be used for the selected one.
 
     Returns:
         The selected signal, and which maps were kept, (N, C) bool, or None without ``top_k``.
@@ -45,14 +48,13 @@ def select(
             # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
             selected = where_positive(signal, activation, signal if overwrite else None)
         else:
-            p = _contribution(signal, activation, settings)
-            t = cut(p, threshold)
+            p = _contribution(signal, activation, settings, scratch)
+            t = cut(p, threshold, scratch)
             if settings.shrink:
                 selected = _shrunk(signal, p, t, overwrite)
             else:
                 # A difference of two numbers is never rounded to zero.
-                excess = p.sub_(t)
-                selected = where_positive(signal, excess, excess)
+                selected = where_positive(signal, p.sub_(t), signal if overwrite else None)
         ours = True
     if settings.signs == "positive":
         selected = torch.relu_(selected) if ours else torch.relu(selected)
@@ -91,21 +93,23 @@ def _is(number: float, value: float) -> bool:
     return not isinstance(number, Tensor) and number == value
 
 
-def _contribution(signal: Tensor, activation: Tensor, settings: Settings) -> Tensor:
+def _contribution(
+    signal: Tensor, activation: Tensor, settings: Settings, scratch: Scratch
+) -> Tensor:
     """p = s * a, or |p| where both signs go on.
 
     In float32 at least: in half precision the product may overflow.
     """
     dtype = torch.promote_types(signal.dtype, torch.float32)
-    p = signal.to(dtype) * activation.to(dtype)
+    out = scratch.like(signal, "contribution", dtype)
+    p = torch.mul(signal.to(dtype), activation.to(dtype), out=out)
     return p.abs_() if settings.signs == "signed" else p
 
 
 def _shrunk(signal: Tensor, p: Tensor, t: Tensor, overwrite: bool) -> Tensor:
     """s (1 - t / p) where p exceeds t, zero elsewhere. Written over ``p``."""
-    tiny = torch.finfo(p.dtype).tiny
-    lost = torch.div(t.clamp(min=tiny), p.clamp_(min=tiny), out=p).clamp_(max=1.0)
-    lost = lost.to(signal.dtype)
+    t = t.clamp(min=torch.finfo(p.dtype).tiny)
+    lost = torch.div(t, torch.maximum(p, t, out=p), out=p).to(signal.dtype)
     if overwrite:
         return signal.addcmul_(signal, lost, value=-1)
     return torch.addcmul(signal, signal, lost, value=-1)

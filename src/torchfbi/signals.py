@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, fx
 
+from torchfbi.scratch import Scratch
+
 
 class Signals:
     """What has arrived at the nodes that the walk has still to reach.
@@ -17,6 +19,7 @@ class Signals:
 
     def __init__(self, overwrite: bool) -> None:
         self._overwrite = overwrite
+        self.scratch = Scratch(kept=overwrite)
         self._arrived: dict[fx.Node, Tensor] = {}
         self._owned: set[fx.Node] = set()
         self._maps: dict[fx.Node, Tensor | None] = {}

@@ -177,7 +177,7 @@ class ForwardBackward(nn.Module):
             s = antialias(s, evidence[0])
         if evidence and settings.place_gate is not None:
             s = place(s, evidence[0], settings)
-        s, _ = self._select(graph.image, s, x, look)
+        s, _ = self._select(graph.image, s, x, look, Signals(overwrite=False))
         return finite(s * x if settings.values == "contribution" else s).contiguous()
 
     def _back(
@@ -216,11 +216,12 @@ class ForwardBackward(nn.Module):
             return  # it computes a gate, or an output that was not probed
         if node in self.graph.stations:
             arrived = s
-            s, maps = self._select(node, s, value, look, signals.owns(node))
+            s, maps = self._select(node, s, value, look, signals)
             if s is not arrived:
                 signals.own(node)
         rectified = node.name in self._selected and self.settings.signs == "positive"
-        at = adjoints.Site(value, self.settings, node, signals.owns(node), maps, rectified)
+        memory = signals.owns(node), signals.scratch
+        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified)
         fresh, backs = self._hand_back(s, at, values)
         if not keeps_zero_maps(node):
             maps = None
@@ -276,7 +277,7 @@ class ForwardBackward(nn.Module):
         return fx.node.map_arg((node.args, node.kwargs), value)
 
     def _select(
-        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
+        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
     ) -> tuple[Tensor, Tensor | None]:
         """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
         the maps that do if not all."""
@@ -286,7 +287,8 @@ class ForwardBackward(nn.Module):
             s = select_pixels(s, settings.image_threshold)
         if node.name in self._selected:
             every = settings.top_k_at == "every layer" and is_spatial(node)
-            s, maps = select(s, value, settings, channel=channel, top_k=every, overwrite=overwrite)
+            memory = signals.owns(node), signals.scratch
+            s, maps = select(s, value, settings, *memory, channel=channel, top_k=every)
         if node is graph.top_layer and settings.top_k_at == "top layer":
             maps = top_maps(s, value, settings, channel)
             s = keep_maps(s, maps, channel)

@@ -24,11 +24,12 @@ aten = torch.ops.aten
 
 
 def activation(
-    *operators: Any, derivative: Callable[..., Tensor] | None = None
+    *operators: Any, derivative: Callable[..., Tensor] | None = None, writes: bool = False
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register the decorated gate g, called as ``g(x, *args)`` with the operator's arguments.
 
-    ``derivative`` is f', called in the same way; None where it equals g.
+    ``derivative`` is f', called in the same way; None where it equals g. A gate that ``writes``
+    takes memory for its result, or None, as ``out``.
     """
 
     def register(gate: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -38,6 +39,8 @@ def activation(
             held = at.settings.gates == "held" or derivative is None
             slope = gate if held else derivative
             assert slope is not None
+            if writes and held:
+                kwargs["out"] = at.scratch.like(x, "gate")
             gated = slope(x, *args, **kwargs)
             return s.mul_(gated) if at.overwrite else s * gated
 
@@ -73,11 +76,17 @@ def relu(s: Tensor, at: Site, x: Tensor) -> Tensor:
     return where_positive(s, at.output, s if at.overwrite else None)
 
 
-@activation(aten.clamp.default, derivative=lambda x, low=None, high=None: x.clamp(low, high) == x)
-def clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+@activation(
+    aten.clamp.default,
+    derivative=lambda x, low=None, high=None: x.clamp(low, high) == x,
+    writes=True,
+)
+def clamp(
+    x: Tensor, low: float | None = None, high: float | None = None, out: Tensor | None = None
+) -> Tensor:
     """Full between the limits, (limit - f(0)) / x outside."""
     if low == 0 and high is not None and high > 0:  # ReLU6, in two passes
-        return (high / x).clamp_(0.0, 1.0)
+        return torch.div(x.new_full((), high), x, out=out).clamp_(0.0, 1.0)
     at_zero = x.new_zeros(()).clamp(low, high)
     return _secant(x.clamp(low, high) - at_zero, x, 1.0)
 
@@ -85,10 +94,11 @@ def clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Ten
 @activation(
     aten.hardtanh.default,
     derivative=lambda x, low=-1.0, high=1.0: (x > low) & (x < high),
+    writes=True,
 )
-def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
+def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0, out: Tensor | None = None) -> Tensor:
     """Hardtanh and ReLU6: as clamp."""
-    return clamp(x, low, high)
+    return clamp(x, low, high, out)
 
 
 @activation(aten.leaky_relu.default)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, fx
 
+from torchfbi.scratch import NO_SCRATCH, Scratch
 from torchfbi.settings import Settings
 
 Signals = Tensor | None | Sequence[Tensor | None]
@@ -35,6 +36,7 @@ class Site(NamedTuple):
         settings: of the walk.
         node: the operator's.
         overwrite: whether the rule may write over the signal.
+        scratch: memory for what the rule computes on the way.
         maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
         rectified: the selection let no negative signal through.
     """
@@ -43,6 +45,7 @@ class Site(NamedTuple):
     settings: Settings
     node: fx.Node
     overwrite: bool = False
+    scratch: Scratch = NO_SCRATCH
     maps: Tensor | None = None
     rectified: bool = False
 

@@ -17,6 +17,7 @@ from torchfbi.errors import CaptureError
 from torchfbi.graph import channel_dim
 from torchfbi.peers.method import Attribute
 from torchfbi.settings import Settings, Threshold
+from torchfbi.signals import Signals
 from torchfbi.walk import ForwardBackward, Look
 
 GUIDED_BACKPROP = Settings(preset="guided-backprop", signs="positive", gates="derivative")
@@ -78,9 +79,9 @@ class _AtTheGate(ForwardBackward):
     seen: Tensor | None = None
 
     def _select(
-        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, overwrite: bool = False
+        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
     ) -> tuple[Tensor, Tensor | None]:
-        selected, maps = super()._select(node, s, value, look, overwrite)
+        selected, maps = super()._select(node, s, value, look, signals)
         if node is self.graph.evidence:
             self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
         return selected, maps
