@@ -62,8 +62,8 @@ def _read_program(path: Path) -> dict[str, Any]:
 
 
 def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    for package in ("onnx", "onnxscript"):
-        _import(package)
+    _import("onnx")
+    optimizer = _import("onnxscript.optimizer")
     names = program.graph_signature.user_inputs
     exported = torch.onnx.export(
         program,
@@ -73,9 +73,11 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) 
         output_names=list(Answer._fields),
         external_data=False,
         verbose=False,
-        optimize=False,  # takes as long as all the rest; ONNX Runtime does it anyway at loading
+        optimize=False,  # its rules take as long as all the rest, and ONNX Runtime has its own
     )
     assert exported is not None
+    optimizer.fold_constants(exported.model)
+    optimizer.remove_unused_nodes(exported.model)
     exported.model.metadata_props[KEY] = json.dumps(metadata)
     exported.save(path, external_data=False)
 
