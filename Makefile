@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WEIGHTS := cifar-10-model==7.4.0
 COMPILE := pip compile --quiet --generate-hashes --no-annotate --python $(PYTHON)
 
-.PHONY: demo test lint docs figures gallery study fuzz reliability sbom audit lock locked clean
+.PHONY: demo test lint docs figures screenshot gallery study fuzz reliability sbom audit lock locked clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -68,6 +68,10 @@ locked:
 # The pictures in the README.
 figures: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/figures.py
+
+# The page's picture and its times.
+screenshot: $(READY)
+	PYTHONPATH=tests $(BIN)/python docs/screenshot.py
 
 # The pictures in the gallery.
 gallery: $(READY)

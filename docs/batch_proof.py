@@ -99,7 +99,7 @@ def table(out: Path) -> pa.Table:
 
 
 def command(source: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "torchfbi.cli.main", "batch", str(source), "-o", str(out),
+    return [sys.executable, "-m", "torchfbi", "batch", str(source), "-o", str(out),
             *OPTIONS, *more]  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def _axes(sheet: Sheet, top: float, height: float, label: str, load: Load):
 
 
 def main(seconds: float) -> int:
-    command = [sys.executable, "-u", "-m", "torchfbi.cli.main", "serve", "--port", "0"]
+    command = [sys.executable, "-u", "-m", "torchfbi", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         lines = iter(server.stdout.readline, "")

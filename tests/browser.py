@@ -29,16 +29,26 @@ _ARGUMENTS = (
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Headless Chromium; where it is not installed its tests are skipped, but fail in CI."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
+    if _chromium() is None:
         missing = "Chromium is not installed: apt-get install chromium"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
+    with chromium() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
+        started = playwright.chromium.launch(executable_path=_chromium(), args=list(_ARGUMENTS))
         yield started
         started.close()
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def open_page(browser: Browser, url: str, **options: Any) -> tuple[Page, list[str]]:

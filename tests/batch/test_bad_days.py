@@ -191,7 +191,7 @@ def test_a_stopped_program_leaves_whole_shards_and_no_process(
 ) -> None:
     pictures(tmp_path / "photos", 400)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "torchfbi.cli.main", "batch", str(tmp_path / "photos")]
+    command = [sys.executable, "-m", "torchfbi", "batch", str(tmp_path / "photos")]
     command += ["-o", str(out), "--model", "digits", "--shard", "2", "--batch", "1"]
     program = subprocess.Popen(
         [*command, "--workers", "1"], stderr=subprocess.PIPE, start_new_session=True, text=True

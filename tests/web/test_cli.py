@@ -16,7 +16,7 @@ import pytest
 
 from torchfbi.web.server import examples
 
-COMMAND = (sys.executable, "-u", "-m", "torchfbi.cli.main", "serve")
+COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,69 @@
+"""The screenshot in docs/serve.md, and how long the page takes: ``make screenshot``.
+
+Starts ``torchfbi serve`` as a user would, uploads photos in a browser, chooses other classes, and
+prints the seconds until each is drawn. Needs a quiet machine.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, expect
+
+from browser import chromium, open_page
+from photos import CAT, COFFEE
+
+HERE = Path(__file__).parent
+TIMES = 5
+expect.set_options(timeout=60_000)
+
+
+def drawn(page: Page, title: str, start: float) -> float:
+    """Seconds until the explanation of a class is there."""
+    expect(page.locator(".fbi-viewer figcaption strong")).to_contain_text(title)
+    page.wait_for_function("document.querySelector('.fbi-viewer .glow').complete")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the medians and write serve.png."""
+    command = [sys.executable, "-u", "-m", "torchfbi", "serve", "--port", "0"]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        chromium() as browser,
+    ):
+        try:
+            assert server.stdout is not None
+            lines = iter(server.stdout.readline, "")
+            url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
+            size: Any = {"width": 1016, "height": 600}
+            page, wrong = open_page(browser, url, viewport=size, device_scale_factor=1.25)
+            uploads, changes = [], []
+            for _ in range(TIMES):
+                for photo, first, second in (
+                    (COFFEE, "espresso", "cup"),
+                    (CAT, "tiger cat", "Egyptian cat"),
+                ):
+                    start = time.perf_counter()
+                    page.set_input_files("#fbi-drop input[type=file]", photo)
+                    uploads.append(drawn(page, first, start))
+                    start = time.perf_counter()
+                    page.locator(".fbi-class").filter(has_text=second).first.click()
+                    changes.append(drawn(page, second, start))
+            page.screenshot(path=HERE / "serve.png")
+            page.context.close()
+        finally:
+            server.terminate()
+    assert not wrong, wrong
+    for what, seconds in (("upload", uploads), ("another class", changes)):
+        print(f"{what}: median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
