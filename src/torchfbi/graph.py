@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,6 +110,50 @@ class Graph:
         """Where the walk stops to look or filter: the features, the evidence gate, the stem."""
         return {node for node in (*self.features, self.evidence, self.stem) if node is not None}
 
+    # The walk asks the following at every operator, and each answer costs as much as a small one.
+
+    @cached_property
+    def channel(self) -> dict[fx.Node, int]:
+        """Which dimension of the values counts the feature maps, for the nodes on the path."""
+        return {node: channel_dim(node) for node in (self.image, *self.path)}
+
+    @cached_property
+    def spatial(self) -> set[fx.Node]:
+        """The nodes on the path whose value has more than one position."""
+        return {node for node in (self.image, *self.path) if is_spatial(node)}
+
+    @cached_property
+    def keeps_zero_maps(self) -> set[fx.Node]:
+        """The nodes whose adjoint returns zero for a map that is zero in the signal."""
+        return {
+            node
+            for node in self.path
+            if self.channel[node] == 1 and (is_activation(node) or node.target is aten.add.Tensor)
+        }
+
+    @cached_property
+    def sources(self) -> dict[fx.Node, list[fx.Node]]:
+        """The tensor arguments of each operator, as ``adjoints.tensor_arguments`` lists them."""
+        return {node: tensor_arguments(node) for node in self.nodes}
+
+    @cached_property
+    def _nested(self) -> set[fx.Node]:
+        """The operators that take lists of tensors, or tensors by name."""
+        return {
+            node
+            for node in self.nodes
+            if {a for a in node.args if isinstance(a, fx.Node)} != set(node.all_input_nodes)
+        }
+
+    def arguments(self, node: fx.Node, value: Callable[[fx.Node], Any]) -> tuple[Any, Any]:
+        """An operator's arguments, with what ``value`` says in place of each node."""
+        if node in self._nested:
+            return fx.node.map_arg((node.args, node.kwargs), value)
+        args = [
+            value(argument) if isinstance(argument, fx.Node) else argument for argument in node.args
+        ]
+        return args, node.kwargs
+
     def __reduce__(self) -> Any:
         return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)
 
@@ -127,11 +172,6 @@ def is_activation(node: fx.Node) -> bool:
     """Whether the node is an activation function, whose output is a feature."""
     found = find(node.target)
     return found is not None and found.activation
-
-
-def keeps_zero_maps(node: fx.Node) -> bool:
-    """Whether a map that is zero in the signal at the node is zero in what its adjoint returns."""
-    return channel_dim(node) == 1 and (is_activation(node) or node.target is aten.add.Tensor)
 
 
 def is_spatial(node: fx.Node) -> bool:

@@ -19,7 +19,7 @@ from torchfbi.capture import capture
 from torchfbi.checks import check_images, choose_features
 from torchfbi.errors import InputError, NonFiniteError
 from torchfbi.flow import LayerFlow, observe
-from torchfbi.graph import Graph, channel_dim, is_spatial, keeps_zero_maps
+from torchfbi.graph import Graph
 from torchfbi.layout import laid_out, only_shape, repeated
 from torchfbi.placing import antialias, place
 from torchfbi.schedule import Plan, schedule
@@ -166,7 +166,7 @@ class ForwardBackward(nn.Module):
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
             if node is graph.stem and (settings.antialias or settings.place_gate is not None):
-                evidence.append(finite((s * value).sum(channel_dim(node))))
+                evidence.append(finite((s * value).sum(graph.channel[node])))
             if visit is not None and (node in graph.features or node is graph.image):
                 visit(observe(node, value, incoming, s, maps))
 
@@ -223,7 +223,7 @@ class ForwardBackward(nn.Module):
         memory = signals.owns(node), signals.scratch
         at = adjoints.Site(value, self.settings, node, *memory, maps, rectified)
         fresh, backs = self._hand_back(s, at, values)
-        if not keeps_zero_maps(node):
+        if node not in self.graph.keeps_zero_maps:
             maps = None
         for source, back in backs:
             signals.add(source, back, fresh=fresh, maps=maps)
@@ -264,29 +264,29 @@ class ForwardBackward(nn.Module):
         signals = [back] if isinstance(back, Tensor) else back or []
         return found.fresh, [
             (source, signal)
-            for source, signal in zip(adjoints.tensor_arguments(node), signals, strict=False)
+            for source, signal in zip(self.graph.sources[node], signals, strict=False)
             if signal is not None and source.op != "get_attr"
         ]
 
     def _arguments(self, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[Any, Any]:
         def value(source: fx.Node) -> Any:
             if source.op == "get_attr":
-                return self.get_buffer(f"network_{source.target}")
+                return getattr(self, f"network_{source.target}")
             return values[source]
 
-        return fx.node.map_arg((node.args, node.kwargs), value)
+        return self.graph.arguments(node, value)
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
     ) -> tuple[Tensor, Tensor | None]:
         """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
         the maps that do if not all."""
-        graph, settings, channel = self.graph, self.settings, channel_dim(node)
+        graph, settings, channel = self.graph, self.settings, self.graph.channel[node]
         incoming, maps = s, None
         if node is graph.image and settings.image_threshold is not None:
             s = select_pixels(s, settings.image_threshold)
         if node.name in self._selected:
-            every = settings.top_k_at == "every layer" and is_spatial(node)
+            every = settings.top_k_at == "every layer" and node in graph.spatial
             memory = signals.owns(node), signals.scratch
             s, maps = select(s, value, settings, *memory, channel=channel, top_k=every)
         if node is graph.top_layer and settings.top_k_at == "top layer":
