@@ -138,9 +138,17 @@ def table(rows: Sequence[Row]) -> pa.Table:
 def to_parquet(rows: pa.Table) -> bytes:
     """A table as the bytes of a Parquet file."""
     sink = pa.BufferOutputStream()
-    # Dictionaries of numbers cost more time than they save space.
+    # Dictionaries and bounds of a column of arrays cost more time than they save anyone.
     names = ["label", "settings", "versions.torchfbi", "versions.torch", "versions.numpy"]
-    pq.write_table(rows, sink, compression="zstd", compression_level=1, use_dictionary=names)
+    bounds = ["index", "path", "target", "label", "probability", "fraction"]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=names,
+        write_statistics=bounds,
+    )
     return sink.getvalue().to_pybytes()
 
 
