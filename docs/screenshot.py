@@ -49,6 +49,7 @@ def main() -> None:
             url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
             size: Any = {"width": 1016, "height": 600}
             page, wrong = open_page(browser, url, viewport=size, device_scale_factor=1.25)
+            page.wait_for_selector("#fbi-drop input[type=file]", state="attached")
             uploads, changes = [], []
             for _ in range(TIMES):
                 for photo, first, second in (
@@ -67,7 +68,10 @@ def main() -> None:
             server.terminate()
     assert not wrong, wrong
     for what, seconds in (("upload", uploads), ("another class", changes)):
-        print(f"{what}: median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
+        print(
+            f"{what}: first {seconds[0]:.2f} s, median {statistics.median(seconds):.2f} s, "
+            f"slowest {max(seconds):.2f} s"
+        )
 
 
 if __name__ == "__main__":

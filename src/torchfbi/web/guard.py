@@ -26,7 +26,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _PATHS = re.compile(
     r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/.*"
     r"|/gradio_api/(info|startup-events|app_id|theme\.css|upload|cancel|login_check)/?"
-    r"|/gradio_api/(queue/(join|data)|heartbeat/\w+|call/.*)"
+    r"|/gradio_api/(queue/(join|data)|run/predict|heartbeat/\w+|call/.*)"
     r"|/photo|/api/explain|/download/[\w-]+\.\w+"
 )
 """Gradio has more: files by path, a proxy, monitoring, an editor. None of it is needed here."""

@@ -98,7 +98,9 @@ def build(desk: Desk, photos: dict[str, Photo]) -> gr.Blocks:
         ]
         look = tabs.select(_looks, None, looking, **quiet)
         for answer in (*answers, look):
-            answer.then(events.flow, [asked, drawn, looking], [flow, drawn], **latest)
+            # Past the queue: while this end of one event closed the stream that the browser reads,
+            # the answer to a click at that moment got lost, and with it all later ones.
+            answer.then(events.flow, [asked, drawn, looking], [flow, drawn], queue=False, **latest)
         compare.click(events.compare, [asked, methods], compared, **quiet)
         sweep.click(events.sweep, [asked, ks, taus], swept, **quiet)
         gradio_api(events.explain, api_name="explain")
