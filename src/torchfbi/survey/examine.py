@@ -23,7 +23,7 @@ from torchfbi.walk import ForwardBackward
 
 aten = torch.ops.aten
 
-SIDES = (64, 96, 128, 192, 256)
+SIDES = (64, 96, 128, 192, 224, 256)
 """Of the images, in pixels, the smallest that the network takes. Its own size comes last."""
 
 GAINS = (1.0, 0.7, 0.5)
