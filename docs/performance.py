@@ -145,7 +145,7 @@ def main() -> None:
 
     def write(**more: Any) -> None:
         measured.update(more)
-        text = json.dumps(measured, indent=1)
+        text = json.dumps(measured)
         (given.out / "performance.json").write_text(text, encoding="utf-8")
 
     results = []

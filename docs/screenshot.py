@@ -47,8 +47,8 @@ def main() -> None:
             assert server.stdout is not None
             lines = iter(server.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-            size: Any = {"width": 1016, "height": 600}
-            page, wrong = open_page(browser, url, viewport=size, device_scale_factor=1.25)
+            size: Any = {"width": 1270, "height": 600}
+            page, wrong = open_page(browser, url, viewport=size)
             page.wait_for_selector("#fbi-drop input[type=file]", state="attached")
             uploads, changes = [], []
             for _ in range(TIMES):
@@ -62,6 +62,8 @@ def main() -> None:
                     start = time.perf_counter()
                     page.locator(".fbi-class").filter(has_text=second).first.click()
                     changes.append(drawn(page, second, start))
+            page.evaluate("scrollTo(0, 0)")
+            page.wait_for_timeout(1000)  # until nothing fades any more
             page.screenshot(path=HERE / "serve.png")
             page.context.close()
         finally:

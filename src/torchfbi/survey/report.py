@@ -20,9 +20,9 @@ _INTRODUCTION = """\
 
 Written by `torchfbi survey`; do not edit. Every network has random weights, batch norm statistics
 and layer scales, so that no branch is dead, and is examined in float64, with two images of the
-smallest side out of 64, 96, 128, 192, 224, 256 pixels and its own that it takes. Of timm, one of each
-kind is examined: the smallest of those whose names differ only in words and numbers of size. Of a
-family whose first three kinds are all refused for their attention, no more are.
+smallest side out of 64, 96, 128, 192, 224, 256 pixels and its own that it takes. Of timm, one of
+each kind is examined: the smallest of those whose names differ only in words and numbers of size.
+Of a family whose first three kinds are all refused for their attention, no more are.
 
 - **all presets**: captured, with the module's own logits (within 1e-9), and explained with
   finite values in `paper`, `contrast` and `plain`.
