@@ -208,6 +208,8 @@ def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:
     in_part, _ = _first_enough(parts, weight, PARTS, missing)
     inside = torch.where((bins == found) & (parts == in_part), flat, torch.inf)
     smallest = inside.amin(1, keepdim=True)
+    # A compiler may work out bins twice, vectorised and not: an entry at an edge then lies in none.
+    smallest = torch.where(torch.isinf(smallest), above - (in_part + 1) * part, smallest)
     return torch.where(flat < smallest, flat, 0.0).amax(1)
 
 
