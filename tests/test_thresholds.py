@@ -89,6 +89,25 @@ def test_the_cut_is_the_largest_entry_that_is_dropped(threshold: Threshold) -> N
     assert torch.equal(t, torch.where(p > t, 0.0, p).amax(1, keepdim=True))
 
 
+def test_an_entry_that_a_compiler_puts_into_no_bin_drops_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bins may be worked out twice, and an entry at an edge then fall beside its part."""
+    p = contributions(0, 400, 1.0, torch.float32)
+    largest = p.abs().amax(1)
+    expected = thresholds._by_histogram(p, largest, Threshold("mass", 0.9))
+    first_enough = thresholds._first_enough
+
+    def beside(bins: Tensor, weight: Tensor, count: int, wanted: Any) -> tuple[Tensor, Tensor]:
+        found, missing = first_enough(bins, weight, count, wanted)
+        return (found + 1 if count == thresholds.PARTS else found), missing
+
+    monkeypatch.setattr(thresholds, "_first_enough", beside)
+    t = thresholds._by_histogram(p, largest, Threshold("mass", 0.9))
+    assert (t <= largest / 2).all()
+    assert ((p > t[:, None]).sum(1) - (p > expected[:, None]).sum(1)).abs().max() <= 2
+
+
 def test_millions_of_entries_lie_in_memory_as_they_like(way: str) -> None:
     torch.manual_seed(0)
     p = (torch.randn(1, 24, 60, 60) ** 3).abs().contiguous(memory_format=torch.channels_last)

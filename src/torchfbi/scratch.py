@@ -29,10 +29,9 @@ class Scratch:
         Returns:
             The memory, whatever it held; None where the operator shall allocate.
         """
-        dense = tensor.is_contiguous() or (
-            tensor.ndim > 1 and tensor.movedim(1, -1).is_contiguous()
-        )
-        if not self._kept or not dense:
+        if not self._kept:
+            return None  # without asking for strides, which exported programs would be fixed to
+        if not (tensor.is_contiguous() or tensor.movedim(1, -1).is_contiguous()):
             return None
         size, dtype = tensor.numel(), dtype or tensor.dtype
         block = self._blocks.get(use)

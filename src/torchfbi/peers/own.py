@@ -14,7 +14,6 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import interpolate
 
 from torchfbi.errors import CaptureError
-from torchfbi.graph import channel_dim
 from torchfbi.peers.method import Attribute
 from torchfbi.settings import Settings, Threshold
 from torchfbi.signals import Signals
@@ -83,7 +82,7 @@ class _AtTheGate(ForwardBackward):
     ) -> tuple[Tensor, Tensor | None]:
         selected, maps = super()._select(node, s, value, look, signals)
         if node is self.graph.evidence:
-            self.seen = torch.relu((selected * value).sum(channel_dim(node), keepdim=False))
+            self.seen = torch.relu((selected * value).sum(self.graph.channel[node]))
         return selected, maps
 
 
