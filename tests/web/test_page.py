@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -305,3 +306,11 @@ def test_a_picture_can_be_pasted(opened: Any) -> None:
     )
     expect(page.locator(".fbi-viewer figcaption strong")).to_contain_text("tiger cat")
     expect(page.locator(".fbi-viewer .photo")).to_have_attribute("alt", re.compile("image.png"))
+
+
+def test_the_flow_behind_an_answer_goes_past_the_queue(server: Any) -> None:
+    """Else the stream that the browser reads ends with it, and a click at that moment is lost."""
+    events = httpx.get(f"{server.url}config").json()["dependencies"]
+    chained = [event for event in events if event["trigger_after"] is not None]
+    assert chained
+    assert not any(event["queue"] for event in chained)
