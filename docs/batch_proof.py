@@ -160,6 +160,7 @@ def throughput(folder: Path) -> None:
     listed = folder.with_name("timed.txt")
     listed.write_text("\n".join(map(str, good[: BATCHES * 8])))
     source = find(listed)
+    torch.set_num_threads(1)  # as the processes that decode have
     decoded = decode(source, model.preprocess, range(8))
     start = time.process_time()
     decode(source, model.preprocess, range(8, 40))
