@@ -1,17 +1,19 @@
 """Make docs/performance.json, performance.png and growth.png: ``python docs/performance.py``.
 
 On the machine at hand, which must be quiet: every network at batch 1 and 8, ours against the
-forward pass and Captum's methods, in turn in one process; five targets against one; the time to
-capture; agreement of bfloat16 with float32; and time and memory against pixels and batch. About a
-quarter of an hour on two cores; ``--small`` tries everything on little in a minute. What is done
-is written at once.
+forward pass and Captum's methods, in turn in one process; the same in bfloat16; five targets
+against one; the time to capture; agreement of bfloat16 with float32; and time and memory against
+pixels and batch. About half an hour on two cores. ``python docs/performance.py targets growth``
+measures these parts again and keeps the others; ``--small`` tries everything on little in a
+minute. What is done is written at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ import skimage
 from matplotlib.figure import Figure
 
 from torchfbi import plot
-from torchfbi.bench.cases import Case, build
+from torchfbi.bench.cases import Case, DType, build
 from torchfbi.bench.contenders import LOW_MEMORY, MAKERS, SETTINGS
 from torchfbi.bench.machine import machine
 from torchfbi.bench.measure import measure, spread
 from torchfbi.bench.memory import in_a_process
-from torchfbi.bench.results import to_dict
+from torchfbi.bench.results import Result, to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
 from torchfbi.metrics.ranks import spearman
@@ -132,60 +134,122 @@ def growth_figure(rows: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the parts are measured with, and what was measured before."""
+
+    models: list[str]
+    captured: Sequence[str]
+    sizes: Sequence[int]
+    batches: Sequence[int]
+    repeats: int
+    facts: dict[str, Any]
+    out: Path
+    measured: dict[str, Any]
+
+    def write(self, **more: Any) -> None:
+        """Put it on disk, beside the other parts."""
+        self.measured.update(more)
+        text = json.dumps(self.measured)
+        (self.out / "performance.json").write_text(text, encoding="utf-8")
+
+
+def table(given: Given, dtype: DType, models: Sequence[str]) -> tuple[list[Result], str]:
+    """Every network at batch 1 and 8, and its lines in Markdown."""
+    results = [
+        run(Case(name, batch, dtype=dtype), given.repeats, peers=True)
+        for name in models
+        for batch in (1, 8)
+    ]
+    names = [row.name for row in results[0].rows]
+    lines = [f"| {dtype} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for result in results:
+        rows = {row.name: row for row in result.rows}
+        ratios = [rows[name].ratio for name in names]
+        cells = ["" if ratio is None else f"{ratio.median:.2f}" for ratio in ratios]
+        lines.append(f"| {result.title} | {' | '.join(cells)} |")
+        peaks = [rows[name].memory for name in names]
+        cells = ["" if peak is None else str(peak.peak // 2**20) for peak in peaks]
+        lines.append(f"| peak MiB above the network | {' | '.join(cells)} |")
+    return results, "\n".join(lines)
+
+
+def float32(given: Given) -> str:
+    """The main table, and its figure."""
+    results, lines = table(given, "float32", given.models)
+    given.write(**to_dict(given.facts, results))
+    summary = f"{given.facts['cpu']}, {given.facts['threads']} of {given.facts['cores']} cores"
+    plot.save(bench_figure(results, summary), given.out / "performance.png")
+    return f"{summary}; load before: {given.facts['load']}\n{lines}"
+
+
+def bfloat16(given: Given) -> str:
+    """Times against the forward pass in float32, and what becomes of the answer."""
+    results, lines = table(given, "bfloat16", given.models[:2])
+    photos = [agreement("efficientnet-lite0", name) for name in ("chelsea.png", "coffee.png")]
+    agreed = [*photos, *(agreement(model) for model in given.models[:2])]
+    given.write(bfloat16_table=to_dict(given.facts, results)["results"], bfloat16=agreed)
+    return f"{lines}\n{json.dumps(agreed, indent=1)}"
+
+
+def five(given: Given) -> str:
+    """Five targets against one."""
+    given.write(targets=[targets(model, given.repeats) for model in given.models])
+    return json.dumps(given.measured["targets"], indent=1)
+
+
+def captures(given: Given) -> str:
+    """Seconds to capture."""
+    given.write(capture={model: capture_seconds(build(Case(model)))[0] for model in given.captured})
+    return json.dumps(given.measured["capture"], indent=1)
+
+
+def grown(given: Given) -> str:
+    """Seconds and memory against pixels and batch, and their figure."""
+    rows: list[dict[str, Any]] = []
+    for model in GROWING:
+        along = {
+            "pixels": [Case(model, size=size) for size in given.sizes],
+            "batch": [Case(model, batch) for batch in given.batches],
+        }
+        for which, cases in along.items():
+            for row in growth(model, cases, given.facts["threads"]):
+                rows.append({**row, "along": which})
+                given.write(growth=rows)
+    plot.save(growth_figure(rows), given.out / "growth.png")
+    return f"{len(rows)} rows"
+
+
+PARTS: dict[str, Callable[[Given], str]] = {
+    "float32": float32,
+    "bfloat16": bfloat16,
+    "targets": five,
+    "capture": captures,
+    "growth": grown,
+}
+
+
 def main() -> None:
     """Measure, write the files, and print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="try it on little")
     parser.add_argument("--out", type=Path, default=HERE)
-    given = parser.parse_args()
-    facts = machine()
-    models = ["torchvision:squeezenet1_1"] if given.small else MODELS.split(",")
-    measured: dict[str, Any] = {}
-
-    def write(**more: Any) -> None:
-        measured.update(more)
-        text = json.dumps(measured)
-        (given.out / "performance.json").write_text(text, encoding="utf-8")
-
-    results = []
-    summary = f"{facts['cpu']}, {facts['threads']} of {facts['cores']} cores"
-    for case in [Case(name, batch) for name in models for batch in (1, 8)]:
-        results.append(run(case, given.repeats, peers=True))
-        write(**to_dict(facts, results))
-    plot.save(bench_figure(results, summary), given.out / "performance.png")
-    names = [row.name for row in results[0].rows]
-    print(f"{summary}; load before: {facts['load']}\n")
-    print("| |", " | ".join(names), "|\n|---|", " | ".join(["---"] * len(names)), "|")
-    for result in results:
-        rows = {row.name: row for row in result.rows}
-        cells = [
-            "" if rows[name].ratio is None else f"{rows[name].ratio.median:.2f}" for name in names
-        ]
-        print(f"| {result.title} |", " | ".join(cells), "|", flush=True)
-        peaks = {n: r.memory.peak // 2**20 for n, r in rows.items() if r.memory is not None}
-        print(f"| peak MiB above the network |{' | '.join(str(peaks.get(n, '')) for n in names)}|")
-    write(targets=[targets(model, given.repeats) for model in models])
-    print(json.dumps(measured["targets"], indent=1), flush=True)
-    captured = models if given.small else CAPTURED
-    write(capture={model: capture_seconds(build(Case(model)))[0] for model in captured})
-    print(json.dumps(measured["capture"], indent=1), flush=True)
-    photos = [agreement("efficientnet-lite0", name) for name in ("chelsea.png", "coffee.png")]
-    write(bfloat16=[*photos, *(agreement(model) for model in models[:2])])
-    print(json.dumps(measured["bfloat16"], indent=1), flush=True)
-    sizes = (224, 320) if given.small else (224, 512, 1024, 2048, 4096)
-    batches = (1, 2) if given.small else (1, 2, 4, 8, 16)
-    grown: list[dict[str, Any]] = []
-    for model in GROWING:
-        along = {
-            "pixels": [Case(model, size=size) for size in sizes],
-            "batch": [Case(model, batch) for batch in batches],
-        }
-        for which, cases in along.items():
-            for row in growth(model, cases, facts["threads"]):
-                grown.append({**row, "along": which})
-                write(growth=grown)
-    plot.save(growth_figure(grown), given.out / "growth.png")
+    told = parser.parse_args()
+    before, small = told.out / "performance.json", "torchvision:squeezenet1_1"
+    given = Given(
+        models=[small] if told.small else MODELS.split(","),
+        captured=[small] if told.small else CAPTURED,
+        sizes=(224, 320) if told.small else (224, 512, 1024, 2048, 4096),
+        batches=(1, 2) if told.small else (1, 2, 4, 8, 16),
+        repeats=told.repeats,
+        facts=machine(),
+        out=told.out,
+        measured=json.loads(before.read_text("utf-8")) if before.exists() else {},
+    )
+    for part in told.parts or PARTS:
+        print(PARTS[part](given), flush=True)
 
 
 if __name__ == "__main__":

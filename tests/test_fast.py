@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 import torchfbi
 from photos import CAT
-from torchfbi import ForwardBackward, Settings, Threshold, adjoints, walk
+from torchfbi import ForwardBackward, Settings, Threshold, adjoints, layout, walk
 from torchfbi.adjoints import sparse
 from torchfbi.images import Photo
+from torchfbi.layout import Signs
 from torchfbi.scratch import Scratch
 from torchfbi.signals import Signals
 
@@ -23,7 +24,7 @@ aten = torch.ops.aten
 class Slow(ForwardBackward):
     """The same method with nothing shared, skipped, gathered, laid out or written over."""
 
-    def _run(self, x: Tensor) -> dict[Any, Any]:
+    def _run(self, x: Tensor, watched: bool = True) -> dict[Any, Any]:
         values: dict[Any, Any] = {self.graph.image: x}
         for node in self.graph.nodes:
             args, kwargs = self._arguments(node, values)
@@ -135,7 +136,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_fast_is_slow_on_random_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, where no order of summation decides which maps are kept."""
-    monkeypatch.setattr(sparse, "_POSITIONS", 4)
+    monkeypatch.setattr(sparse, "_WORTH", {"matrix": (16, 4), "window": (16, 4)})
     for number in range(3):
         torch.manual_seed(number)
         net, x = network().double(), torch.randn(3, 3, 44, 44, dtype=torch.float64)
@@ -173,6 +174,40 @@ def test_writing_over_signals_changes_nothing(name: str) -> None:
     assert torch.equal(x, before)
     for layer in seen:
         assert ((layer.signal == 0) | (layer.incoming != 0)).all()
+
+
+def test_signs_are_enough_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tau = 0 large activations are kept as int8; whoever looks sees them whole."""
+    torch.manual_seed(0)
+    net, x = network(), torch.randn(2, 3, 44, 44)
+    for name, settings in SETTINGS.items():
+        fbi = ForwardBackward(net, x, settings)
+        values, logits = fbi(x)
+        with monkeypatch.context() as patch:
+            patch.setattr(layout, "_LARGE", 0)
+            kept = [isinstance(v, Signs) for v in fbi._run(x, watched=False).values()]
+            assert any(kept) == (name == "paper")
+            assert not any(isinstance(v, Signs) for v in fbi._run(x).values())
+            assert torch.equal(fbi(x)[0], values)
+            assert torch.equal(fbi(x)[1], logits)
+            both = fbi.each(x[:1], [3, 5])[0]
+            seen = fbi.flow(x)[2]
+        assert {layer.activation.dtype for layer in seen} == {torch.float32}
+        assert torch.equal(fbi.flow(x)[0], values)
+        torch.testing.assert_close(fbi.each(x[:1], [3, 5])[0], both)
+
+
+def test_rows_of_a_dense_layer_that_get_no_signal_are_not_read() -> None:
+    torch.manual_seed(0)
+    weight, s = torch.randn(2**11, 600), torch.randn(1, 2**11).relu()
+    weight[s[0] == 0] = torch.nan
+    found = sparse.dense(s, weight)
+    assert found is not None
+    torch.testing.assert_close(found, s @ weight.nan_to_num(), rtol=1e-4, atol=1e-4)
+    assert sparse.dense(torch.zeros_like(s), weight) is None
+    assert sparse.dense(torch.ones_like(s), weight) is None  # all rows are read
+    assert sparse.dense(s.double(), weight.double()) is None
+    assert sparse.dense(s.repeat(2, 1), weight) is None
 
 
 def test_targets_share_a_forward_pass() -> None:
@@ -270,7 +305,7 @@ def test_where_the_batch_moves_every_target_is_walked_alone() -> None:
 
 
 def test_only_the_kept_maps_are_convolved() -> None:
-    s, weight = torch.zeros(2, 8, 9, 9), torch.randn(8, 64, 3, 3)
+    s, weight = torch.zeros(2, 8, 10, 10), torch.randn(8, 64, 3, 3)
     maps = torch.zeros(2, 8, dtype=torch.bool)
     maps[0, 2] = maps[1, 5] = maps[1, 6] = True
     kept = sparse.kept_maps(maps, s, weight, 1)
@@ -278,7 +313,9 @@ def test_only_the_kept_maps_are_convolved() -> None:
     assert [numbers.tolist() for numbers in kept] == [[2], [5, 6]]
     assert sparse.kept_maps(None, s, weight, 1) is None  # nothing is known
     assert sparse.kept_maps(maps | True, s, weight, 1) is None  # nothing to leave out
-    assert sparse.kept_maps(maps, s[..., :2, :2], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s[..., :9], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s[..., :9], weight[:, :, :1, :1], 1) is not None
+    assert sparse.kept_maps(maps, s[..., :4], weight[:, :, :1, :1], 1) is None
     assert sparse.kept_maps(maps, s, weight[:, :2], 1) is None  # cheaper than gathering
 
 

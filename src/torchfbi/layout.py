@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,33 @@ def only_shape(value: Tensor) -> Tensor:
     return value.new_zeros(()).expand(value.shape)
 
 
-def repeated(value: Tensor, times: int) -> Tensor:
+class Signs(NamedTuple):
+    """What is left of a tensor of which only the signs count.
+
+    Args:
+        positive: 1 where it was positive and 0 elsewhere, int8.
+        shape: as ``only_shape`` returns it.
+    """
+
+    positive: Tensor
+    shape: Tensor
+
+
+def only_signs(value: Tensor) -> Tensor | Signs:
+    """A large tensor's signs, in a quarter of its memory or half.
+
+    Smaller ones stay as they are: only from 32 MiB on does the C library give memory back.
+    """
+    if value.nbytes < _LARGE:
+        return value
+    return Signs((value > 0).view(torch.int8), only_shape(value))
+
+
+_LARGE = 2**25
+
+
+def repeated(value: Any, times: int) -> Any:
     """One image's value as that of a batch of equal images; nothing is copied."""
+    if isinstance(value, Signs):
+        return Signs(*(repeated(part, times) for part in value))
     return value if times == 1 else value.expand(times, *value.shape[1:])

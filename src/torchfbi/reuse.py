@@ -64,10 +64,10 @@ class Reusing(ForwardBackward):
         super().__init__(module, example, settings, output)
         self._forwards = forwards
 
-    def _run(self, x: Tensor) -> dict[fx.Node, Any]:
+    def _run(self, x: Tensor, watched: bool = True) -> dict[fx.Node, Any]:
         values = self._forwards.find(self.graph, self.settings, x)
         if values is None:
-            values = super()._run(x)
+            values = super()._run(x)  # whole: other settings may read more than signs
             self._forwards.keep(self.graph, self.settings, x, values)
         return values
 

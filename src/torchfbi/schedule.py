@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import fx
 from torchfbi.adjoints import find, is_tensor, tensor_arguments
 from torchfbi.graph import Graph
 from torchfbi.segments import Segment, segments
-from torchfbi.settings import Settings
+from torchfbi.settings import Settings, Threshold
 
 aten = torch.ops.aten
 
@@ -26,11 +26,14 @@ class Plan:
         releases: for each node the values that are used there for the last time and that nobody
             reads later.
         in_place: the operator that writes over its first argument, for the nodes that may.
+        signs: for each node the values that are used there for the last time and of which only
+            the signs are read later, where nobody looks at the walk.
     """
 
     nodes: list[fx.Node]
     releases: dict[fx.Node, list[fx.Node]]
     in_place: dict[fx.Node, Any]
+    signs: dict[fx.Node, list[fx.Node]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +66,13 @@ def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Sche
     Args:
         low_memory: keep only what crosses the borders of segments, and run them again.
     """
-    reads = {node: _reads(graph, node, settings) for node in graph.nodes}
+    by_rules = {node: _reads(graph, node, settings) for node in graph.nodes}
+    reads = {node: read | ({node} & graph.stations) for node, read in by_rules.items()}
     ends = {graph.image, graph.logits}
     if not low_memory:
-        forward = _plan(graph.nodes, ends.union(*reads.values()))
+        by_sign = set(graph.features).difference(ends, *by_rules.values())
+        by_sign = by_sign if _signs_decide(settings) else set()
+        forward = _plan(graph.nodes, ends.union(*reads.values()), by_sign)
         return Schedule(graph, settings, low_memory, forward, [(graph.nodes, None)])
     cut = segments(graph.nodes, reads)
     crossing = set[fx.Node]().union(*(segment.crossing for segment in cut))
@@ -83,8 +89,8 @@ def _again(segment: Segment, reads: dict[fx.Node, set[fx.Node]], ends: set[fx.No
     return _plan(segment.nodes, kept)
 
 
-def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node]) -> Plan:
-    """The plan to run ``nodes`` where the values in ``kept`` are read later."""
+def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node], by_sign: Collection[fx.Node] = ()) -> Plan:
+    """The plan to run ``nodes`` where the values in ``kept`` are read later, some by their sign."""
     nodes = list(nodes)
     last = {source: node for node in nodes for source in node.all_input_nodes}
     releases: dict[fx.Node, list[fx.Node]] = {node: [] for node in nodes}
@@ -96,12 +102,15 @@ def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node]) -> Plan:
         for node in nodes
         if node.target in _IN_PLACE and _may_be_written(node.args[0], node, kept)
     }
-    return Plan(nodes, releases, in_place)
+    signs: dict[fx.Node, list[fx.Node]] = {node: [] for node in nodes}
+    for source in by_sign:
+        signs[last[source]].append(source)
+    return Plan(nodes, releases, in_place, signs)
 
 
 def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
-    """The forward values that the backward walk reads at a node."""
-    read = {node} if node in graph.stations else set()
+    """The forward values that the adjoint of a node reads."""
+    read = set[fx.Node]()
     rule = find(node.target)
     if node in graph.path and rule is not None:
         what = rule.reads(settings)
@@ -110,6 +119,14 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
         if "output" in what:
             read.add(node)
     return read
+
+
+def _signs_decide(settings: Settings) -> bool:
+    """Whether the selection asks of an activation only if it is positive."""
+    zero = settings.threshold is None or settings.threshold == Threshold("absolute", 0.0)
+    positive = settings.signs == "positive" and settings.rank == "activation"
+    evidence = settings.evidence_gate is not None or settings.place_gate is not None
+    return zero and positive and not (evidence or settings.antialias)
 
 
 def _may_be_written(source: Any, node: fx.Node, kept: set[fx.Node]) -> bool:

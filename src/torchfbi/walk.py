@@ -19,8 +19,10 @@ from torchfbi.capture import capture
 from torchfbi.checks import check_images, choose_features
 from torchfbi.errors import InputError, NonFiniteError
 from torchfbi.flow import LayerFlow, observe
+from torchfbi.forward import compute
 from torchfbi.graph import Graph
-from torchfbi.layout import laid_out, only_shape, repeated
+from torchfbi.layout import Signs, laid_out, repeated
+from torchfbi.packing import Packing
 from torchfbi.placing import antialias, place
 from torchfbi.schedule import Plan, schedule
 from torchfbi.seeds import Target, seed_for
@@ -74,6 +76,7 @@ class ForwardBackward(nn.Module):
         self._sizes = tuple(example.shape[1:])
         self._selected = choose_features(self.graph, self.settings)
         self._schedule = schedule(self.graph, self.settings, low_memory)
+        self._packing = Packing(self.graph)
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
         for name, tensor in self.graph.tensors.items():
@@ -109,9 +112,10 @@ class ForwardBackward(nn.Module):
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
         """
-        values, logits = self._see(x)
+        values, logits = self._see(x, watched=visit is not None)
         if walks > 1 and not self._is_one(values):
-            values, logits = self._see(x.expand(walks, *x.shape[1:]))
+            x = x.expand(walks, *x.shape[1:])
+            values, logits = self._see(x, watched=visit is not None)
             walks = 1
         return self._explain(values, target, visit, walks), repeated(logits, walks)
 
@@ -136,11 +140,11 @@ class ForwardBackward(nn.Module):
         on_path = (self.graph.image, *self.graph.path)
         return self.graph.batch is None and all(len(values[node]) == 1 for node in on_path)
 
-    def _see(self, x: Tensor) -> tuple[dict[fx.Node, Any], Tensor]:
+    def _see(self, x: Tensor, watched: bool = False) -> tuple[dict[fx.Node, Any], Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values = self._run(x)
+        values = self._run(x, watched)
         logits = values[self.graph.logits]
         if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
             raise NonFiniteError(
@@ -205,7 +209,7 @@ class ForwardBackward(nn.Module):
     def _step(
         self,
         node: fx.Node,
-        value: Tensor,
+        value: Any,
         values: dict[fx.Node, Any],
         signals: Signals,
         look: Look,
@@ -214,9 +218,10 @@ class ForwardBackward(nn.Module):
         s, maps = signals.take(node), signals.maps(node)
         if s is None:
             return  # it computes a gate, or an output that was not probed
+        activation, value = value if isinstance(value, Signs) else (value, value)
         if node in self.graph.stations:
             arrived = s
-            s, maps = self._select(node, s, value, look, signals)
+            s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
                 signals.own(node)
         rectified = node.name in self._selected and self.settings.signs == "positive"
@@ -236,20 +241,14 @@ class ForwardBackward(nn.Module):
         values, logits = self.walk(x, target, flow.append)
         return values, logits, tuple(flow)
 
-    def _run(self, x: Tensor) -> dict[fx.Node, Any]:
+    def _run(self, x: Tensor, watched: bool = True) -> dict[fx.Node, Any]:
         """The forward pass. What nobody will read is let go at its last use."""
-        return self._compute(self._schedule.forward, {self.graph.image: laid_out(x)})
+        return self._compute(self._schedule.forward, {self.graph.image: laid_out(x)}, watched)
 
-    def _compute(self, plan: Plan, values: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
-        """The values that are known, and those of the plan's operators."""
-        in_place = {} if torch.compiler.is_compiling() else plan.in_place
-        for node in plan.nodes:
-            args, kwargs = self._arguments(node, values)
-            operator: Any = in_place.get(node, node.target)
-            values[node] = operator(*args, **kwargs)
-            for source in plan.releases[node]:
-                values[source] = only_shape(values[source])
-        return values
+    def _compute(
+        self, plan: Plan, values: dict[fx.Node, Any], watched: bool = True
+    ) -> dict[fx.Node, Any]:
+        return compute(plan, values, self._arguments, self._packing, watched=watched)
 
     def _hand_back(
         self, s: Tensor, at: adjoints.Site, values: dict[fx.Node, Any]
@@ -272,7 +271,8 @@ class ForwardBackward(nn.Module):
         def value(source: fx.Node) -> Any:
             if source.op == "get_attr":
                 return getattr(self, f"network_{source.target}")
-            return values[source]
+            known = values[source]
+            return known.shape if isinstance(known, Signs) else known
 
         return self.graph.arguments(node, value)
 

@@ -85,7 +85,8 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
     if at.settings.subtract_bias and bias is not None:
         s = s - bias
-    return s @ weight
+    back = sparse.dense(s, weight)
+    return s @ weight if back is None else back
 
 
 @adjoint(aten.batch_norm.default)

@@ -6,8 +6,11 @@ transposed convolution costs half. Every sample has kept others, so they go one 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 aten = torch.ops.aten
 
@@ -26,16 +29,18 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> li
     """
     if maps is None or torch.compiler.is_compiling() or s.device.type != "cpu":
         return None  # how many are kept depends on the data, and a GPU would have to wait for it
-    if groups > 1 or weight[0].numel() < _WORTH_GATHERING or s[0, 0].numel() < _POSITIONS:
+    if groups > 1:
+        return None
+    multiplications, positions = _WORTH["matrix" if weight[0, 0].numel() == 1 else "window"]
+    if weight[0].numel() < multiplications or s[0, 0].numel() < positions:
         return None
     kept = [row.nonzero().flatten() for row in maps]
     return kept if sum(map(len, kept)) <= _MOST * maps.numel() else None
 
 
-_WORTH_GATHERING = 24
-"""Multiplications for each entry of the signal below which the gathering costs more."""
-_POSITIONS = 49
-"""Positions below which the weights are more to gather than the signal."""
+_WORTH = {"matrix": (64, 49), "window": (24, 100)}
+"""The multiplications for each entry of the signal, and the positions, below which gathering
+costs more: that of the signal and that of the weights, which windows need in another order too."""
 _MOST = 0.75
 """The share of the maps above which all are taken."""
 
@@ -109,3 +114,32 @@ def pointwise(
         spaced[(slice(None), *(slice(None, None, step) for step in stride))] = back
         back = spaced
     return back.movedim(-1, 1)
+
+
+def dense(s: Tensor, weight: Tensor) -> Tensor | None:
+    """The adjoint of a large dense layer for one image: only the rows of the weights are read
+    whose entry of the signal is not zero. It takes as long as the reading.
+
+    Args:
+        s: the signal, (1, O).
+        weight: (O, I).
+
+    Returns:
+        A tensor (1, I), or None where to read all rows is as quick.
+    """
+    if torch.compiler.is_compiling() or s.device.type != "cpu" or s.dtype != torch.float32:
+        return None
+    if s.ndim != 2 or len(s) > 1 or weight.numel() < _LARGE or not weight.is_contiguous():
+        return None
+    rows = s[0].nonzero().flatten()
+    if not 0 < len(rows) <= _MOST * len(weight):
+        return None
+    # Each part of the columns is a bag of its own: threads share bags, not rows.
+    parts = math.gcd(weight.shape[1], _PARTS)
+    bags = rows * parts + torch.arange(parts)[:, None]
+    table, factors = weight.reshape(len(weight) * parts, -1), s[0, rows].expand(parts, -1)
+    return embedding_bag(bags, table, mode="sum", per_sample_weights=factors).reshape(1, -1)
+
+
+_LARGE = 2**20
+_PARTS = 32

@@ -1,0 +1,66 @@
+"""Weights packed as oneDNN computes with them, once instead of at every call.
+
+Where a layer has more weights than positions to use them at, ordering them takes as long as the
+convolution itself. PyTorch's own compiler packs weights by the same operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.graph import Graph
+
+aten = torch.ops.aten
+
+_MOST_POSITIONS = 2048
+"""With more of them, in all images of the batch, packing is below a twentieth of the time."""
+
+
+class Packing:
+    """The packed weights of a graph's convolutions. Copies start without any."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._packed: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        self._positions = {
+            node: node.meta["val"].shape[2:].numel()
+            for node in graph.nodes
+            if node.target is aten.convolution.default and node.meta["val"].ndim == 4
+        }
+
+    def __reduce__(self) -> Any:
+        return Packing, (self._graph,)
+
+    def convolution(self, node: fx.Node, args: Any) -> Tensor | None:
+        """The value of a convolution with packed weights, or None where that does not pay.
+
+        Args:
+            node: an operator of the graph.
+            args: its arguments.
+        """
+        if node not in self._positions:
+            return None
+        x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+        few = x.shape[0] * self._positions[node] <= _MOST_POSITIONS
+        if transposed or not few or not _takes(x):
+            return None
+        source, packed = self._packed.get(node, (None, weight))
+        if source is not weight:
+            pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # whose stub lacks an argument
+            packed = pack(weight.to_mkldnn(), padding, stride, dilation, groups, x.shape)
+            self._packed[node] = weight, packed
+        value: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, packed, bias, padding, stride, dilation, groups, "none", [], ""
+        )
+        return value
+
+
+def _takes(x: Tensor) -> bool:
+    """Whether oneDNN is at hand and takes such images."""
+    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    half = x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(torch.backends.mkldnn.enabled) and (half or x.dtype == torch.float32)
