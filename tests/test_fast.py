@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import torchfbi
 from photos import CAT
 from torchfbi import ForwardBackward, Settings, Threshold, adjoints, layout, walk
-from torchfbi.adjoints import sparse
+from torchfbi.adjoints import linear, sparse
 from torchfbi.images import Photo
 from torchfbi.layout import Signs
 from torchfbi.scratch import Scratch
@@ -204,7 +204,12 @@ def test_rows_of_a_dense_layer_that_get_no_signal_are_not_read() -> None:
     found = sparse.dense(s, weight)
     assert found is not None
     torch.testing.assert_close(found, s @ weight.nan_to_num(), rtol=1e-4, atol=1e-4)
-    assert sparse.dense(torch.zeros_like(s), weight) is None
+    assert sparse.dense(torch.zeros_like(s), weight) is None  # so this is no special case
+    whole, bias = torch.randn_like(weight), torch.randn(2**11)
+    at = adjoints.Site(s, Settings.paper(), None)  # type: ignore[arg-type]
+    for _ in range(2):  # W^T b is kept
+        found = linear.linear(s, at, s, whole, bias)
+        torch.testing.assert_close(found, (s - bias) @ whole, rtol=1e-4, atol=1e-4)
     assert sparse.dense(torch.ones_like(s), weight) is None  # all rows are read
     assert sparse.dense(s.double(), weight.double()) is None
     assert sparse.dense(s.repeat(2, 1), weight) is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.adjoints import sparse
 from torchfbi.adjoints.registry import Site, adjoint
@@ -83,10 +86,22 @@ def _maps_innermost(s: Tensor) -> bool:
 @adjoint(aten.linear.default, fresh=True)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
-    if at.settings.subtract_bias and bias is not None:
-        s = s - bias
+    subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
-    return s @ weight if back is None else back
+    if back is None:
+        return (s if subtracted is None else s - subtracted) @ weight
+    return back if subtracted is None else back - _of_bias(weight, subtracted)
+
+
+def _of_bias(weight: Tensor, bias: Tensor) -> Tensor:
+    """W^T b, which is the same for all images. Without it the signal stays sparse."""
+    known = _OF_BIAS.get(weight)
+    if known is None:
+        _OF_BIAS[weight] = known = bias @ weight
+    return known
+
+
+_OF_BIAS: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
 
 
 @adjoint(aten.batch_norm.default)
