@@ -39,16 +39,14 @@ class Signs(NamedTuple):
 
 
 def only_signs(value: Tensor) -> Tensor | Signs:
-    """A large tensor's signs, in a quarter of its memory or half.
-
-    Smaller ones stay as they are: only from 32 MiB on does the C library give memory back.
-    """
+    """The signs of a tensor of 8 MiB or more, in a quarter of its memory or half; smaller ones stay
+    as they are."""
     if value.nbytes < _LARGE:
         return value
     return Signs((value > 0).view(torch.int8), only_shape(value))
 
 
-_LARGE = 2**25
+_LARGE = 2**23
 
 
 def repeated(value: Any, times: int) -> Any:
