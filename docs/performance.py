@@ -108,12 +108,12 @@ def growth(model: str, cases: Sequence[Case], threads: int) -> list[dict[str, An
 
 def growth_figure(rows: list[dict[str, Any]]) -> Figure:
     """Memory against pixels, time against pixels, time against batch; a line that is linear."""
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
     panels = figure.subplots(1, 3)
     wanted = (("peak", "peak memory, MiB", 2**20, "pixels"), ("seconds", "seconds", 1, "pixels"),
               ("seconds", "seconds", 1, "batch"))  # fmt: skip
     for axes, (value, label, unit, along) in zip(panels, wanted, strict=True):
-        for model in GROWING:
+        for color, model in enumerate(GROWING):
             for name, style in zip(NAMES, ("o-", "s--"), strict=True):
                 chosen = [
                     r
@@ -124,12 +124,14 @@ def growth_figure(rows: list[dict[str, Any]]) -> Figure:
                     continue
                 x = [r[along] for r in chosen]
                 y = [r[value] / unit for r in chosen]
-                axes.loglog(x, y, style, label=f"{model.partition(':')[2]}, {name[5:]}")
+                line = f"{model.partition(':')[2]}, {name[5:]}"
+                axes.loglog(x, y, style, color=f"C{color}", label=line)
                 if name == NAMES[0]:
                     axes.loglog(x, [y[-1] * n / x[-1] for n in x], color="0.75", zorder=0)
         axes.set_xlabel("pixels" if along == "pixels" else "images of 224 x 224")
         axes.set_ylabel(label)
-        axes.legend(fontsize=8)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(GROWING))
     figure.suptitle("Growth of one explanation, contrast preset; grey: linear")
     return figure
 
