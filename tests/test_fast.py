@@ -180,7 +180,7 @@ def test_signs_are_enough_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) ->
     """With tau = 0 large activations are kept as int8; whoever looks sees them whole."""
     torch.manual_seed(0)
     net, x = network(), torch.randn(2, 3, 44, 44)
-    for name, settings in SETTINGS.items():
+    for name, settings in {**SETTINGS, "small tau": Settings.paper(tau=1e-9)}.items():
         fbi = ForwardBackward(net, x, settings)
         values, logits = fbi(x)
         with monkeypatch.context() as patch:
@@ -191,6 +191,7 @@ def test_signs_are_enough_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) ->
             assert torch.equal(fbi(x)[0], values)
             assert torch.equal(fbi(x)[1], logits)
             both = fbi.each(x[:1], [3, 5])[0]
+            assert fbi._is_one(fbi._run(x[:1], watched=False))  # so they are walked at once
             seen = fbi.flow(x)[2]
         assert {layer.activation.dtype for layer in seen} == {torch.float32}
         assert torch.equal(fbi.flow(x)[0], values)
@@ -318,7 +319,8 @@ def test_only_the_kept_maps_are_convolved() -> None:
     assert [numbers.tolist() for numbers in kept] == [[2], [5, 6]]
     assert sparse.kept_maps(None, s, weight, 1) is None  # nothing is known
     assert sparse.kept_maps(maps | True, s, weight, 1) is None  # nothing to leave out
-    assert sparse.kept_maps(maps, s[..., :9], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s[..., :2, :2], weight, 1) is None  # more weights than signal
+    assert sparse.kept_maps(maps, s[..., :9], weight, 1) is None
     assert sparse.kept_maps(maps, s[..., :9], weight[:, :, :1, :1], 1) is not None
     assert sparse.kept_maps(maps, s[..., :4], weight[:, :, :1, :1], 1) is None
     assert sparse.kept_maps(maps, s, weight[:, :2], 1) is None  # cheaper than gathering

@@ -74,8 +74,10 @@ def test_an_explainer_that_moved_packs_its_new_weights() -> None:
     x = torch.randn(1, 3, 24, 20)
     fbi = ForwardBackward(network(), x, Settings.plain())
     before, other = fbi(x)[1], copy.deepcopy(fbi)
+    assert torch.equal(other(x)[1], before)
     for name, weight in other.named_buffers():
         setattr(other, name, weight * 2)
     assert not torch.allclose(other(x)[1], before)
+    assert torch.equal(other(x)[1], copy.deepcopy(other)(x)[1])  # which has packed nothing yet
     torch.testing.assert_close(fbi(x)[1], before)
     torch.testing.assert_close(fbi.double()(x.double())[1].float(), before)

@@ -31,11 +31,16 @@ class Signs(NamedTuple):
 
     Args:
         positive: 1 where it was positive and 0 elsewhere, int8.
-        shape: as ``only_shape`` returns it.
+        outline: as ``only_shape`` returns it.
     """
 
     positive: Tensor
-    shape: Tensor
+    outline: Tensor
+
+
+def outlined(value: Any) -> Any:
+    """A value for whoever asks no more of signs than their shape; others as they are."""
+    return value.outline if isinstance(value, Signs) else value
 
 
 def only_signs(value: Tensor) -> Tensor | Signs:

@@ -21,7 +21,7 @@ from torchfbi.errors import InputError, NonFiniteError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
 from torchfbi.graph import Graph
-from torchfbi.layout import Signs, laid_out, repeated
+from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
 from torchfbi.placing import antialias, place
 from torchfbi.schedule import Plan, schedule
@@ -138,7 +138,9 @@ class ForwardBackward(nn.Module):
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:
         """Whether the forward pass saw one image, so that several walks may share its values."""
         on_path = (self.graph.image, *self.graph.path)
-        return self.graph.batch is None and all(len(values[node]) == 1 for node in on_path)
+        return self.graph.batch is None and all(
+            len(outlined(values[node])) == 1 for node in on_path
+        )
 
     def _see(self, x: Tensor, watched: bool = False) -> tuple[dict[fx.Node, Any], Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""
@@ -271,8 +273,7 @@ class ForwardBackward(nn.Module):
         def value(source: fx.Node) -> Any:
             if source.op == "get_attr":
                 return getattr(self, f"network_{source.target}")
-            known = values[source]
-            return known.shape if isinstance(known, Signs) else known
+            return outlined(values[source])
 
         return self.graph.arguments(node, value)
 
