@@ -25,9 +25,11 @@ def compute(
         values: by node. What nobody reads later leaves only its shape.
         arguments: of an operator, given the values.
         packing: runs the convolutions that it makes faster.
-        watched: somebody looks at the activations on the way back; else of some the signs do.
+        watched: somebody looks at the activations on the way back; else of some the signs are
+            kept alone.
     """
     compiling = torch.compiler.is_compiling()
+    whole = watched or compiling
     for node in plan.nodes:
         args, kwargs = arguments(node, values)
         value = None if compiling else packing.convolution(node, args)
@@ -37,7 +39,6 @@ def compute(
         values[node] = value
         for source in plan.releases[node]:
             values[source] = only_shape(values[source])
-        if not (watched or compiling):
-            for source in plan.signs[node]:
-                values[source] = only_signs(values[source])
+        for source in () if whole else plan.signs[node]:
+            values[source] = only_signs(values[source])
     return values

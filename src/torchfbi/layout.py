@@ -14,11 +14,17 @@ def laid_out(tensor: Tensor) -> Tensor:
     There oneDNN's convolutions need no reordering of the signal then, and run up to twice as
     fast; every operator between them keeps the layout. Other devices get the tensor as it is.
     """
-    if tensor.ndim != 4 or tensor.device.type != "cpu" or torch.compiler.is_compiling():
+    if tensor.ndim != 4 or torch.compiler.is_compiling() or not has_onednn(tensor.device):
         return tensor
-    if tensor.dtype == torch.float64 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if tensor.dtype == torch.float64:
         return tensor  # oneDNN knows no float64
     return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def has_onednn(device: torch.device) -> bool:
+    """Whether oneDNN may run what lies there."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and available
 
 
 def only_shape(value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi.graph import Graph
+from torchfbi.layout import has_onednn
 
 aten = torch.ops.aten
 
@@ -59,8 +60,8 @@ class Packing:
 
 
 def _takes(x: Tensor) -> bool:
-    """Whether oneDNN is at hand and takes such images."""
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    """Whether oneDNN is at hand, not turned off, and takes such images."""
+    if not (has_onednn(x.device) and torch.backends.mkldnn.enabled):
         return False
     half = x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return bool(torch.backends.mkldnn.enabled) and (half or x.dtype == torch.float32)
+    return half or x.dtype == torch.float32

@@ -12,7 +12,8 @@ from torch import fx
 from torchfbi.adjoints import find, is_tensor, tensor_arguments
 from torchfbi.graph import Graph
 from torchfbi.segments import Segment, segments
-from torchfbi.settings import Settings, Threshold
+from torchfbi.selection import passes_by_sign
+from torchfbi.settings import Settings
 
 aten = torch.ops.aten
 
@@ -122,11 +123,10 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
 
 
 def _signs_decide(settings: Settings) -> bool:
-    """Whether the selection asks of an activation only if it is positive."""
-    zero = settings.threshold is None or settings.threshold == Threshold("absolute", 0.0)
-    positive = settings.signs == "positive" and settings.rank == "activation"
+    """Whether nothing on the way back asks more of an activation than if it is positive."""
     evidence = settings.evidence_gate is not None or settings.place_gate is not None
-    return zero and positive and not (evidence or settings.antialias)
+    ranked = settings.rank == "contribution"
+    return passes_by_sign(settings) and not (ranked or evidence or settings.antialias)
 
 
 def _may_be_written(source: Any, node: fx.Node, kept: set[fx.Node]) -> bool:

@@ -43,8 +43,7 @@ def select(
     selected, ours = signal, overwrite  # whether its memory is ours
     threshold = settings.threshold
     if threshold is not None:
-        at_zero = threshold.kind == "absolute" and _is(threshold.value, 0.0)
-        if settings.signs == "positive" and at_zero:
+        if passes_by_sign(settings):
             # With the signal rectified below, s a > 0 is a > 0 (where s a does not underflow).
             selected = where_positive(signal, activation, signal if overwrite else None)
         else:
@@ -64,6 +63,13 @@ def select(
     maps = top_maps(selected, activation, settings, channel)
     all_kept = _is(settings.k, 1.0)
     return selected if all_kept else keep_maps(selected, maps, channel, ours), maps
+
+
+def passes_by_sign(settings: Settings) -> bool:
+    """Whether the threshold, if there is one, only asks if the activation is positive."""
+    threshold = settings.threshold
+    at_zero = threshold is None or (threshold.kind == "absolute" and _is(threshold.value, 0.0))
+    return settings.signs == "positive" and at_zero
 
 
 def keep_maps(signal: Tensor, maps: Tensor, channel: int, overwrite: bool = False) -> Tensor:

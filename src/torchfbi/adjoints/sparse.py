@@ -1,7 +1,8 @@
-"""The adjoint of a convolution over the kept feature maps alone.
+"""Adjoints over what was kept alone: of a convolution, and of a dense layer.
 
 Selection leaves most maps zero, and a map that is zero adds nothing: over half of the maps a
-transposed convolution costs half. Every sample has kept others, so they go one by one.
+transposed convolution costs half. Every sample has kept others, so they go one by one. A dense
+layer's adjoint for one image costs the reading of its weights, so it reads the rows it needs.
 """
 
 from __future__ import annotations
@@ -117,8 +118,8 @@ def pointwise(
 
 
 def dense(s: Tensor, weight: Tensor) -> Tensor | None:
-    """The adjoint of a large dense layer for one image: only the rows of the weights are read
-    whose entry of the signal is not zero. It takes as long as the reading.
+    """The adjoint of a large dense layer for one image, from the rows of the weights whose entry
+    of the signal is not zero.
 
     Args:
         s: the signal, (1, O).
@@ -142,4 +143,6 @@ def dense(s: Tensor, weight: Tensor) -> Tensor | None:
 
 
 _LARGE = 2**20
+"""Weights below which reading all of them is as quick."""
 _PARTS = 32
+"""Bags at most: enough for as many threads."""
