@@ -3,9 +3,10 @@
 On the machine at hand, which must be quiet: every network at batch 1 and 8, ours against the
 forward pass and Captum's methods, in turn in one process; the same in bfloat16; five targets
 against one; the time to capture; agreement of bfloat16 with float32; and time and memory against
-pixels and batch. About half an hour on two cores. ``python docs/performance.py targets growth``
-measures these parts again and keeps the others; ``--small`` tries everything on little in a
-minute. What is done is written at once.
+pixels and batch, which alone takes three quarters of an hour on two cores. ``python
+docs/performance.py targets growth`` measures these parts again and keeps the others, each with the
+machine that it was measured on; ``--small`` tries everything on little. What is done is written
+at once.
 """
 
 from __future__ import annotations
@@ -150,19 +151,21 @@ class Given:
     measured: dict[str, Any]
 
     def write(self, **more: Any) -> None:
-        """Put it on disk, beside the other parts."""
-        self.measured.update(more)
+        """Put it on disk, beside the other parts, with the machine it comes from."""
+        machines = {**self.measured.get("machines", {}), **dict.fromkeys(more, self.facts)}
+        self.measured.update(more, machines=machines)
         text = json.dumps(self.measured)
         (self.out / "performance.json").write_text(text, encoding="utf-8")
 
 
-def table(given: Given, dtype: DType, models: Sequence[str]) -> tuple[list[Result], str]:
-    """Every network at batch 1 and 8, and its lines in Markdown."""
-    results = [
-        run(Case(name, batch, dtype=dtype), given.repeats, peers=True)
-        for name in models
-        for batch in (1, 8)
-    ]
+def table(
+    given: Given, dtype: DType, models: Sequence[str], keep: Callable[[list[Result]], None]
+) -> tuple[list[Result], str]:
+    """Every network at batch 1 and 8, and its lines in Markdown. Each is kept when it is done."""
+    results: list[Result] = []
+    for case in [Case(name, batch, dtype=dtype) for name in models for batch in (1, 8)]:
+        results.append(run(case, given.repeats, peers=True))
+        keep(results)
     names = [row.name for row in results[0].rows]
     lines = [f"| {dtype} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for result in results:
@@ -178,8 +181,11 @@ def table(given: Given, dtype: DType, models: Sequence[str]) -> tuple[list[Resul
 
 def float32(given: Given) -> str:
     """The main table, and its figure."""
-    results, lines = table(given, "float32", given.models)
-    given.write(**to_dict(given.facts, results))
+
+    def keep(results: list[Result]) -> None:
+        given.write(**to_dict(given.facts, results))
+
+    results, lines = table(given, "float32", given.models, keep)
     summary = f"{given.facts['cpu']}, {given.facts['threads']} of {given.facts['cores']} cores"
     plot.save(bench_figure(results, summary), given.out / "performance.png")
     return f"{summary}; load before: {given.facts['load']}\n{lines}"
@@ -187,10 +193,14 @@ def float32(given: Given) -> str:
 
 def bfloat16(given: Given) -> str:
     """Times against the forward pass in float32, and what becomes of the answer."""
-    results, lines = table(given, "bfloat16", given.models[:2])
+
+    def keep(results: list[Result]) -> None:
+        given.write(bfloat16_table=[result.to_dict() for result in results])
+
+    _, lines = table(given, "bfloat16", given.models[:2], keep)
     photos = [agreement("efficientnet-lite0", name) for name in ("chelsea.png", "coffee.png")]
     agreed = [*photos, *(agreement(model) for model in given.models[:2])]
-    given.write(bfloat16_table=to_dict(given.facts, results)["results"], bfloat16=agreed)
+    given.write(bfloat16=agreed)
     return f"{lines}\n{json.dumps(agreed, indent=1)}"
 
 
