@@ -27,6 +27,14 @@ def has_onednn(device: torch.device) -> bool:
     return device.type == "cpu" and available
 
 
+def onednn_takes(tensor: Tensor) -> bool:
+    """Whether oneDNN is at hand, not turned off, and quick with such a tensor."""
+    if not (has_onednn(tensor.device) and torch.backends.mkldnn.enabled):
+        return False
+    half = tensor.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return half or tensor.dtype == torch.float32
+
+
 def only_shape(value: Tensor) -> Tensor:
     """A tensor of the same shape, dtype and device that holds no memory."""
     return value.new_zeros(()).expand(value.shape)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi.graph import Graph
-from torchfbi.layout import has_onednn
+from torchfbi.layout import onednn_takes
 
 aten = torch.ops.aten
 
@@ -46,7 +46,7 @@ class Packing:
             return None
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
         few = x.shape[0] * self._positions[node] <= _MOST_POSITIONS
-        if transposed or not few or not _takes(x):
+        if transposed or not few or not onednn_takes(x):
             return None
         source, packed = self._packed.get(node, (None, weight))
         if source is not weight:
@@ -57,11 +57,3 @@ class Packing:
             x, packed, bias, padding, stride, dilation, groups, "none", [], ""
         )
         return value
-
-
-def _takes(x: Tensor) -> bool:
-    """Whether oneDNN is at hand, not turned off, and takes such images."""
-    if not (has_onednn(x.device) and torch.backends.mkldnn.enabled):
-        return False
-    half = x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return half or x.dtype == torch.float32

@@ -10,7 +10,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.adjoints import sparse
 from torchfbi.adjoints.registry import Site, adjoint
-from torchfbi.layout import laid_out
+from torchfbi.adjoints.transposed import transposed_convolution
+from torchfbi.layout import laid_out, onednn_takes
 
 aten = torch.ops.aten
 
@@ -63,9 +64,7 @@ def convolution(
             )
     if kept is not None:
         return sparse.transposed_convolution(s, weight, stride, padding, dilation, leftover, kept)
-    return aten.convolution.default(
-        s, weight, None, stride, padding, dilation, True, leftover, groups
-    )
+    return transposed_convolution(s, weight, stride, padding, dilation, leftover, groups)
 
 
 def _is_matrix(weight: Tensor, padding: list[int], groups: int) -> bool:
@@ -78,7 +77,7 @@ def _maps_innermost(s: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and s.device.type == "cpu"
-        and s.dtype == torch.float32  # in half precision convolutions alone are quick
+        and (s.dtype == torch.float32 or onednn_takes(s))  # else convolutions alone are quick
         and s.movedim(1, -1).is_contiguous()
     )
 

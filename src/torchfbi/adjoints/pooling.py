@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.shape import separable
+from torchfbi.adjoints.transposed import transposed_convolution
 
 aten = torch.ops.aten
 
@@ -171,9 +172,7 @@ def spread(
     else:
         channels, zeros = s.shape[1], [0] * len(kernel)
         ones = s.new_ones(1, 1, *kernel).expand(channels, 1, *kernel)
-        full = aten.convolution.default(
-            s, ones, None, stride, zeros, dilation, True, zeros, channels
-        )
+        full = transposed_convolution(s, ones, stride, zeros, dilation, zeros, channels)
     trim = [
         width
         for axis in reversed(range(len(kernel)))

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from torchfbi.adjoints.transposed import spaced
+from torchfbi.layout import onednn_takes
+
 aten = torch.ops.aten
 
 
@@ -32,7 +35,10 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> li
         return None  # how many are kept depends on the data, and a GPU would have to wait for it
     if groups > 1:
         return None
-    multiplications, positions = _WORTH["matrix" if weight[0, 0].numel() == 1 else "window"]
+    shape = "matrix" if weight[0, 0].numel() == 1 else "window"
+    if shape == "matrix" and s.itemsize < 4:
+        return None  # the product itself takes no longer than gathering then
+    multiplications, positions = _WORTH[shape]
     if weight[0].numel() < multiplications or s[0, 0].numel() < positions:
         return None
     kept = [row.nonzero().flatten() for row in maps]
@@ -83,7 +89,7 @@ def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
     innermost = tensor.movedim(1, -1)
     if dim == 0:
         return innermost.index_select(0, maps).movedim(-1, 1)
-    rows = innermost.flatten(0, -2).index_select(1, maps)  # of two dimensions it is fastest
+    rows = _columns(innermost, maps)
     return rows.reshape(*innermost.shape[:-1], len(maps)).movedim(-1, 1)
 
 
@@ -103,18 +109,32 @@ def pointwise(
         A tensor (N, I, *sizes).
     """
     rows, matrix = s.movedim(1, -1), weight.flatten(1)
-    back = s.new_empty(*rows.shape[:-1], weight.shape[1])
     if kept is None:
-        torch.mm(rows.flatten(0, -2), matrix, out=back.flatten(0, -2))
+        back = _product(rows.flatten(0, -2), matrix)
+    elif len(kept) == 1:
+        back = _product(_columns(rows, kept[0]), matrix.index_select(0, kept[0]))
     else:
+        back = s.new_empty(len(s), rows[0, ..., 0].numel(), len(matrix[0]))
         for sample, maps, out in zip(rows, kept, back, strict=True):
-            few = sample.flatten(0, -2).index_select(1, maps)
-            torch.mm(few, matrix.index_select(0, maps), out=out.flatten(0, -2))
+            out.copy_(_product(_columns(sample, maps), matrix.index_select(0, maps)))
+    back = back.reshape(*rows.shape[:-1], -1)
     if back.shape[1:-1] != sizes:
-        spaced = s.new_zeros(len(s), *sizes, weight.shape[1])
-        spaced[(slice(None), *(slice(None, None, step) for step in stride))] = back
-        back = spaced
+        back = spaced(back, stride, sizes)
     return back.movedim(-1, 1)
+
+
+def _columns(rows: Tensor, maps: Tensor) -> Tensor:
+    flat = rows.flatten(0, -2)
+    return flat.gather(1, maps.expand(len(flat), -1))  # half the time of index_select, or less
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """A matrix product by oneDNN where it can, which uses all of a processor's instructions; the
+    library behind ``torch.mm`` leaves half of them out on some makes."""
+    if not onednn_takes(rows):
+        return rows @ matrix
+    back: Tensor = torch.ops.mkldnn._linear_pointwise(rows, matrix.t(), None, "none", [], "")
+    return back
 
 
 def dense(s: Tensor, weight: Tensor) -> Tensor | None:
