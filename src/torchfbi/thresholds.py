@@ -125,28 +125,13 @@ def _by_search(sample: Tensor, threshold: Threshold, scratch: Scratch) -> float:
     low, high, above = array.dtype.type(0), array.dtype.type(largest), 0.0
     if len(entries) > _FEW:
         low, high, above = _bounds(held, total, wanted, *_distribution(entries, high, mass))
-    between = np.sort(_between(array, low, high))
+    between = np.sort(array[(array > low) & (array <= high)])
     falling = between[::-1] if mass else np.ones(len(between))
     reached = above + np.cumsum(falling, dtype=np.float64)
     needed = int(np.searchsorted(reached, wanted))
     smallest = between[max(len(between) - 1 - needed, 0)]
     dropped = int(np.searchsorted(between, smallest))
     return float(between[dropped - 1] if dropped else array[array < smallest].max(initial=0))
-
-
-def _between(array: np.ndarray, low: Any, high: Any) -> np.ndarray:
-    """The few entries above ``low`` and up to ``high``.
-
-    Eight answers are looked at at once: to index by the answers would look at each of them.
-    """
-    answers = np.zeros((-(-len(array) // 8), 8), bool)
-    ours = answers.reshape(-1)[: len(array)]
-    np.greater(array, low, out=ours)
-    ours &= array <= high
-    some = np.flatnonzero(answers.view(np.uint64))
-    row, column = np.nonzero(answers[some])
-    found: np.ndarray = array[some[row] * 8 + column]
-    return found
 
 
 def _bounds(
