@@ -16,6 +16,8 @@ from torchfbi.versions import versions
 def machine() -> dict[str, Any]:
     """Processor, cores, threads, load and versions, as plain JSON values.
 
+    ``instructions`` are the widest ones of the processor that PyTorch's own kernels use.
+
     ``load`` is how many processes wanted a core in the last minute, before the measurement: on a
     quiet machine it is well below 1. None where the system does not tell.
     """
@@ -27,6 +29,7 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "cpu": _cpu(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
