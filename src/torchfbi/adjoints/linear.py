@@ -63,7 +63,9 @@ def convolution(
                 s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
             )
     if kept is not None:
-        return sparse.transposed_convolution(s, weight, stride, padding, dilation, leftover, kept)
+        own = s if at.overwrite and s.shape == x.shape else None
+        window = (stride, padding, dilation, leftover)
+        return sparse.transposed_convolution(s, weight, *window, kept, own)
     return transposed_convolution(s, weight, stride, padding, dilation, leftover, groups)
 
 

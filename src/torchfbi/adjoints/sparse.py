@@ -60,9 +60,13 @@ def transposed_convolution(
     dilation: list[int],
     leftover: list[int],
     kept: list[Tensor],
+    back: Tensor | None = None,
 ) -> Tensor:
-    """``aten.convolution`` with ``transposed`` over the kept maps of each sample."""
-    back: Tensor | None = None
+    """``aten.convolution`` with ``transposed`` over the kept maps of each sample.
+
+    ``back`` is where the result may be written, the signal's own memory as well: a sample is read
+    before it is written.
+    """
     for number, maps in enumerate(kept):
         one = aten.convolution.default(
             _of_maps(s[number : number + 1], 1, maps),
