@@ -85,3 +85,45 @@ def test_parameters_are_not_written_to() -> None:
     before = layer.weight.detach().clone()
     captured(layer, lambda x: x * G.view(MAPS), 3, 7, 6)
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_an_even_border_of_zeros_is_the_convolutions_own(axes: int) -> None:
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    layer = kind(3, 5, 3, stride=2, padding=1, dilation=2)
+    border = [number for axis in range(axes) for number in (axis + 1, axis + 1)]
+    before = nn.Sequential(nn.ConstantPad1d(border, 0.0), layer)
+    graph = captured(before, lambda x: x, 3, *range(9, 9 + axes))
+    (node,) = graph.nodes
+    assert node.target is aten.convolution.default
+    assert list(node.args[4]) == [1 + axis + 1 for axis in reversed(range(axes))]
+
+
+@pytest.mark.parametrize(
+    ("border", "value"),
+    [([1, 2], 0.0), ([1, 1], 0.5), ([-1, -1], 0.0), ([0, 0, 0, 0, 2, 2], 0.0)],
+    ids=["uneven", "of other numbers", "cut off", "of maps"],
+)
+def test_another_border_stays(border: list[int], value: float) -> None:
+    maps = 7 if len(border) == 6 else 3
+    layer = nn.Sequential(nn.ConstantPad1d(border, value), nn.Conv2d(maps, 5, 3))
+    graph = captured(layer, lambda x: x, 3, 8, 9)
+    assert [node.target for node in graph.nodes] == [
+        aten.constant_pad_nd.default,
+        aten.convolution.default,
+    ]
+
+
+def test_a_border_that_others_see_stays_for_them() -> None:
+    layer = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 3, 1))
+
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            padded = layer[0](x)
+            return padded * layer[1](padded)
+
+    graph = captured(Both(), lambda x: x, 3, 5, 5)
+    convolution = next(n for n in graph.nodes if n.target is aten.convolution.default)
+    assert convolution.args[0] is graph.image
+    assert list(convolution.args[4]) == [1, 1]
+    assert sum(node.target is aten.constant_pad_nd.default for node in graph.nodes) == 1

@@ -1,4 +1,4 @@
-"""What does not depend on the image is computed once: constants, biases, batch norms."""
+"""What need not be computed for every image is folded: constants, biases, batch norms, borders."""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def _laid_out(value: Tensor) -> Tensor:
     if value.ndim != 4 or any(value.is_contiguous(memory_format=f) for f in formats):
         return value
     return value.contiguous(memory_format=torch.channels_last)
+
+
+def fold_padding(graph: fx.Graph) -> None:
+    """Give a convolution the zeros that were put around its input, as many on either side."""
+    for node in list(graph.nodes):
+        if node.target is not aten.convolution.default or node.args[6]:
+            continue
+        arguments: list[Any] = list(node.args)
+        padding = arguments[4]
+        border = _even_border(arguments[0], len(padding))
+        if border is not None:
+            arguments[0] = arguments[0].args[0]
+            arguments[4] = [ours + more for ours, more in zip(padding, border, strict=True)]
+            node.args = tuple(arguments)
+
+
+def _even_border(node: Any, axes: int) -> list[int] | None:
+    """How many zeros it puts on either side of each of the last axes, if that is all it does."""
+    if node.target is not aten.constant_pad_nd.default:
+        return None
+    widths, *value = node.args[1:]
+    before, after = widths[::2], widths[1::2]  # from the last axis on
+    if value not in ([], [0]) or before != after or min(before) < 0 or any(before[axes:]):
+        return None
+    border = before[:axes] + [0] * (axes - len(before))
+    return border[::-1]
 
 
 def fold_affine(graph: fx.Graph, tensors: Tensors) -> None:

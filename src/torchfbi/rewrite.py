@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from torchfbi.folding import Tensors, fold_affine, fold_constants
+from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
 from torchfbi.heads import Head
 from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out, untuple
@@ -32,6 +32,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     untuple(graph)
     drop_dead(graph)
     fold_constants(graph, tensors)
+    fold_padding(graph)
     fold_affine(graph, tensors)
     drop_dead(graph)
     lay_out_weights(graph, tensors)

@@ -121,14 +121,9 @@ def expand(s: Tensor, at: Site, x: Tensor, size: list[int], implicit: bool = Fal
     return s.sum_to_size(x.shape)
 
 
-@adjoint(aten.constant_pad_nd.default)
+@adjoint(aten.constant_pad_nd.default, fresh=True)
 def constant_pad(s: Tensor, at: Site, x: Tensor, pad: list[int], value: float = 0) -> Tensor:
-    """The border is cut off again."""
-    if min(pad) >= 0:  # a view: nothing is copied
-        for axis, start in enumerate(pad[::2]):
-            dim = x.ndim - 1 - axis
-            s = s.narrow(dim, start, x.shape[dim])
-        return s
+    """The border is cut off again; in a copy, which is dense and may be written over."""
     return aten.constant_pad_nd.default(s, [-width for width in pad])
 
 
