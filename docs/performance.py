@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from torchfbi import plot
 from torchfbi.bench.cases import Case, DType, build
 from torchfbi.bench.contenders import LOW_MEMORY, MAKERS, SETTINGS
-from torchfbi.bench.machine import machine
+from torchfbi.bench.machine import machine, processor
 from torchfbi.bench.measure import measure, spread
 from torchfbi.bench.memory import in_a_process
 from torchfbi.bench.results import Result, to_dict
@@ -186,7 +186,7 @@ def float32(given: Given) -> str:
         given.write(**to_dict(given.facts, results))
 
     results, lines = table(given, "float32", given.models, keep)
-    summary = f"{given.facts['cpu']}, {given.facts['threads']} of {given.facts['cores']} cores"
+    summary = processor(given.facts)
     plot.save(bench_figure(results, summary), given.out / "performance.png")
     return f"{summary}; load before: {given.facts['load']}\n{lines}"
 

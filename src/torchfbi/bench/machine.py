@@ -39,6 +39,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor(facts: dict[str, Any]) -> str:
+    """The processor of a ``machine``, and how much of it was used, for a figure's title."""
+    used = f"{facts['threads']} of {facts['cores']} cores"
+    return f"{facts['cpu']} ({facts['instructions']}), {used}"
+
+
 def _cpu() -> str:
     """The processor's name."""
     facts = Path("/proc/cpuinfo")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from torchfbi import plot
 from torchfbi.bench.cases import Case
-from torchfbi.bench.machine import machine
+from torchfbi.bench.machine import machine, processor
 from torchfbi.bench.results import Result, Row, to_dict
 from torchfbi.bench.run import run
 from torchfbi.cli import options, report
@@ -83,7 +83,7 @@ def _numbers(text: str) -> list[int]:
 
 def _summary(facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    return f"{facts['cpu']}, {facts['threads']} of {facts['cores']} cores; {versions}"
+    return f"{processor(facts)}; {versions}"
 
 
 def _show(result: Result) -> None:
