@@ -326,6 +326,16 @@ def test_only_the_kept_maps_are_convolved() -> None:
     assert sparse.kept_maps(maps, s, weight[:, :2], 1) is None  # cheaper than gathering
 
 
+def test_a_convolution_may_be_written_over_its_signal() -> None:
+    s, weight = torch.randn(3, 8, 10, 10), torch.randn(8, 8, 3, 3)
+    kept = [torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([2, 5, 7])]
+    window = ([1, 1], [1, 1], [1, 1], [0, 0])
+    expected = sparse.transposed_convolution(s, weight, *window, kept)
+    found = sparse.transposed_convolution(s, weight, *window, kept, s)
+    assert found is s
+    assert torch.equal(found, expected)
+
+
 def test_what_is_called_zero_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """The maps that convolutions are told to leave out hold nothing, also behind a shortcut."""
     told: list[float] = []

@@ -66,6 +66,8 @@ def _even_border(node: Any, axes: int) -> list[int] | None:
     if node.target is not aten.constant_pad_nd.default:
         return None
     widths, *value = node.args[1:]
+    if not all(isinstance(width, int) for width in widths):
+        return None  # they depend on the batch
     before, after = widths[::2], widths[1::2]  # from the last axis on
     if value not in ([], [0]) or before != after or min(before) < 0 or any(before[axes:]):
         return None

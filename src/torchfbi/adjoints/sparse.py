@@ -60,11 +60,11 @@ def transposed_convolution(
     dilation: list[int],
     leftover: list[int],
     kept: list[Tensor],
-    back: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """``aten.convolution`` with ``transposed`` over the kept maps of each sample.
 
-    ``back`` is where the result may be written, the signal's own memory as well: a sample is read
+    ``out`` is where the result may be written, the signal's own memory as well: a sample is read
     before it is written.
     """
     for number, maps in enumerate(kept):
@@ -81,11 +81,11 @@ def transposed_convolution(
         )
         if len(kept) == 1:
             return one
-        if back is None:  # at once, instead of keeping all parts until they are put together
-            back = s.new_empty(len(kept), *one.movedim(1, -1).shape[1:]).movedim(-1, 1)
-        back[number] = one[0]
-    assert back is not None
-    return back
+        if out is None:  # at once, instead of keeping all parts until they are put together
+            out = s.new_empty(len(kept), *one.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        out[number] = one[0]
+    assert out is not None
+    return out
 
 
 def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def pointwise(
 
 def _columns(rows: Tensor, maps: Tensor) -> Tensor:
     flat = rows.flatten(0, -2)
-    return flat.gather(1, maps.expand(len(flat), -1))  # half the time of index_select, or less
+    return flat.gather(1, maps.expand(len(flat), -1))  # index_select takes longer
 
 
 def _product(rows: Tensor, matrix: Tensor) -> Tensor:

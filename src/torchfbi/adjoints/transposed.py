@@ -1,4 +1,4 @@
-"""Transposed convolutions, where PyTorch's own is slow."""
+"""A transposed convolution, by another way where PyTorch's own is slow."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def transposed_convolution(
         leftover: input pixels that its last window left over, along each axis.
     """
     reach = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
-    slow = s.itemsize == 2 and groups == weight.shape[0] > 1 == weight.shape[1]
-    if not slow or set(stride) == {1} or min(reach) < 0 or not _is_image_for_onednn(s):
+    a_filter_each = groups > 1 and tuple(weight.shape[:2]) == (groups, 1)
+    slow = a_filter_each and set(stride) != {1} and s.itemsize == 2
+    if not slow or min(reach) < 0 or not _is_image_for_onednn(s):
         return aten.convolution.default(
             s, weight, None, stride, padding, dilation, True, leftover, groups
         )
