@@ -241,6 +241,10 @@ def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> 
     code, out, _ = run(capsys, "models", "torchvision:resnet18")
     assert code == 0
     assert "11,689,512" in out
+    code, out, _ = run(capsys, "models", "squeezenet1_?", "--json")
+    assert code == 0
+    names = [listing["name"] for listing in json.loads(out)]
+    assert names == ["torchvision:squeezenet1_0", "torchvision:squeezenet1_1"]
     code, _, err = run(capsys, "models", "unicorn")
     assert code == 2
     assert "no network's name matches 'unicorn'" in err

@@ -68,12 +68,18 @@ def check(
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="For example *resnet*.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="For example resnet1* or timm:*; a part of the name will do.")
+    ] = "*",
     json: options.Json = False,
 ) -> None:
     """List the networks that can be loaded."""
-    wanted = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    names = [name for name in available() if fnmatch.fnmatch(name.lower(), wanted.lower())]
+    wanted = (pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*").lower()
+
+    def matches(name: str) -> bool:  # with its source or without
+        return any(fnmatch.fnmatch(part, wanted) for part in (name, name.partition(":")[2]))
+
+    names = [name for name in available() if matches(name.lower())]
     if not names:
         raise ModelError(f"no network's name matches {pattern!r}.")
     listings = [describe(name, count=len(names) <= COUNTED) for name in names]
