@@ -107,7 +107,9 @@ def test_a_slow_body_is_given_up(guard: Guard) -> None:
     assert ask(guard, "POST", "/photo", content=trickle()).status_code == 408
 
 
-def test_the_memory_for_bodies_is_bounded_and_given_back(guard: Guard) -> None:
+def test_the_memory_for_bodies_is_bounded_and_given_back(tmp_path: Path) -> None:
+    guard = Guard(echo, [], Limits(upload=1000, bodies=3000, slow=60), None, tmp_path)
+
     async def many() -> list[int]:
         transport = httpx.ASGITransport(guard)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

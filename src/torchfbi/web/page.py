@@ -96,10 +96,10 @@ def build(desk: Desk, photos: dict[str, Photo]) -> gr.Blocks:
             preset.input(events.preset, [asked, model, preset], [*shown, *knobs], **latest),
             gr.on([_turned(knob) for knob in knobs], events.knob, [asked, *how], shown, **latest),
         ]
-        look = tabs.select(_looks, None, looking, **quiet)
+        # Past the queue: while the end of such an event closed the stream that the browser reads,
+        # the answer to a click at that moment got lost, and with it all later ones.
+        look = tabs.select(_looks, None, looking, queue=False, **quiet)
         for answer in (*answers, look):
-            # Past the queue: while this end of one event closed the stream that the browser reads,
-            # the answer to a click at that moment got lost, and with it all later ones.
             answer.then(events.flow, [asked, drawn, looking], [flow, drawn], queue=False, **latest)
         compare.click(events.compare, [asked, methods], compared, **quiet)
         sweep.click(events.sweep, [asked, ks, taus], swept, **quiet)
