@@ -330,8 +330,8 @@ def test_a_convolution_may_be_written_over_its_signal() -> None:
     s, weight = torch.randn(3, 8, 10, 10), torch.randn(8, 8, 3, 3)
     kept = [torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([2, 5, 7])]
     window = ([1, 1], [1, 1], [1, 1], [0, 0])
-    expected = sparse.transposed_convolution(s, weight, *window, kept)
-    found = sparse.transposed_convolution(s, weight, *window, kept, s)
+    expected = sparse.over_kept_maps(s, weight, window, kept)
+    found = sparse.over_kept_maps(s, weight, window, kept, s)
     assert found is s
     assert torch.equal(found, expected)
 

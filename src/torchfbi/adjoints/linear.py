@@ -62,11 +62,11 @@ def convolution(
             return aten.convolution.default(
                 s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
             )
+    window = (stride, padding, dilation, leftover)
     if kept is not None:
         own = s if at.overwrite and s.shape == x.shape else None
-        window = (stride, padding, dilation, leftover)
-        return sparse.transposed_convolution(s, weight, *window, kept, own)
-    return transposed_convolution(s, weight, stride, padding, dilation, leftover, groups)
+        return sparse.over_kept_maps(s, weight, window, kept, own)
+    return transposed_convolution(s, weight, *window, groups)
 
 
 def _is_matrix(weight: Tensor, padding: list[int], groups: int) -> bool:

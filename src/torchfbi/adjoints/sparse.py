@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from torchfbi.adjoints.transposed import spaced
+from torchfbi.adjoints.transposed import spaced, transposed_convolution
 from torchfbi.layout import onednn_takes
-
-aten = torch.ops.aten
 
 
 def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> list[Tensor] | None:
@@ -36,7 +34,7 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> li
     if groups > 1:
         return None
     shape = "matrix" if weight[0, 0].numel() == 1 else "window"
-    if shape == "matrix" and s.itemsize < 4:
+    if shape == "matrix" and s.itemsize < 4 and onednn_takes(s):
         return None  # the product itself takes no longer than gathering then
     multiplications, positions = _WORTH[shape]
     if weight[0].numel() < multiplications or s[0, 0].numel() < positions:
@@ -52,32 +50,23 @@ _MOST = 0.75
 """The share of the maps above which all are taken."""
 
 
-def transposed_convolution(
+def over_kept_maps(
     s: Tensor,
     weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    leftover: list[int],
+    window: tuple[list[int], list[int], list[int], list[int]],
     kept: list[Tensor],
     out: Tensor | None = None,
 ) -> Tensor:
-    """``aten.convolution`` with ``transposed`` over the kept maps of each sample.
+    """``transposed_convolution`` over the kept maps of each sample.
 
-    ``out`` is where the result may be written, the signal's own memory as well: a sample is read
-    before it is written.
+    Args:
+        window: its stride, padding, dilation and leftover.
+        out: where the result may be written, the signal's own memory as well: a sample is read
+            before it is written.
     """
     for number, maps in enumerate(kept):
-        one = aten.convolution.default(
-            _of_maps(s[number : number + 1], 1, maps),
-            _of_maps(weight, 0, maps),
-            None,
-            stride,
-            padding,
-            dilation,
-            True,
-            leftover,
-            1,
+        one = transposed_convolution(
+            _of_maps(s[number : number + 1], 1, maps), _of_maps(weight, 0, maps), *window, groups=1
         )
         if len(kept) == 1:
             return one
