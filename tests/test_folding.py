@@ -99,15 +99,31 @@ def test_an_even_border_of_zeros_is_the_convolutions_own(axes: int) -> None:
     assert list(node.args[4]) == [1 + axis + 1 for axis in reversed(range(axes))]
 
 
+@pytest.mark.parametrize("border", [(0, 1), (1, 0), (2, 1)])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_an_uneven_border_is_met_by_a_row_of_zeros_in_the_filters(
+    border: tuple[int, int], axes: int
+) -> None:
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+    widths = [0, 0, *border] if axes > 1 else [*border]
+    layer = nn.Sequential(nn.ConstantPad1d(widths, 0.0), kind(3, 6, 3, stride=2, padding=1))
+    graph = captured(layer, lambda x: x, 3, *range(9, 9 + axes))
+    (node,) = graph.nodes
+    assert node.target is aten.convolution.default
+    rows = [4 if axis == max(axes - 2, 0) else 3 for axis in range(axes)]
+    assert list(graph.tensors[str(node.args[1])].shape[2:]) == rows
+
+
 @pytest.mark.parametrize(
     ("border", "value"),
-    [([1, 2], 0.0), ([1, 1], 0.5), ([-1, -1], 0.0), ([0, 0, 0, 0, 2, 2], 0.0)],
-    ids=["uneven", "of other numbers", "cut off", "of maps"],
+    [([0, 2], 0.0), ([1, 2], 0.0), ([1, 1], 0.5), ([-1, -1], 0.0), ([0, 0, 0, 0, 2, 2], 0.0)],
+    ids=["two wider", "uneven and dense", "of other numbers", "cut off", "of maps"],
 )
 def test_another_border_stays(border: list[int], value: float) -> None:
-    maps = 7 if len(border) == 6 else 3
+    colours = 5 if border == [1, 2] else 3
+    maps = colours + sum(border[4:])
     layer = nn.Sequential(nn.ConstantPad1d(border, value), nn.Conv2d(maps, 5, 3))
-    graph = captured(layer, lambda x: x, 3, 8, 9)
+    graph = captured(layer, lambda x: x, colours, 8, 9)
     assert [node.target for node in graph.nodes] == [
         aten.constant_pad_nd.default,
         aten.convolution.default,

@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx
 
 from torchfbi.adjoints import is_tensor
@@ -47,32 +48,54 @@ def _laid_out(value: Tensor) -> Tensor:
     return value.contiguous(memory_format=torch.channels_last)
 
 
-def fold_padding(graph: fx.Graph) -> None:
-    """Give a convolution the zeros that were put around its input, as many on either side."""
+def fold_padding(graph: fx.Graph, tensors: Tensors) -> None:
+    """Make zeros that are put around a convolution's input the convolution's own padding.
+
+    Padding is as wide on either side. Where the border is one wider on one, as TensorFlow pads, the
+    filters get a row of zeros that falls on the zero too many; if each of them sees only a few
+    maps, so that this costs less than the copy.
+    """
     for node in list(graph.nodes):
         if node.target is not aten.convolution.default or node.args[6]:
             continue
-        arguments: list[Any] = list(node.args)
-        padding = arguments[4]
-        border = _even_border(arguments[0], len(padding))
-        if border is not None:
-            arguments[0] = arguments[0].args[0]
-            arguments[4] = [ours + more for ours, more in zip(padding, border, strict=True)]
-            node.args = tuple(arguments)
+        x, w, bias, stride, padding, *rest = node.args
+        border = _border(x, len(padding))
+        if border is None:
+            continue
+        rows = [before - after for before, after in border]
+        if any(rows):
+            dense = w.op != "get_attr" or tensors[w.target].shape[1] > _FEW_MAPS
+            if dense or max(map(abs, rows)) > 1 or any(step > 1 for step in rest[0]):
+                continue
+            with graph.inserting_before(node):
+                w = add_tensor(
+                    graph, tensors, f"{node.name}_filters", _grown(tensors[w.target], rows)
+                )
+        padding = [own + max(more) for own, more in zip(padding, border, strict=True)]
+        node.args = (x.args[0], w, bias, stride, padding, *rest)
 
 
-def _even_border(node: Any, axes: int) -> list[int] | None:
-    """How many zeros it puts on either side of each of the last axes, if that is all it does."""
+_FEW_MAPS = 4
+"""Image networks' first layers and depthwise ones have no more."""
+
+
+def _grown(filters: Tensor, rows: list[int]) -> Tensor:
+    """With a row of zeros at the end of each axis where ``rows`` is 1, at its start where -1."""
+    widths = [width for row in reversed(rows) for width in (int(row < 0), int(row > 0))]
+    return F.pad(filters, widths)
+
+
+def _border(node: Any, axes: int) -> list[tuple[int, int]] | None:
+    """How many zeros it puts before and after each of the last axes, if that is all it does."""
     if node.target is not aten.constant_pad_nd.default:
         return None
     widths, *value = node.args[1:]
     if not all(isinstance(width, int) for width in widths):
         return None  # they depend on the batch
-    before, after = widths[::2], widths[1::2]  # from the last axis on
-    if value not in ([], [0]) or before != after or min(before) < 0 or any(before[axes:]):
+    pairs = list(zip(widths[::2], widths[1::2], strict=True))  # from the last axis on
+    if value not in ([], [0]) or min(widths) < 0 or any(map(any, pairs[axes:])):
         return None
-    border = before[:axes] + [0] * (axes - len(before))
-    return border[::-1]
+    return (pairs[:axes] + [(0, 0)] * (axes - len(pairs)))[::-1]
 
 
 def fold_affine(graph: fx.Graph, tensors: Tensors) -> None:

@@ -32,7 +32,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     untuple(graph)
     drop_dead(graph)
     fold_constants(graph, tensors)
-    fold_padding(graph)
+    fold_padding(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
     lay_out_weights(graph, tensors)
