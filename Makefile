@@ -79,7 +79,7 @@ gallery: $(READY)
 
 # The tables in docs/study.md: an hour.
 study: $(READY)
-	$(BIN)/python docs/study.py
+	PYTHONPATH=tests $(BIN)/python docs/study.py
 
 # Made again only when the dependencies change, so that a second run starts at once.
 $(READY): pyproject.toml constraints.txt

@@ -34,7 +34,7 @@ METHODS = [
     named("contrast (default)", Settings.contrast()),
     named(
         "contrast, wider",
-        Settings.contrast(threshold="mass:0.98", image_threshold="mass:0.99"),
+        Settings.contrast(threshold="mean:0.15", image_threshold="mean:0.1"),
     ),
     named("paper, tau = 0", Settings.paper(tau=0.0)),
 ]

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from marks import fill
 
-from torchfbi import ForwardBackward, Settings, Threshold, load
+from photos import SHIPPED
+from torchfbi import ForwardBackward, Settings, load
 from torchfbi.benchmark import Suite, load_suite
 from torchfbi.benchmark.grids import grids
 from torchfbi.evaluate import Table, evaluate
+from torchfbi.images import Photo
+from torchfbi.models.untrained import untrained
 from torchfbi.peers import Method, find
 
 PAGE = Path(__file__).parent / "study.md"
@@ -44,6 +47,15 @@ GOALS = (
     ("morans-i", "≥ .75"),
 )
 ROUNDING = 3e-7
+NETWORKS = (
+    "efficientnet-lite0",
+    "digits",
+    "torchvision:resnet50",
+    "torchvision:mobilenet_v2",
+    "torchvision:densenet121",
+    "torchvision:efficientnet_b0",
+    "torchvision:vgg11",
+)
 
 PEERS = (
     "fbi",
@@ -61,24 +73,21 @@ PEERS = (
 )
 
 
-def mass(rho: float) -> Threshold:
-    """The smallest set of entries that holds ``rho`` of the contributions."""
-    return Threshold("mass", rho)
-
-
 contrast, paper = Settings.contrast, Settings.paper
+HARD = contrast(threshold="mass:0.9", shrink=False)
 PRESETS = {
     "contrast, the default": contrast(),
-    "threshold not soft, mass 0.9": contrast(threshold=mass(0.9), shrink=False),
+    "mass 0.96, image 0.97": contrast(threshold="mass:0.96", image_threshold="mass:0.97"),
+    "threshold not soft, mass 0.9": HARD,
     "shows the contribution": contrast(values="contribution"),
     "not anti-aliased": contrast(antialias=False),
     "not placed": contrast(place_gate=None, place_power=0.0),
     "place_power 1": contrast(place_power=1.0),
     "the image not selected": contrast(image_threshold=None),
-    "image mass 0.95": contrast(image_threshold=mass(0.95)),
-    "image mass 0.99": contrast(image_threshold=mass(0.99)),
-    "mass 0.9": contrast(threshold=mass(0.9)),
-    "mass 0.98": contrast(threshold=mass(0.98)),
+    "image mean 0.1": contrast(image_threshold="mean:0.1"),
+    "image mean 0.4": contrast(image_threshold="mean:0.4"),
+    "mean 0.1": contrast(threshold="mean:0.1"),
+    "mean 0.5": contrast(threshold="mean:0.5"),
     "seed one-hot": contrast(seed="one-hot"),
     "no evidence gate": contrast(evidence_gate=None, evidence_power=0.0),
     "k 50 % by contribution": contrast(k=0.5),
@@ -154,8 +163,9 @@ def roundings() -> str:
     rows.append(["---"] * 4)
     random = torch.Generator().manual_seed(0)
     for name, settings in (
-        ("soft, mass 0.96", contrast()),
-        ("hard, mass 0.9", contrast(threshold=mass(0.9), shrink=False)),
+        ("soft, mean 0.25", contrast()),
+        ("soft, mass 0.96", contrast(threshold="mass:0.96")),
+        ("hard, mass 0.9", HARD),
     ):
         walker, moved, change = None, [], []
         for scene in scenes:
@@ -167,6 +177,29 @@ def roundings() -> str:
             change.append(((one - other).abs().sum() / one.abs().sum()).item())
         count = f"{sum(map(bool, moved))} of {len(moved)}"
         rows.append([name, count, str(max(moved)), f"{max(change):.0e}"])
+    return as_table(rows)
+
+
+def kept() -> str:
+    """How much of a feature's contribution exceeds the default's threshold, in several networks."""
+    settings = contrast()
+    assert settings.threshold is not None
+    rows = [["network", "features", "least", "median", "most", "image"]]
+    rows.append(["---"] * len(rows[0]))
+    for name in NETWORKS:
+        model, shares, image = untrained(name) if ":" in name else load(name), [], []
+        for path in SHIPPED:
+            x = model.preprocess(Photo.read(path))[0][None]
+            for layer in ForwardBackward(model.module, x, settings).flow(x)[2]:
+                at_image = layer.layer == "image"
+                s = layer.incoming.abs()
+                p = s.sum(1) if at_image else s * layer.activation.abs()
+                share = (p[p > settings.threshold.value * p[p > 0].mean()].sum() / p.sum()).item()
+                (image if at_image else shares).append(share)
+        seen = sorted(shares)
+        middle = seen[len(seen) // 2]
+        numbers = [seen[0], middle, seen[-1], sum(image) / len(image)]
+        rows.append([name, str(len(seen)), *(f"{number:.3f}" for number in numbers)])
     return as_table(rows)
 
 
@@ -193,6 +226,7 @@ def as_table(rows: list[list[str]]) -> str:
 
 PARTS = {
     "goals": goals,
+    "kept": kept,
     "roundings": roundings,
     "peers": peers,
     "presets": presets,

@@ -78,6 +78,10 @@ def slow_select(
     t = torch.full((len(p), *[1] * (p.ndim - 1)), -torch.inf, dtype=p.dtype)
     if settings.threshold is not None and settings.threshold.kind == "absolute":
         t[:] = settings.threshold.value
+    elif settings.threshold is not None and settings.threshold.kind == "mean":
+        for number, sample in enumerate(p):
+            alive = sample[sample > 0].double()
+            t[number] = settings.threshold.value * alive.sum() / max(1, len(alive))
     elif settings.threshold is not None:
         for number, sample in enumerate(p):
             ordered = sample.flatten().double().clamp(min=0).sort(descending=True).values

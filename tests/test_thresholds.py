@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ SHARES = [
     for kind in ("mass", "quantile")
     for value in (0.05, 0.5, 0.9, 0.98, 0.999)
 ]
+MEAN = Threshold("mean", 0.25)
 PART = 2**-22  # of an entry: how much lower an exported program's threshold may be
 
 
@@ -40,7 +42,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def smallest(p: Tensor, threshold: Threshold, slack: float) -> float:
     """The smallest of the fewest entries that hold the share, up to a share of ``slack``."""
-    ordered = p.double().clamp(min=0).sort(descending=True).values
+    ordered = p.double().sort(descending=True).values
     if threshold.kind == "mass":
         holds, wanted = ordered.cumsum(0), threshold.value * ordered.sum().item()
     else:
@@ -50,10 +52,10 @@ def smallest(p: Tensor, threshold: Threshold, slack: float) -> float:
 
 
 def contributions(number: int, size: int, spread: float, dtype: torch.dtype) -> Tensor:
-    """Positive and negative numbers over many orders of magnitude, with ties and zeros."""
+    """Numbers over many orders of magnitude, with ties and zeros."""
     torch.manual_seed(number)
     p = torch.exp2(spread * torch.randn(3, size, dtype=torch.float64)).clamp(max=3e4)
-    p = p * (torch.rand(3, size) - 0.3).sign() * (torch.rand(3, size) > 0.2)
+    p = p * (torch.rand(3, size) > 0.4)
     return torch.cat([p, p[:, : size // 3]], 1).to(dtype)
 
 
@@ -94,7 +96,7 @@ def test_an_entry_that_a_compiler_puts_into_no_bin_drops_no_others(
 ) -> None:
     """Bins may be worked out twice, and an entry at an edge then fall beside its part."""
     p = contributions(0, 400, 1.0, torch.float32)
-    largest = p.abs().amax(1)
+    largest = p.amax(1)
     expected = thresholds._by_histogram(p, largest, Threshold("mass", 0.9))
     first_enough = thresholds._first_enough
 
@@ -140,13 +142,13 @@ def test_an_entry_on_the_edge_of_a_bin_is_kept(octave: int, dtype: torch.dtype) 
             assert (batch > cut(batch, threshold)).all()
 
 
-@pytest.mark.parametrize("threshold", [*SHARES, Threshold("relative", 0.1)], ids=str)
+@pytest.mark.parametrize("threshold", [*SHARES, MEAN, Threshold("relative", 0.1)], ids=str)
 def test_nothing_positive_keeps_nothing(threshold: Threshold) -> None:
-    for p in (torch.zeros(2, 9), -torch.rand(2, 9)):
-        assert not (p > cut(p, threshold)).any()
+    p = torch.zeros(2, 9)
+    assert not (p > cut(p, threshold)).any()
 
 
-@pytest.mark.parametrize("threshold", SHARES, ids=str)
+@pytest.mark.parametrize("threshold", [*SHARES, MEAN], ids=str)
 def test_no_cut_depends_on_its_batch(threshold: Threshold) -> None:
     p = contributions(0, 300, 3.0, torch.float32)
     alone = torch.cat([cut(sample[None], threshold) for sample in p])
@@ -163,14 +165,32 @@ def test_a_rounding_does_not_move_the_cut(threshold: Threshold) -> None:
     assert (kept != also).sum() <= 1
 
 
-def test_absolute_and_relative_cuts() -> None:
-    p = torch.tensor([[1.0, -8.0, 4.0], [2.0, 1.0, 0.0]])
+def test_cuts_by_a_number_by_the_largest_and_by_the_mean() -> None:
+    p = torch.tensor([[1.0, 8.0, 3.0, 0.0, 0.0], [2.0, 1.0, 0.0, 0.0, 0.0]])
     assert cut(p, Threshold("absolute", 10.0)).tolist() == [[10.0]]
     assert cut(p, Threshold("relative", 0.25)).tolist() == [[2.0], [0.5]]
+    assert cut(p, Threshold("mean", 0.25)).tolist() == [[1.0], [0.375]]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 400), st.sampled_from(DTYPES))
+def test_the_mean_is_that_of_the_entries_above_zero(
+    number: int, size: int, dtype: torch.dtype
+) -> None:
+    p = contributions(number, size, 3.0, dtype)
+    alive = [[entry for entry in sample if entry > 0] for sample in p.tolist()]
+    means = [math.fsum(entries) / max(1, len(entries)) for entries in alive]
+    expected = torch.tensor(means)[:, None] / 4
+    torch.testing.assert_close(cut(p, MEAN), expected.to(cut(p, MEAN).dtype), rtol=1e-6, atol=0)
+
+
+def test_a_mean_of_entries_whose_sum_is_beyond_the_range() -> None:
+    p = torch.full((1, 4), 2e38)
+    assert cut(p, MEAN).item() == pytest.approx(5e37)
 
 
 @pytest.mark.parametrize("number", [torch.inf, torch.nan])
 def test_numbers_beyond_the_range_are_told(number: Any, way: str) -> None:
     if way != "histogram":
-        with pytest.raises(NonFiniteError, match="wider dtype"):
-            cut(torch.tensor([[1.0, number]]), Threshold("mass", 0.9))
+        for threshold in (Threshold("mass", 0.9), MEAN, Threshold("relative", 0.1)):
+            with pytest.raises(NonFiniteError, match="wider dtype"):
+                cut(torch.tensor([[1.0, number]]), threshold)

@@ -102,14 +102,14 @@ def _is(number: float, value: float) -> bool:
 def _contribution(
     signal: Tensor, activation: Tensor, settings: Settings, scratch: Scratch
 ) -> Tensor:
-    """p = s * a, or |p| where both signs go on.
+    """|p| for p = s * a where both signs go on, else the positive part of p.
 
     In float32 at least: in half precision the product may overflow.
     """
     dtype = torch.promote_types(signal.dtype, torch.float32)
     out = scratch.like(signal, "contribution", dtype)
     p = torch.mul(signal.to(dtype), activation.to(dtype), out=out)
-    return p.abs_() if settings.signs == "signed" else p
+    return p.abs_() if settings.signs == "signed" else p.relu_().abs_()  # of -0.0 too
 
 
 def _shrunk(signal: Tensor, p: Tensor, t: Tensor, overwrite: bool) -> Tensor:

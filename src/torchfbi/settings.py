@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from torchfbi.errors import SettingsError
 
 SeedKind = Literal["paper", "one-hot", "centered", "contrast"]
-ThresholdKind = Literal["absolute", "relative", "quantile", "mass"]
+ThresholdKind = Literal["absolute", "relative", "mean", "quantile", "mass"]
 Signs = Literal["positive", "signed"]
 Ranking = Literal["activation", "contribution"]
 Gates = Literal["rectify", "held", "derivative"]
@@ -25,6 +25,7 @@ class Threshold:
     Args:
         kind: how t follows from ``value``, per sample and per layer:
             ``absolute``: t = value (the paper's tau, any number >= 0);
+            ``mean``: t = value * the mean of the |p| that are not zero, value >= 0;
             ``relative``: t = value * max |p|, value in [0, 1);
             ``quantile``: the share ``value`` of the layer's entries is dropped, value in [0, 1);
             ``mass``: the smallest set of entries that holds the share ``value`` of the sum of
@@ -43,6 +44,7 @@ class Threshold:
         _check_number("threshold value", self.value)
         in_range, expected = {
             "absolute": (self.value >= 0, ">= 0"),
+            "mean": (self.value >= 0, ">= 0"),
             "relative": (0 <= self.value < 1, "in [0, 1)"),
             "quantile": (0 <= self.value < 1, "in [0, 1)"),
             "mass": (0 < self.value <= 1, "in (0, 1]"),
@@ -52,13 +54,13 @@ class Threshold:
 
     @classmethod
     def parse(cls, text: str) -> Threshold:
-        """Read ``"mass:0.9"``, ``"absolute:10"``, ``"relative:0.1"`` or ``"quantile:0.98"``."""
+        """Read ``"mean:0.25"``, ``"absolute:10"``, ``"mass:0.9"`` and the like."""
         kind, _, number = text.partition(":")
         try:
             value = float(number)
         except ValueError:
             raise SettingsError(
-                f"threshold {text!r}: write KIND:NUMBER, for example mass:0.9 or absolute:10."
+                f"threshold {text!r}: write KIND:NUMBER, for example mean:0.25 or absolute:10."
             ) from None
         return cls(kind.strip(), value)  # type: ignore[arg-type]  # validated in __post_init__
 
@@ -143,7 +145,7 @@ class Settings:
             if isinstance(rule, str):
                 object.__setattr__(self, name, Threshold.parse(rule))
             elif not (rule is None or isinstance(rule, Threshold)):
-                raise SettingsError(f"{name} is {rule!r}: give a Threshold, 'mass:0.9' or None.")
+                raise SettingsError(f"{name} is {rule!r}: give a Threshold, 'mean:0.25' or None.")
         if isinstance(self.layers, str):
             object.__setattr__(self, "layers", (self.layers,))
         if isinstance(self.layers, list):
@@ -203,7 +205,7 @@ class Settings:
         base = cls(
             preset="contrast",
             seed="contrast",
-            threshold=Threshold("mass", 0.96),
+            threshold=Threshold("mean", 0.25),
             shrink=True,
             pooling="proportional",
             evidence_gate=0.3,
@@ -211,7 +213,7 @@ class Settings:
             antialias=True,
             place_gate=0.05,
             place_power=2.0,
-            image_threshold=Threshold("mass", 0.97),
+            image_threshold=Threshold("mean", 0.25),
         )
         return base.override(**overrides)
 

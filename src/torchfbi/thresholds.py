@@ -24,20 +24,21 @@ PARTS = 2**14  # of a bin
 _SOME = 2048  # entries whose distribution leads the search
 _FEW = 2**11  # so many are sorted
 _BLOCK = 1024  # so many are added up in float32
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 _PATIENCE = 16  # passes before the bounds are halved: where many entries are equal
 
 
 def cut(p: Tensor, threshold: Threshold, scratch: Scratch = NO_SCRATCH) -> Tensor:
     """The number t above which an entry is kept, per sample, shaped to broadcast over ``p``.
 
-    ``mass`` keeps the fewest entries that hold the share, ``quantile`` the largest ones, both
-    with all that equal the smallest of them: t is the largest entry that is not kept, or zero. In
-    exported programs and on GPUs more may be kept: entries within 5e-8 of the smallest, and those
-    below 2^-24 of the largest.
+    ``mean`` takes the mean over the entries that are not zero: how many units are silent makes
+    no difference. ``mass`` keeps the fewest entries that hold the share, ``quantile`` the largest
+    ones, both with all that equal the smallest of them: t is the largest entry that is not kept,
+    or zero. In exported programs and on GPUs these two may keep more: entries within 5e-8 of the
+    smallest, and those below 2^-24 of the largest.
 
     Args:
-        p: contributions, or their magnitudes where both signs go on, (N, ...). Negative
-            entries can never be kept and hold no mass.
+        p: magnitudes of contributions, (N, ...), none below zero and none -0.0.
         scratch: memory for the search.
 
     Returns:
@@ -50,14 +51,17 @@ def cut(p: Tensor, threshold: Threshold, scratch: Scratch = NO_SCRATCH) -> Tenso
     shape = [-1] + [1] * (p.ndim - 1)
     if threshold.kind == "absolute":
         return p.new_ones(1).reshape(shape) * threshold.value
-    searched = p.device.type == "cpu" and not torch.compiler.is_compiling()
-    if searched and threshold.kind != "relative":
-        return p.new_tensor([_by_search(sample, threshold, scratch) for sample in p]).reshape(shape)
     inner = tuple(range(1, p.ndim))
-    largest = finite(torch.maximum(p.amax(inner), -p.amin(inner)))
     if threshold.kind == "relative":
-        return (threshold.value * largest).reshape(shape)
-    return _by_histogram(p, largest, threshold).reshape(shape)
+        return (threshold.value * finite(p.amax(inner))).reshape(shape)
+    if p.device.type == "cpu" and not torch.compiler.is_compiling():
+        find = _by_mean if threshold.kind == "mean" else _by_search
+        return p.new_tensor([find(sample, threshold, scratch) for sample in p]).reshape(shape)
+    if threshold.kind == "mean":
+        total, number = p.sum(inner, dtype=_exact(p)), (p > 0).sum(inner)
+        mean = (total / number.clamp(min=1)).to(p.dtype)
+        return (threshold.value * finite(mean)).reshape(shape)
+    return _by_histogram(p, finite(p.amax(inner)), threshold).reshape(shape)
 
 
 def finite(signal: Tensor) -> Tensor:
@@ -67,20 +71,19 @@ def finite(signal: Tensor) -> Tensor:
         NonFiniteError: a signal or its product with an activation is beyond the dtype's range.
     """
     if signal.numel() and not torch.compiler.is_compiling():
-        _range(signal)
+        # Twenty times as fast as a look at every entry.
+        for bound in signal.aminmax():
+            _check(bound.item(), signal.dtype)
     return signal
 
 
-def _range(signal: Tensor) -> tuple[float, float]:
-    """The least and the largest entry, which must be finite: twenty times as fast as a look at
-    every entry."""
-    least, largest = (bound.item() for bound in signal.aminmax())
-    if not (math.isfinite(least) and math.isfinite(largest)):
+def _check(number: float, dtype: torch.dtype) -> float:
+    if not math.isfinite(number):
         raise NonFiniteError(
-            f"on its way back the signal exceeds what {signal.dtype} holds: explain in a wider "
-            "dtype, for example model.double()."
+            f"on its way back the signal exceeds what {dtype} holds: explain in a wider dtype, for "
+            "example model.double()."
         )
-    return least, largest
+    return number
 
 
 def _wanted(threshold: Threshold, total: Any, entries: int) -> Any:
@@ -112,12 +115,22 @@ def _sum(entries: Tensor) -> float:
     return total
 
 
+def _by_mean(sample: Tensor, threshold: Threshold, _: Scratch) -> float:
+    """A share of the mean of the entries that are not zero."""
+    entries = _in_memory_order(sample)
+    total = entries.sum().item()
+    if math.isinf(total):  # the entries need not be
+        total = _check(entries.sum(dtype=torch.float64).item(), entries.dtype)
+    number = entries.view(_BITS[entries.dtype]).count_nonzero().item()  # of floats it takes longer
+    return threshold.value * _check(total, entries.dtype) / max(1, number)
+
+
 def _by_search(sample: Tensor, threshold: Threshold, scratch: Scratch) -> float:
     """By sorting the entries between two bounds, which are narrowed until few lie between."""
     entries, mass = _in_memory_order(sample), threshold.kind == "mass"
-    least, largest = _range(entries)
+    largest = _check(entries.amax().item(), entries.dtype)
     held = _Held(entries, mass, scratch)
-    total = _sum(entries) if mass and least >= 0 else held(0.0)
+    total = _sum(entries) if mass else held(0.0)
     wanted = float(_wanted(threshold, total, len(entries)))
     if total <= wanted:
         return 0.0
@@ -179,7 +192,7 @@ def _distribution(entries: Tensor, largest: Any, mass: bool) -> tuple[np.ndarray
     stride = -(-len(entries) // _SOME)
     while math.gcd(stride, len(entries)) > 1 and stride > 1:
         stride += 1  # or it might see the same few maps at every position
-    some = np.sort(entries[::stride].relu().numpy())[::-1]
+    some = np.sort(entries[::stride].numpy())[::-1]
     held = np.cumsum(some if mass else some > 0, dtype=np.float64)
     shares = np.concatenate([[0.0], held / max(held[-1], 1e-300), [1.0]])
     ends = np.array([largest, 0.0], some.dtype)
@@ -194,7 +207,7 @@ def _by_histogram(p: Tensor, largest: Tensor, threshold: Threshold) -> Tensor:
     """
     mass, wide = threshold.kind == "mass", _exact(p)
     flat = p.flatten(1)
-    weight = (torch.relu(flat) if mass else (flat > 0)).to(wide)
+    weight = (flat if mass else flat > 0).to(wide)
     wanted = _wanted(threshold, weight.sum(1, keepdim=True), flat[:1].numel())
     top = largest[:, None].clamp(min=torch.finfo(p.dtype).tiny)
     last = BINS_PER_OCTAVE * OCTAVES

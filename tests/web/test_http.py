@@ -241,8 +241,8 @@ def test_every_setting_has_a_knob_with_a_help() -> None:
 
 def test_knobs_without_a_number() -> None:
     shown = Knobs.values(Settings.contrast())
-    place = shown.index("mass")
-    with pytest.raises(SettingsError, match="mass needs a number"):
+    place = shown.index("mean")
+    with pytest.raises(SettingsError, match="mean needs a number"):
         Knobs.settings("contrast", [*shown[: place + 1], None, *shown[place + 2 :]])
     none = Knobs.settings("contrast", [*shown[:place], "none", None, *shown[place + 2 :]])
     assert none == Settings.contrast(threshold=None)

@@ -40,7 +40,7 @@ def activation(
             slope = gate if held else derivative
             assert slope is not None
             if writes and held:
-                kwargs["out"] = at.scratch.like(x, "gate")
+                kwargs["out"] = at.scratch.like(x, "contribution")  # as used before
             gated = slope(x, *args, **kwargs)
             return s.mul_(gated) if at.overwrite else s * gated
 

@@ -116,7 +116,9 @@ def settings(
     ] = None,
     threshold: Annotated[
         str | None,
-        typer.Option(help="mass:0.9, quantile:0.98, relative:0.1, absolute:10, or none."),
+        typer.Option(
+            help="mean:0.25, mass:0.9, quantile:0.98, relative:0.1, absolute:10, or none."
+        ),
     ] = None,
     override: Override = None,
 ) -> Settings:

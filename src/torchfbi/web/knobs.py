@@ -105,7 +105,7 @@ def _threshold(name: str, threshold: Threshold | None, info: str) -> list[gr.com
         gr.Number(
             number,
             label=f"{_words(name)}: number",
-            info="absolute: τ itself, 0 or more; relative, quantile and mass: a share.",
+            info="absolute: τ itself, mean: in means, 0 or more; all others: a share.",
         ),
     ]
 

@@ -75,8 +75,8 @@ def build(desk: Desk, photos: dict[str, Photo]) -> gr.Blocks:
                     with gr.Row():
                         ks = gr.Textbox("0.05, 0.2, 1", label="k: shares of the feature maps")
                         taus = gr.Textbox(
-                            "none, mass:0.8, mass:0.9, mass:0.96",
-                            label="Thresholds: τ as a number, or mass:0.8 and the like",
+                            "none, mean:0.1, mean:0.25, mean:0.5",
+                            label="Thresholds: τ as a number, or mean:0.25 and the like",
                         )
                     sweep = gr.Button("Draw the grid", variant="primary")
                     swept = _html("")

@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 const THRESHOLDS = {
   absolute: ["Threshold", "Contributions below it do not go on.", 4, 0],
+  mean: ["Threshold, as a share of the mean", "Contributions below it do not go on.", 2, 0],
   relative: ["Threshold, as a share of the largest", "Contributions below it do not go on.", 1, 0],
   quantile: ["Share of the entries dropped", "The weakest contributions of every layer.", 0.999, 0],
   mass: ["Share of the contribution kept", "The strongest entries that hold it go on.", 1, 0.01],
