@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchfbi import layout
-from torchfbi.adjoints import sparse, transposed
+from torchfbi.adjoints import packed, sparse, transposed
 
 aten = torch.ops.aten
+onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
+)
 
 
 def whole_numbers(*shape: int) -> Tensor:
@@ -55,6 +58,48 @@ def test_zeros_between_and_filters_turned_round(data: st.DataObject) -> None:
     s, weight = whole_numbers(2, 3, *sizes), whole_numbers(3, 1, *kernel)
     window = (stride, padding, dilation, True, leftover, 3)
     assert turned_round(s, weight, *window) == (stride != [1, 1])
+
+
+@onednn
+@given(st.data())
+def test_weights_packed_once(data: st.DataObject) -> None:
+    def each(least: int, most: int) -> list[int]:
+        return data.draw(st.lists(st.integers(least, most), min_size=2, max_size=2))
+
+    torch.manual_seed(data.draw(st.integers(0, 99)))
+    kernel, stride, dilation, sizes = each(1, 3), each(1, 3), each(1, 2), each(2, 6)
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = [data.draw(st.integers(0, most // 2)) for most in reach]
+    leftover = [data.draw(st.integers(0, step - 1)) for step in stride]
+    s, weight = whole_numbers(2, 5, *sizes).float(), whole_numbers(5, 4, *kernel).float()
+    expected = aten.convolution.default(
+        s, weight, None, stride, padding, dilation, True, leftover, 1
+    )
+    for _ in range(2):
+        found = packed.transposed_convolution(s, weight, (stride, padding, dilation, leftover))
+        assert found is not None
+        assert torch.equal(found, expected)
+
+
+@onednn
+def test_what_is_packed_is_of_these_weights_and_this_window() -> None:
+    def found(s: Tensor, weight: Tensor, stride: int) -> Tensor | None:
+        window = [stride] * 2, [1, 1], [1, 1], [stride - 1] * 2
+        return packed.transposed_convolution(s, weight, window)
+
+    s, weight = whole_numbers(1, 4, 5, 5).float(), whole_numbers(4, 3, 3, 3).float()
+    other = weight + 1
+    for stride, filters in ((1, weight), (2, weight), (1, weight), (1, other)):
+        leftover = [stride - 1] * 2
+        window = [stride] * 2, [1, 1], [1, 1], True, leftover, 1
+        expected = aten.convolution.default(s, filters, None, *window)
+        assert torch.equal(found(s, filters, stride), expected)
+    assert found(s.double(), weight.double(), 1) is None
+    assert found(whole_numbers(1, 4, 17, 17).float(), weight, 1) is None
+    assert found(whole_numbers(11, 4, 5, 5).float(), weight, 1) is None
+    held = len(packed._PACKED)
+    del weight, other, filters
+    assert len(packed._PACKED) == held - 2
 
 
 def test_others_stay_transposed() -> None:

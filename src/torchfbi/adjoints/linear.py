@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from torchfbi.adjoints import sparse
+from torchfbi.adjoints import packed, sparse
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.transposed import transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
@@ -53,6 +53,11 @@ def convolution(
         for i in range(len(stride))
     ]
     kept = sparse.kept_maps(at.maps, s, weight, groups)
+    window = (stride, padding, dilation, leftover)
+    if kept is None and groups == 1:
+        found = packed.transposed_convolution(s, weight, window)
+        if found is not None:
+            return found
     if _is_matrix(weight, padding, groups):
         if _maps_innermost(s):
             return sparse.pointwise(s, weight, stride, x.shape[2:], kept)
@@ -62,7 +67,6 @@ def convolution(
             return aten.convolution.default(
                 s, weight.transpose(0, 1), None, stride, padding, dilation, False, output_padding, 1
             )
-    window = (stride, padding, dilation, leftover)
     if kept is not None:
         own = s if at.overwrite and s.shape == x.shape else None
         return sparse.over_kept_maps(s, weight, window, kept, own)

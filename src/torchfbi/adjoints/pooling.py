@@ -49,7 +49,7 @@ def max_pool(
         return spread(_smaller(s, at.output, at), x, *window)
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
     smaller = _smaller(spread(s, x, *window), spread(at.output, x, *window), at)
-    return smaller / copies  # which both were shared among
+    return smaller.div_(copies)  # which both were shared among
 
 
 def _smaller(s: Tensor, forward: Tensor, at: Site) -> Tensor:
