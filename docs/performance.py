@@ -1,9 +1,9 @@
 """Make docs/performance.json, performance.png and growth.png: ``python docs/performance.py``.
 
 On the machine at hand, which must be quiet: every network at batch 1 and 8, ours against the
-forward pass and Captum's methods, in turn in one process; the same in bfloat16; five targets
-against one; the time to capture; agreement of bfloat16 with float32; and time and memory against
-pixels and batch, which alone takes three quarters of an hour on two cores. ``python
+forward pass and Captum's methods, in turn in one process; the same in bfloat16, and its agreement
+with float32; compiled ahead of time; five targets against one; the time to capture; and time and
+memory against pixels and batch, which alone takes three quarters of an hour on two cores. ``python
 docs/performance.py targets growth`` measures these parts again and keeps the others, each with the
 machine that it was measured on; ``--small`` tries everything on little. What is done is written
 at once.
@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import skimage
 from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ from torchfbi.bench.contenders import LOW_MEMORY, MAKERS, SETTINGS
 from torchfbi.bench.machine import machine, processor
 from torchfbi.bench.measure import measure, spread
 from torchfbi.bench.memory import in_a_process
-from torchfbi.bench.results import Result, to_dict
+from torchfbi.bench.results import Result, Row, to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
 from torchfbi.metrics.ranks import spearman
@@ -166,17 +166,21 @@ def table(
     for case in [Case(name, batch, dtype=dtype) for name in models for batch in (1, 8)]:
         results.append(run(case, given.repeats, peers=True))
         keep(results)
-    names = [row.name for row in results[0].rows]
-    lines = [f"| {dtype} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    return results, as_table(dtype, results)
+
+
+def as_table(title: str, results: list[Result]) -> str:
+    """Ratios and memory in Markdown."""
+    names = list(dict.fromkeys(row.name for result in results for row in result.rows))
+    lines = [f"| {title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for result in results:
         rows = {row.name: row for row in result.rows}
-        ratios = [rows[name].ratio for name in names]
-        cells = ["" if ratio is None else f"{ratio.median:.2f}" for ratio in ratios]
+        seen = [rows.get(name, Row(name)) for name in names]
+        cells = ["" if row.ratio is None else f"{row.ratio.median:.2f}" for row in seen]
         lines.append(f"| {result.title} | {' | '.join(cells)} |")
-        peaks = [rows[name].memory for name in names]
-        cells = ["" if peak is None else str(peak.peak // 2**20) for peak in peaks]
+        cells = ["" if row.memory is None else str(row.memory.peak // 2**20) for row in seen]
         lines.append(f"| peak MiB above the network | {' | '.join(cells)} |")
-    return results, "\n".join(lines)
+    return "\n".join(lines)
 
 
 def float32(given: Given) -> str:
@@ -202,6 +206,16 @@ def bfloat16(given: Given) -> str:
     agreed = [*photos, *(agreement(model) for model in given.models[:2])]
     given.write(bfloat16=agreed)
     return f"{lines}\n{json.dumps(agreed, indent=1)}"
+
+
+def compiled(given: Given) -> str:
+    """Compiled ahead of time, for one image."""
+    results: list[Result] = []
+    for name in given.models:
+        for dtype in get_args(DType):
+            results.append(run(Case(name, dtype=dtype), given.repeats, compiled=True))
+            given.write(compiled=[result.to_dict() for result in results])
+    return as_table("compiled", results)
 
 
 def five(given: Given) -> str:
@@ -235,6 +249,7 @@ def grown(given: Given) -> str:
 PARTS: dict[str, Callable[[Given], str]] = {
     "float32": float32,
     "bfloat16": bfloat16,
+    "compiled": compiled,
     "targets": five,
     "capture": captures,
     "growth": grown,

@@ -77,6 +77,31 @@ def test_aoti(tmp_path: Path, images: Tensor) -> None:
     assert FORMATS["aoti"].read(written.path)["settings"]["preset"] == "plain"
 
 
+def test_a_batch_that_is_fixed(tmp_path: Path, images: Tensor) -> None:
+    net, settings = Net().eval(), Settings.contrast()
+    for batch in (1, 4):
+        written = export(net, tmp_path / "net", "pt2", settings, images=images, batch=batch)
+        assert written.agreement.samples == 2 * batch
+        assert FORMATS["pt2"].read(written.path)["batch"] == batch
+        run, target = FORMATS["pt2"].open(written.path), torch.tensor([2])
+        x = torch.randn(batch, 3, 16, 16)
+        found = run(Question.of(x, target.expand(batch), settings))
+        torch.testing.assert_close(found.values, ForwardBackward(net, x, settings)(x, 2)[0])
+        with pytest.raises(Exception, match=r"image|shape"):
+            run(Question.of(images, target.expand(3), settings))
+    with pytest.raises(InputError, match="at least 1"):
+        export(net, tmp_path / "none", "pt2", settings, images=images, batch=0)
+    assert not (tmp_path / "none.pt2").exists()
+
+
+def test_half_precision(tmp_path: Path, images: Tensor) -> None:
+    net, x, settings = Net().eval().bfloat16(), images.bfloat16(), Settings.paper(tau=0.0)
+    written = export(net, tmp_path / "net", "pt2", settings, images=x)
+    assert written.agreement.exact
+    question = Question.of(x, torch.tensor([0, 1, 2]), settings)
+    assert FORMATS["pt2"].open(written.path)(question).values.dtype == torch.bfloat16
+
+
 def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tensor) -> None:
     net, settings = Net().eval(), Settings.plain()
     written = export(net, tmp_path / "net", "pt2", settings, images=images)

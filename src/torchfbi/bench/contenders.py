@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 
 from torchfbi.bench.cases import Task
 from torchfbi.errors import InputError, ModelError
+from torchfbi.export.explainer import Question, trace
+from torchfbi.export.formats import FORMATS, quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
@@ -111,6 +115,21 @@ def _captum() -> Any:
         ) from error
 
 
+def compiled(settings: Settings) -> Maker:
+    """Ours as ``torchfbi export --to aoti --batch N`` compiles it: half a minute or more."""
+
+    def make(task: Task) -> Callable[[], Tensor]:
+        explainer = ForwardBackward(task.module, task.x, settings)
+        aoti, question = FORMATS["aoti"], Question.of(task.x, task.target, settings)
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            path = Path(folder) / "explainer.pt2"
+            aoti.write(trace(explainer, task.x, len(task.x)), path, {})
+            run = aoti.open(path)
+        return lambda: run(question).values
+
+    return make
+
+
 OURS: dict[str, Maker] = {
     **{name: fbi(settings) for name, settings in SETTINGS.items()},
     "gradient": gradient,
@@ -119,10 +138,14 @@ PEERS: dict[str, Maker] = {  # Captum's
     "guided backprop": guided_backprop,
     "Grad-CAM": grad_cam,
 }
+COMPILED: dict[str, Maker] = {
+    f"{name}, compiled": compiled(settings) for name, settings in SETTINGS.items()
+}
 LOW_MEMORY = "FBI, contrast, low memory"
 MAKERS: dict[str, Maker] = {
     "forward": forward,
     **OURS,
+    **COMPILED,
     LOW_MEMORY: fbi(Settings.contrast(), low_memory=True),
     **PEERS,
 }

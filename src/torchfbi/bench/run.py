@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from torchfbi.bench.cases import Case, Task, build
-from torchfbi.bench.contenders import MAKERS, OURS, PEERS, SETTINGS, forward
+from torchfbi.bench.contenders import COMPILED, MAKERS, OURS, PEERS, SETTINGS, forward
 from torchfbi.bench.measure import measure, ratio, spread
 from torchfbi.bench.memory import in_a_process, tiny
 from torchfbi.bench.results import Result, Row
@@ -22,7 +22,13 @@ from torchfbi.walk import ForwardBackward
 REFERENCE = "forward"
 
 
-def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None = None) -> Result:
+def run(
+    case: Case,
+    repeats: int = 10,
+    peers: bool = False,
+    threads: int | None = None,
+    compiled: bool = False,
+) -> Result:
     """Time ours, the gradient and, if wanted, the peers against the network's forward pass.
 
     All are called in turn in this process; the memory of each is found in a process of its own.
@@ -30,9 +36,11 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
     Args:
         case: network and images.
         repeats: how often each is timed, after one call that is not.
-        peers: with Captum's GuidedBackprop and Grad-CAM. One that does not take the network gets
-            a row that says why.
+        peers: with Captum's GuidedBackprop and Grad-CAM. What does not take the network gets a
+            row that says why.
         threads: of PyTorch, meanwhile; as many as now by default.
+        compiled: with ours as AOTInductor compiles it, whose memory is not measured: that of the
+            compiler would hide it.
 
     Raises:
         ModelError: the network is unknown, or a library is missing.
@@ -50,7 +58,7 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
         if exact is not task:
             name = f"{REFERENCE}, {case.dtype}"
             rows[name], calls[name], cases[name] = Row(name), forward(task), (case, REFERENCE)
-        for name in [*OURS, *(PEERS if peers else ())]:
+        for name in [*OURS, *(COMPILED if compiled else ()), *(PEERS if peers else ())]:
             try:
                 calls[name] = MAKERS[name](task)
                 calls[name]()
@@ -62,14 +70,16 @@ def run(case: Case, repeats: int = 10, peers: bool = False, threads: int | None 
                 rows[name] = Row(name, failed=reason)
                 continue
             alive = _alive(task, SETTINGS[name]) if name in SETTINGS else ()
-            rows[name], cases[name] = Row(name, alive=alive), (case, name)
+            rows[name] = Row(name, alive=alive)
+            if name not in COMPILED:
+                cases[name] = case, name
         seconds = measure(calls, repeats)
         for name, times in seconds.items():
             rows[name] = replace(
                 rows[name],
                 seconds=spread(times),
                 ratio=ratio(times, seconds[REFERENCE]),
-                memory=in_a_process(*cases[name], count),
+                memory=in_a_process(*cases[name], count) if name in cases else None,
             )
     parameters = sum(p.numel() for p in task.module.parameters())
     shape = tuple(task.x.shape)

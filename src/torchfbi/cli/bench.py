@@ -46,6 +46,12 @@ def bench(
     peers: Annotated[
         bool, typer.Option("--peers", help="With Captum's GuidedBackprop and Grad-CAM.")
     ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled", help="With ours as 'export --to aoti' compiles it: half a minute each."
+        ),
+    ] = False,
 ) -> None:
     """Time explanations against the forward pass, all in turn, and measure their memory."""
     names = [name.strip() for name in models.split(",") if name.strip()]
@@ -60,7 +66,7 @@ def bench(
     figure = drawing.out / f"bench.{drawing.format}"
     results: list[Result] = []
     for case in cases:
-        results.append(run(case, repeats, peers, threads))
+        results.append(run(case, repeats, peers, threads, compiled))
         if not drawing.json:
             _show(results[-1])
         # After each: who stops it keeps what was measured so far.

@@ -33,6 +33,10 @@ def export(
             metavar="IMAGE",
         ),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="How many images it takes: faster with aoti. By default any number."),
+    ] = None,
     runtime: Annotated[
         Path | None,
         typer.Option(
@@ -45,7 +49,9 @@ def export(
     """Write forward pass and backward walk as one graph, verified against this explainer."""
     path = out if out is not None else report.Names(Path("fbi-out")).new(network.name)
     with report.waiting(f"exporting {network.name}, which takes minutes for deep networks"):
-        written = exporting.export(network, path, to, settings, images=check, runtime=runtime)
+        written = exporting.export(
+            network, path, to, settings, images=check, batch=batch, runtime=runtime
+        )
     if json:
         report.print_json(written.to_dict())
         return

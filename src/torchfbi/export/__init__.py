@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -75,14 +76,15 @@ def export(
     *,
     images: Any = None,
     output: int | str | None = None,
+    batch: int | None = None,
     runtime: str | os.PathLike[str] | None = None,
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
     Its inputs are those of ``Question``: image, target, k and, where the settings have one, the
     threshold; its outputs those of ``Answer``: logits, values and support. All else in the
-    settings is fixed. The batch is free unless the network fixes it. The file holds the labels,
-    the preprocessing, the settings and the versions as JSON under the name ``KEY``.
+    settings is fixed. The file holds the labels, the preprocessing, the settings and the versions
+    as JSON under the name ``KEY``.
 
     Args:
         model: as for ``explain``; its logits must be (N, classes).
@@ -94,6 +96,8 @@ def export(
         images: what the file is verified on, as for ``explain``; a bare module needs a tensor.
             For a ``Model`` three random pictures by default.
         output: which output is explained where the network returns several.
+        batch: fixes how many images it takes, which makes ``aoti`` faster; free by default, unless
+            the network fixes it.
         runtime: for ``web``, the archive of ONNX Runtime Web; by default npm fetches it once.
 
     Raises:
@@ -122,17 +126,26 @@ def export(
             f"the network's output has shape {shape}: only explainers of classifiers, whose "
             "output is (N, classes), are exported."
         )
+    fixed = walker.graph.batch
+    if batch is not None and (batch < 1 or fixed not in (None, batch)):
+        raise InputError(
+            f"batch is {batch}: it must be "
+            + ("at least 1." if fixed is None else f"{fixed}, which the network fixes.")
+        )
+    batch = fixed if batch is None else batch
+    if batch is not None:
+        x = x[torch.arange(batch, device=x.device) % len(x)]
     kind = FORMATS["onnx" if to == "web" else to]
     target = Path(path)
     if to != "web" and not target.suffix:
         target = target.with_name(target.name + kind.suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    metadata = describe(model, walker)
+    metadata = describe(model, walker, batch)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
         with quiet():
-            _write(kind, trace(walker, x), part, metadata)
-            agreement = verify(kind.open(part), walker, x[: walker.graph.batch])
+            _write(kind, trace(walker, x, batch), part, metadata)
+            agreement = verify(kind.open(part), walker, x, batch)
         if to == "web":
             write_page(part, target, metadata, None if runtime is None else Path(runtime))
         else:

@@ -14,9 +14,11 @@ from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
 TOLERANCE = 1e-4
+"""In float32 and wider; in half precision it is ten of its roundings."""
 
 ROUNDING = 1e-6
-"""By this share the entries of an image are moved: a few roundings of float32."""
+"""By this share the entries of an image are moved: a few roundings of float32, or one of half
+precision."""
 
 TRIES = 16
 
@@ -29,21 +31,26 @@ class Difference(NamedTuple):
         logits: the mean difference, as a share of the mean |logit|.
         values: the same of the values. Not of the largest: an activation that is zero but for
             rounding lets its signal pass or not, which moves the few values around it.
+        tolerance: of the two shares, for the dtype that was computed in.
     """
 
     pixels: int
     logits: float
     values: float
+    tolerance: float = TOLERANCE
 
     @property
     def exact(self) -> bool:
-        """Whether the supports are identical, and the rest agrees to ``TOLERANCE``."""
-        return not self.pixels and max(self.logits, self.values) <= TOLERANCE
+        """Whether the supports are identical, and the rest agrees to the tolerance."""
+        return not self.pixels and max(self.logits, self.values) <= self.tolerance
 
     def within(self, other: Difference) -> bool:
         """Whether the other one is as large."""
-        bounds = other.pixels, *(max(share, TOLERANCE) for share in other[1:])
-        return all(mine <= bound for mine, bound in zip(self, bounds, strict=True))
+        return (
+            self.pixels <= other.pixels
+            and self.logits <= max(other.logits, self.tolerance)
+            and self.values <= max(other.values, self.tolerance)
+        )
 
 
 class Agreement(NamedTuple):
@@ -52,7 +59,7 @@ class Agreement(NamedTuple):
     Args:
         samples: how many explanations were compared.
         exact: for how many the supports were identical and logits and values within
-            ``TOLERANCE``. The others differ no more than the eager explainer itself does once
+            the tolerance. The others differ no more than the eager explainer itself does once
             the image is moved by ``ROUNDING``.
         pixels: in how many pixels at most the supports of those others differ.
         logits: the largest difference of the exact ones' logits; see ``Difference``.
@@ -68,11 +75,19 @@ class Agreement(NamedTuple):
     density: float
 
 
-def verify(run: Run, walker: ForwardBackward, images: Tensor) -> Agreement:
+def verify(
+    run: Run, walker: ForwardBackward, images: Tensor, batch: int | None = None
+) -> Agreement:
     """Compare an exported explainer with the eager one.
 
-    All images are explained at once, for a different class each; then, where the batch is free,
-    the first one alone, with half the maps and a lower threshold.
+    All images are explained at once, for a different class each; then as many as the batch has,
+    or the first one alone where it is free, with half the maps and a lower threshold.
+
+    Args:
+        run: the exported explainer.
+        walker: the eager one.
+        images: (N, C, ...), as many as the batch where it is fixed.
+        batch: its size where it is fixed.
 
     Raises:
         ExportError: an explanation differs by more than rounding accounts for, or all of them
@@ -80,7 +95,7 @@ def verify(run: Run, walker: ForwardBackward, images: Tensor) -> Agreement:
     """
     found: list[Difference] = []
     densities: list[float] = []
-    for question in _questions(walker, images):
+    for question in _questions(walker, images, batch):
         answers = Answer(*(tensor.to(images.device) for tensor in run(question)))
         for i in range(len(question.image)):
             answer = Answer(*(tensor[i : i + 1] for tensor in answers))
@@ -115,7 +130,7 @@ def compare(walker: ForwardBackward, question: Question, found: Answer) -> Diffe
         expected = Answer(*eager(**question.named()))
         difference = _difference(found, expected)
         for _ in range(0 if difference.exact else TRIES):
-            noise = ROUNDING * torch.randn(image.shape, generator=random).to(image)
+            noise = _rounding(image.dtype) * torch.randn(image.shape, generator=random).to(image)
             moved = question._replace(image=image * (1 + noise))
             own = _difference(Answer(*eager(**moved.named())), expected)
             if difference.within(own):
@@ -129,8 +144,8 @@ def _refusal(difference: Difference) -> str:
     return (
         f"the exported explainer differs from the eager one: its support in {difference.pixels} "
         f"pixels, its logits by {difference.logits:.1e} and its values by {difference.values:.1e} "
-        f"in the mean, of {TOLERANCE:g} allowed. Nothing was written: verify it on other images, "
-        "or report it with the model."
+        f"in the mean, of {difference.tolerance:g} allowed. Nothing was written: verify it on "
+        "other images, or report it with the model."
     )
 
 
@@ -141,7 +156,13 @@ def _difference(found: Answer, expected: Answer) -> Difference:
 
     pixels = int((found.support != expected.support).sum())
     logits, values = (share(found[i], expected[i]) for i in range(2))
-    return Difference(pixels, logits, values)
+    dtype = expected.values.dtype
+    tolerance = 10 * torch.finfo(dtype).eps if dtype.itemsize < 4 else TOLERANCE
+    return Difference(pixels, logits, values, tolerance)
+
+
+def _rounding(dtype: torch.dtype) -> float:
+    return max(ROUNDING, torch.finfo(dtype).eps)
 
 
 def _sample(question: Question, i: int) -> Question:
@@ -149,15 +170,16 @@ def _sample(question: Question, i: int) -> Question:
     return question._replace(image=image, target=target)
 
 
-def _questions(walker: ForwardBackward, images: Tensor) -> list[Question]:
+def _questions(walker: ForwardBackward, images: Tensor, batch: int | None) -> list[Question]:
     settings = walker.settings
     last = walker.graph.logits.meta["val"].shape[1] - 1
     asked = torch.tensor([TOP_CLASS, last, 0], device=images.device)
     targets = asked[torch.arange(len(images), device=images.device) % len(asked)]
-    questions = [Question.of(images, targets, settings)]
-    if walker.graph.batch is None:
-        questions.append(Question.of(images[:1], targets[:1], _changed(settings)))
-    return questions
+    some = slice(batch or 1)
+    return [
+        Question.of(images, targets, settings),
+        Question.of(images[some], targets[some], _changed(settings)),
+    ]
 
 
 def _changed(settings: Settings) -> Settings:

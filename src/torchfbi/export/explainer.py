@@ -98,14 +98,14 @@ def _asking(settings: Settings, k: Tensor, threshold: Tensor | None) -> Settings
     return asking
 
 
-def trace(walker: ForwardBackward, example: Tensor) -> ExportedProgram:
-    """The explainer as one exported program with a dynamic batch.
+def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> ExportedProgram:
+    """The explainer as one exported program.
 
     Args:
         walker: the explainer, of a network whose logits are (N, classes).
         example: (N, C, ...) of the sizes that it was made for; its values do not count.
+        size: of the batch; None leaves it free.
     """
-    size = walker.graph.batch
     image = example.new_zeros(size or 2, *example.shape[1:])
     target = torch.full((len(image),), TOP_CLASS, device=image.device)
     question = Question.of(image, target, walker.settings).named()

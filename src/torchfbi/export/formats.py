@@ -102,11 +102,15 @@ def _read_onnx(path: Path) -> dict[str, Any]:
 def _write_aoti(program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     inductor = import_module("torch._inductor")
     try:
-        inductor.aoti_compile_and_package(
-            program,
-            package_path=str(path),
-            inductor_configs={"aot_inductor.metadata": {KEY: json.dumps(metadata)}},
-        )
+        with torch.no_grad():
+            inductor.aoti_compile_and_package(
+                program,
+                package_path=str(path),
+                inductor_configs={
+                    "freezing": True,  # weights are packed once, where the batch is fixed
+                    "aot_inductor.metadata": {KEY: json.dumps(metadata)},
+                },
+            )
     except Exception as error:
         if "compiler" in str(error).lower():
             raise ExportError(

@@ -15,10 +15,12 @@ from torchfbi.walk import ForwardBackward
 SCHEMA = 1
 
 
-def describe(model: Model | nn.Module, walker: ForwardBackward) -> dict[str, Any]:
+def describe(
+    model: Model | nn.Module, walker: ForwardBackward, batch: int | None
+) -> dict[str, Any]:
     """Labels, preprocessing, settings and versions as plain JSON values.
 
-    Labels and preprocessing are None for a bare module.
+    Labels and preprocessing are None for a bare module, and so is a batch that is free.
     """
     settings, threshold = walker.settings, walker.settings.threshold
     name, preprocess, labels = type(model).__name__, None, None
@@ -34,7 +36,7 @@ def describe(model: Model | nn.Module, walker: ForwardBackward) -> dict[str, Any
             "k": settings.k,
             "threshold": None if threshold is None else [threshold.kind, threshold.value],
         },
-        "batch": walker.graph.batch,
+        "batch": batch,
         "preprocess": preprocess,
         "labels": labels,
         "versions": versions(),
