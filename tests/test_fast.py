@@ -137,10 +137,15 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_fast_is_slow_on_random_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_is_slow_on_random_networks(
+    name: str, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In float64, where no order of summation decides which maps are kept."""
-    monkeypatch.setattr(sparse, "_WORTH", {"matrix": (16, 4), "window": (16, 4)})
+    most = 10**6 if together else 0
+    monkeypatch.setattr(sparse, "_WORTH", {"matrix": (16, 4, most), "window": (16, 4, most)})
+    monkeypatch.setattr(sparse, "_SHARED", 9.0)
     for number in range(3):
         torch.manual_seed(number)
         net, x = network().double(), torch.randn(3, 3, 44, 44, dtype=torch.float64)
@@ -320,7 +325,17 @@ def test_only_the_kept_maps_are_convolved() -> None:
     maps[0, 2] = maps[1, 5] = maps[1, 6] = True
     kept = sparse.kept_maps(maps, s, weight, 1)
     assert kept is not None
-    assert [numbers.tolist() for numbers in kept] == [[2], [5, 6]]
+    assert [(s[samples].shape[0], numbers.tolist()) for samples, numbers in kept] == [
+        (1, [2]), (1, [5, 6]),
+    ]  # fmt: skip
+    for samples, (row, of) in zip(kept, zip(maps, s, strict=True), strict=True):
+        assert torch.equal(s[samples[0]][0], of)
+        assert samples[1].tolist() == row.nonzero().flatten().tolist()
+    alike = torch.arange(8).expand(3, 8) < 5
+    alike[1, 1] = alike[2, 0] = False
+    ((samples, numbers),) = sparse.kept_maps(alike, s[:1].expand(3, 8, 10, 10), weight, 1)
+    assert numbers.tolist() == [0, 1, 2, 3, 4]
+    assert samples == slice(None)
     assert sparse.kept_maps(None, s, weight, 1) is None  # nothing is known
     assert sparse.kept_maps(maps | True, s, weight, 1) is None  # nothing to leave out
     assert sparse.kept_maps(maps, s[..., :2, :2], weight, 1) is None  # more weights than signal
@@ -332,7 +347,9 @@ def test_only_the_kept_maps_are_convolved() -> None:
 
 def test_a_convolution_may_be_written_over_its_signal() -> None:
     s, weight = torch.randn(3, 8, 10, 10), torch.randn(8, 8, 3, 3)
-    kept = [torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([2, 5, 7])]
+    kept = [
+        (slice(i, i + 1), torch.tensor(numbers)) for i, numbers in enumerate([[0, 3], [1], [2, 5]])
+    ]
     window = ([1, 1], [1, 1], [1, 1], [0, 0])
     expected = sparse.over_kept_maps(s, weight, window, kept)
     found = sparse.over_kept_maps(s, weight, window, kept, s)
@@ -363,13 +380,14 @@ def test_what_is_called_zero_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_matrix_at_each_position(stride: Any) -> None:
     s, weight = torch.randn(2, 6, 5, 5), torch.randn(6, 30, 1, 1)
     x = nn.functional.conv_transpose2d(s, weight, stride=stride)
-    kept = [torch.tensor([0, 3]), torch.tensor([1])]
+    numbers = [[0, 3], [1]]
+    kept = [(slice(i, i + 1), torch.tensor(maps)) for i, maps in enumerate(numbers)]
     inner = s.contiguous(memory_format=torch.channels_last)
     stride = list(stride) if isinstance(stride, tuple) else [stride] * 2
     every = sparse.pointwise(inner, weight, stride, x.shape[2:], None)
     torch.testing.assert_close(every, x)
     some = torch.stack([torch.zeros_like(one) for one in s])
-    for one, of, maps in zip(some, s, kept, strict=True):
+    for one, of, maps in zip(some, s, numbers, strict=True):
         one[maps] = of[maps]
     expected = nn.functional.conv_transpose2d(some, weight, stride=stride)
     found = sparse.pointwise(inner, weight, stride, x.shape[2:], kept)

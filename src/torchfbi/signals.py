@@ -37,7 +37,9 @@ class Signals:
         if node in self._owned:
             self._arrived[node] += signal
         elif node in self._arrived:
-            self._arrived[node] = self._arrived[node] + signal
+            ours = fresh and self._overwrite
+            arrived = self._arrived[node]
+            self._arrived[node] = signal.add_(arrived) if ours else arrived + signal
             self.own(node)
         else:
             self._arrived[node] = signal

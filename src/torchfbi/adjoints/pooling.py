@@ -47,16 +47,21 @@ def max_pool(
         return spread(share, x, *window) * active
     if _tiles(*window):  # windows that do not overlap: the minimum may come first
         return spread(_smaller(s, at.output, at), x, *window)
+    # How many windows each was shared among.
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
-    smaller = _smaller(spread(s, x, *window), spread(at.output, x, *window), at)
-    return smaller.div_(copies)  # which both were shared among
+    forward = at.output
+    if not torch.compiler.is_compiling() and forward.stride(0) == 0:
+        forward = forward[:1]  # several walks from one image
+    shared = spread(s, x, *window)
+    out = None if torch.compiler.is_compiling() else shared
+    return _smaller(shared, spread(forward, x, *window), at, out).div_(copies)
 
 
-def _smaller(s: Tensor, forward: Tensor, at: Site) -> Tensor:
+def _smaller(s: Tensor, forward: Tensor, at: Site, out: Tensor | None = None) -> Tensor:
     """The minimum of signal and forward value. With both signs it bounds the magnitude, so that
     a negative signal survives."""
     if at.settings.signs == "positive":
-        return torch.minimum(s, forward)
+        return torch.minimum(s, forward, out=out)
     bound = torch.relu(forward)
     return torch.maximum(torch.minimum(s, bound), -bound)
 
@@ -172,6 +177,17 @@ def spread(
     else:
         channels, zeros = s.shape[1], [0] * len(kernel)
         ones = s.new_ones(1, 1, *kernel).expand(channels, 1, *kernel)
+        leftover = [
+            size + 2 * border - full
+            for size, border, full in zip(
+                x.shape[2:],
+                padding,
+                _full_size(s.shape[2:], kernel, stride, dilation),
+                strict=True,
+            )
+        ]
+        if all(0 <= rest < step for rest, step in zip(leftover, stride, strict=True)):
+            return transposed_convolution(s, ones, stride, padding, dilation, leftover, channels)
         full = transposed_convolution(s, ones, stride, zeros, dilation, zeros, channels)
     trim = [
         width

@@ -1,8 +1,9 @@
 """Adjoints over what was kept alone: of a convolution, and of a dense layer.
 
 Selection leaves most maps zero, and a map that is zero adds nothing: over half of the maps a
-transposed convolution costs half. Every sample has kept others, so they go one by one. A dense
-layer's adjoint for one image costs the reading of its weights, so it reads the rows it needs.
+transposed convolution costs half. Samples that have kept nearly the same maps, as targets of one
+image do, go together, others one by one. A dense layer's adjoint for one image costs the reading
+of its weights, so it reads the rows it needs.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from torch.nn.functional import embedding_bag
 from torchfbi.adjoints.transposed import spaced, transposed_convolution
 from torchfbi.layout import onednn_takes
 
+Kept = list[tuple[slice, Tensor]]
+"""Samples, and the numbers of the maps that count in them, (kept,) int64."""
 
-def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> list[Tensor] | None:
-    """The kept maps of each sample, or None where to leave out the others does not pay.
+
+def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> Kept | None:
+    """The kept maps of all samples or of each, or None where to leave out others does not pay.
 
     Args:
         maps: the others are known to be zero, (N, O) bool; None where nothing is known.
         s: the signal, (N, O, ...).
         weight: (O, I, ...).
         groups: of the convolution.
-
-    Returns:
-        For each sample the numbers of its maps, (kept,) int64.
     """
     if maps is None or torch.compiler.is_compiling() or s.device.type != "cpu":
         return None  # how many are kept depends on the data, and a GPU would have to wait for it
@@ -36,43 +37,55 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> li
     shape = "matrix" if weight[0, 0].numel() == 1 else "window"
     if shape == "matrix" and s.itemsize < 4 and onednn_takes(s):
         return None  # the product itself takes no longer than gathering then
-    multiplications, positions = _WORTH[shape]
-    if weight[0].numel() < multiplications or s[0, 0].numel() < positions:
+    multiplications, least, most = _WORTH[shape]
+    positions = s[0, 0].numel()
+    if weight[0].numel() < multiplications or len(s) * positions < least:
         return None
-    kept = [row.nonzero().flatten() for row in maps]
-    return kept if sum(map(len, kept)) <= _MOST * maps.numel() else None
+    each = [row.nonzero().flatten() for row in maps]
+    mean = sum(map(len, each)) / len(each)
+    if mean > _MOST * maps.shape[1]:
+        return None
+    together = each[0] if len(each) == 1 else maps.any(0).nonzero().flatten()
+    if len(each) == 1 or (len(together) <= _SHARED * mean and positions <= most):
+        return [(slice(None), together)]
+    if positions < least:
+        return None  # for one sample alone
+    return [(slice(i, i + 1), numbers) for i, numbers in enumerate(each)]
 
 
-_WORTH = {"matrix": (64, 49), "window": (24, 100)}
+_WORTH = {"matrix": (64, 49, 2**20), "window": (24, 100, 2**12)}
 """The multiplications for each entry of the signal, and the positions, below which gathering
-costs more: that of the signal and that of the weights, which windows need in another order too."""
+costs more: that of the signal and that of the weights, which windows need in another order too.
+And the positions above which samples go one by one, as their memory leaves the caches."""
 _MOST = 0.75
 """The share of the maps above which all are taken."""
+_SHARED = 1.25
+"""How many times the maps of one sample those of all may be, to be worked on together."""
 
 
 def over_kept_maps(
     s: Tensor,
     weight: Tensor,
     window: tuple[list[int], list[int], list[int], list[int]],
-    kept: list[Tensor],
+    kept: Kept,
     out: Tensor | None = None,
 ) -> Tensor:
-    """``transposed_convolution`` over the kept maps of each sample.
+    """``transposed_convolution`` over the kept maps.
 
     Args:
         window: its stride, padding, dilation and leftover.
         out: where the result may be written, the signal's own memory as well: a sample is read
             before it is written.
     """
-    for number, maps in enumerate(kept):
-        one = transposed_convolution(
-            _of_maps(s[number : number + 1], 1, maps), _of_maps(weight, 0, maps), *window, groups=1
+    for samples, maps in kept:
+        part = transposed_convolution(
+            _of_maps(s[samples], 1, maps), _of_maps(weight, 0, maps), *window, groups=1
         )
         if len(kept) == 1:
-            return one
+            return part
         if out is None:  # at once, instead of keeping all parts until they are put together
-            out = s.new_empty(len(kept), *one.movedim(1, -1).shape[1:]).movedim(-1, 1)
-        out[number] = one[0]
+            out = s.new_empty(len(s), *part.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        out[samples] = part
     assert out is not None
     return out
 
@@ -87,7 +100,7 @@ def _of_maps(tensor: Tensor, dim: int, maps: Tensor) -> Tensor:
 
 
 def pointwise(
-    s: Tensor, weight: Tensor, stride: list[int], sizes: torch.Size, kept: list[Tensor] | None
+    s: Tensor, weight: Tensor, stride: list[int], sizes: torch.Size, kept: Kept | None
 ) -> Tensor:
     """The adjoint of a convolution that has the same matrix at each position: one product.
 
@@ -105,11 +118,12 @@ def pointwise(
     if kept is None:
         back = _product(rows.flatten(0, -2), matrix)
     elif len(kept) == 1:
-        back = _product(_columns(rows, kept[0]), matrix.index_select(0, kept[0]))
+        maps = kept[0][1]
+        back = _product(_columns(rows, maps), matrix.index_select(0, maps))
     else:
         back = s.new_empty(len(s), rows[0, ..., 0].numel(), len(matrix[0]))
-        for sample, maps, out in zip(rows, kept, back, strict=True):
-            out.copy_(_product(_columns(sample, maps), matrix.index_select(0, maps)))
+        for samples, maps in kept:
+            back[samples] = _product(_columns(rows[samples], maps), matrix.index_select(0, maps))
     back = back.reshape(*rows.shape[:-1], -1)
     if back.shape[1:-1] != sizes:
         back = spaced(back, stride, sizes)
