@@ -98,6 +98,7 @@ def test_settings_presets_and_models(opened: Any) -> None:
     # A knob, under the fold.
     page.get_by_role("button", name="Every setting").click()
     size = caption.inner_text()
+    page.wait_for_timeout(1000)  # Gradio may lose a change that comes as another's answer ends
     k = page.get_by_label("number input for k", exact=True)
     k.fill("0.2")
     k.press("Enter")

@@ -107,7 +107,8 @@ def _write_aoti(program: ExportedProgram, path: Path, metadata: dict[str, Any]) 
                 program,
                 package_path=str(path),
                 inductor_configs={
-                    "freezing": True,  # weights are packed once, where the batch is fixed
+                    # Weights are packed once, which takes a fixed batch and copies of them.
+                    "freezing": not program.range_constraints,
                     "aot_inductor.metadata": {KEY: json.dumps(metadata)},
                 },
             )
