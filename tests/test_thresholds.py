@@ -183,9 +183,13 @@ def test_the_mean_is_that_of_the_entries_above_zero(
     torch.testing.assert_close(cut(p, MEAN), expected.to(cut(p, MEAN).dtype), rtol=1e-6, atol=0)
 
 
-def test_a_mean_of_entries_whose_sum_is_beyond_the_range() -> None:
-    p = torch.full((1, 4), 2e38)
+@pytest.mark.parametrize("number", [4, 5000])
+def test_entries_whose_sum_is_beyond_the_range(number: int) -> None:
+    p = torch.full((1, number), 2e38)
     assert cut(p, MEAN).item() == pytest.approx(5e37)
+    p[:, : number // 4] = 1e20
+    t = cut(p, Threshold("mass", 0.9)).item()
+    assert t == pytest.approx(1e20)
 
 
 @pytest.mark.parametrize("number", [torch.inf, torch.nan])

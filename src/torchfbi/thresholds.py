@@ -107,22 +107,21 @@ class _Held:
 
 
 def _sum(entries: Tensor) -> float:
-    """In float64 alone it takes five times as long; in float32 alone it is too inexact."""
+    """In float64 alone it takes five times as long; in float32 alone it is too inexact, and may
+    exceed the range where no entry does."""
     whole = len(entries) // _BLOCK * _BLOCK
     total = entries[:whole].reshape(-1, _BLOCK).sum(1).sum(dtype=torch.float64).item()
     if whole < len(entries):
         total += entries[whole:].sum(dtype=torch.float64).item()
-    return total
+    return entries.sum(dtype=torch.float64).item() if math.isinf(total) else total
 
 
 def _by_mean(sample: Tensor, threshold: Threshold, _: Scratch) -> float:
     """A share of the mean of the entries that are not zero."""
     entries = _in_memory_order(sample)
-    total = entries.sum().item()
-    if math.isinf(total):  # the entries need not be
-        total = _check(entries.sum(dtype=torch.float64).item(), entries.dtype)
+    total = _check(_sum(entries), entries.dtype)
     number = entries.view(_BITS[entries.dtype]).count_nonzero().item()  # of floats it takes longer
-    return threshold.value * _check(total, entries.dtype) / max(1, number)
+    return threshold.value * total / max(1, number)
 
 
 def _by_search(sample: Tensor, threshold: Threshold, scratch: Scratch) -> float:

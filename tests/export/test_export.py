@@ -92,6 +92,9 @@ def test_a_batch_that_is_fixed(tmp_path: Path, images: Tensor) -> None:
     with pytest.raises(InputError, match="at least 1"):
         export(net, tmp_path / "none", "pt2", settings, images=images, batch=0)
     assert not (tmp_path / "none.pt2").exists()
+    with pytest.raises(InputError, match="one photo at a time"):
+        export(model(net), tmp_path / "page", "web", settings, batch=2)
+    assert not (tmp_path / "page").exists()
 
 
 def test_half_precision(tmp_path: Path, images: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.adjoints import packed, sparse
 from torchfbi.adjoints.registry import Site, adjoint
-from torchfbi.adjoints.transposed import transposed_convolution
+from torchfbi.adjoints.transposed import left_over, transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
 
 aten = torch.ops.aten
@@ -41,17 +41,7 @@ def convolution(
         for dim, size in enumerate(x.shape[2:], start=2):
             back = back.narrow(dim, 0, size)
         return back
-    # A strided convolution does not tell how many input pixels its last window left over.
-    leftover = [
-        x.shape[i + 2]
-        - (
-            (s.shape[i + 2] - 1) * stride[i]
-            - 2 * padding[i]
-            + dilation[i] * (weight.shape[i + 2] - 1)
-            + 1
-        )
-        for i in range(len(stride))
-    ]
+    leftover = left_over(x.shape[2:], s.shape[2:], weight.shape[2:], stride, padding, dilation)
     kept = sparse.kept_maps(at.maps, s, weight, groups)
     window = (stride, padding, dilation, leftover)
     if kept is None and groups == 1:

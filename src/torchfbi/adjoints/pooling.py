@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.shape import separable
-from torchfbi.adjoints.transposed import transposed_convolution
+from torchfbi.adjoints.transposed import left_over, transposed_convolution
 
 aten = torch.ops.aten
 
@@ -49,11 +49,11 @@ def max_pool(
         return spread(_smaller(s, at.output, at), x, *window)
     # How many windows each was shared among.
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
-    forward = at.output
-    if not torch.compiler.is_compiling() and forward.stride(0) == 0:
-        forward = forward[:1]  # several walks from one image
-    shared = spread(s, x, *window)
-    out = None if torch.compiler.is_compiling() else shared
+    shared, forward, out = spread(s, x, *window), at.output, None
+    if not torch.compiler.is_compiling():
+        out = shared
+        if forward.stride(0) == 0:
+            forward = forward[:1]  # several walks from one image
     return _smaller(shared, spread(forward, x, *window), at, out).div_(copies)
 
 
@@ -177,15 +177,7 @@ def spread(
     else:
         channels, zeros = s.shape[1], [0] * len(kernel)
         ones = s.new_ones(1, 1, *kernel).expand(channels, 1, *kernel)
-        leftover = [
-            size + 2 * border - full
-            for size, border, full in zip(
-                x.shape[2:],
-                padding,
-                _full_size(s.shape[2:], kernel, stride, dilation),
-                strict=True,
-            )
-        ]
+        leftover = left_over(x.shape[2:], s.shape[2:], kernel, stride, padding, dilation)
         if all(0 <= rest < step for rest, step in zip(leftover, stride, strict=True)):
             return transposed_convolution(s, ones, stride, padding, dilation, leftover, channels)
         full = transposed_convolution(s, ones, stride, zeros, dilation, zeros, channels)
@@ -200,14 +192,6 @@ def spread(
     return F.pad(full, trim) if any(trim) else full
 
 
-def _full_size(
-    outputs: torch.Size, kernel: list[int], stride: list[int], dilation: list[int]
-) -> list[int]:
-    return [
-        (outputs[i] - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 for i in range(len(kernel))
-    ]
-
-
 def _sum_pool(
     x: Tensor,
     outputs: torch.Size,
@@ -217,12 +201,11 @@ def _sum_pool(
     dilation: list[int],
 ) -> Tensor:
     """The sum over each window, borders counting nothing: the transpose of ``spread``."""
-    dims = range(len(kernel))
-    full = _full_size(outputs, kernel, stride, dilation)
+    rest = left_over(x.shape[2:], outputs, kernel, stride, padding, dilation)
     border = [
         width
-        for i in reversed(dims)
-        for width in (padding[i], full[i] - x.shape[i + 2] - padding[i])
+        for before, left in zip(reversed(padding), reversed(rest), strict=True)
+        for width in (before, before - left)
     ]
     one_map = F.pad(x, border).flatten(0, 1).unsqueeze(1)
     zeros, ones = [0] * len(kernel), x.new_ones(1, 1, *kernel)

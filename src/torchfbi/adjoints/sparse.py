@@ -45,15 +45,17 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> Ke
     mean = sum(map(len, each)) / len(each)
     if mean > _MOST * maps.shape[1]:
         return None
-    together = each[0] if len(each) == 1 else maps.any(0).nonzero().flatten()
-    if len(each) == 1 or (len(together) <= _SHARED * mean and positions <= most):
+    if len(each) == 1:
+        return [(slice(None), each[0])]
+    together = maps.any(0).nonzero().flatten()
+    if len(together) <= _SHARED * mean and positions <= most:
         return [(slice(None), together)]
     if positions < least:
         return None  # for one sample alone
     return [(slice(i, i + 1), numbers) for i, numbers in enumerate(each)]
 
 
-_WORTH = {"matrix": (64, 49, 2**20), "window": (24, 100, 2**12)}
+_WORTH = {"matrix": (64, 49, math.inf), "window": (24, 100, 2**12)}
 """The multiplications for each entry of the signal, and the positions, below which gathering
 costs more: that of the signal and that of the weights, which windows need in another order too.
 And the positions above which samples go one by one, as their memory leaves the caches."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,24 @@ def transposed_convolution(
         zeros,
         groups,
     )
+
+
+def left_over(
+    sizes: Sequence[int],
+    outputs: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> list[int]:
+    """How many pixels the last window left over along each axis, which a strided operator's output
+    does not tell; below zero, how far that window reaches beyond the padding."""
+    return [
+        size + 2 * border - ((n - 1) * step + d * (k - 1) + 1)
+        for size, n, k, step, border, d in zip(
+            sizes, outputs, kernel, stride, padding, dilation, strict=True
+        )
+    ]
 
 
 def spaced(s: Tensor, stride: list[int], sizes: list[int] | torch.Size) -> Tensor:

@@ -133,6 +133,8 @@ def export(
             + ("at least 1." if fixed is None else f"{fixed}, which the network fixes.")
         )
     batch = fixed if batch is None else batch
+    if to == "web" and batch not in (None, 1):
+        raise InputError(f"batch is {batch}: a page explains one photo at a time.")
     if batch is not None:
         x = x[torch.arange(batch, device=x.device) % len(x)]
     kind = FORMATS["onnx" if to == "web" else to]
