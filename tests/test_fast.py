@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import torchfbi
 from photos import CAT
 from torchfbi import ForwardBackward, Settings, Threshold, adjoints, layout, walk
-from torchfbi.adjoints import linear, sparse
+from torchfbi.adjoints import linear, pooling, sparse
 from torchfbi.images import Photo
 from torchfbi.layout import Signs
 from torchfbi.scratch import Scratch
@@ -355,6 +355,20 @@ def test_a_convolution_may_be_written_over_its_signal() -> None:
     found = sparse.over_kept_maps(s, weight, window, kept, s)
     assert found is s
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("signs", ["positive", "signed"])
+def test_unpooling_for_several_targets_is_bounded_by_the_one_forward_value(signs: str) -> None:
+    x, s = torch.randn(1, 4, 9, 8).relu(), 3 * torch.randn(3, 4, 5, 4)
+    window = ([3, 3], [2, 2], [1, 1], [1, 1], False)
+    output, many = nn.functional.max_pool2d(x, *window[:-1]), x.expand(3, *x.shape[1:])
+    settings = Settings(signs=signs, pooling="replicate")
+    shared, copied = (
+        pooling.max_pool(s, adjoints.Site(forward, settings, None), many, *window)  # type: ignore[arg-type]
+        for forward in (output.expand(3, *output.shape[1:]), output.repeat(3, 1, 1, 1))
+    )
+    assert torch.equal(shared, copied)
+    assert shared.abs().max() < s.abs().max()
 
 
 def test_what_is_called_zero_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:

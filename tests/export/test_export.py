@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
-from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Question, export
+from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
+from torchfbi.export.agreement import compare
 
 
 class Net(nn.Module):
@@ -103,6 +104,22 @@ def test_half_precision(tmp_path: Path, images: Tensor) -> None:
     assert written.agreement.exact
     question = Question.of(x, torch.tensor([0, 1, 2]), settings)
     assert FORMATS["pt2"].open(written.path)(question).values.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "allowed", "refused"), [(torch.float32, 5e-5, 1e-2), (torch.bfloat16, 0.02, 0.5)]
+)
+def test_as_much_may_differ_as_roundings_do(
+    dtype: torch.dtype, allowed: float, refused: float, images: Tensor
+) -> None:
+    net, settings = Net().eval().to(dtype), Settings.paper(tau=0.0, k=1.0)
+    walker = ForwardBackward(net, images[:1].to(dtype), settings)
+    question = Question.of(images[:1].to(dtype), torch.tensor([1]), settings)
+    answer = Answer(*Explainer(walker)(**question.named()))
+    near, far = (answer._replace(values=answer.values * (1 + by)) for by in (allowed, refused))
+    assert compare(walker, question, near).exact
+    with pytest.raises(ExportError, match="differs from the eager one"):
+        compare(walker, question, far)
 
 
 def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tensor) -> None:
