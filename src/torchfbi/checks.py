@@ -48,6 +48,19 @@ def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | N
         raise NonFiniteError("the input contains NaN or infinite values.")
 
 
+def check_walks(walks: int, x: Tensor) -> None:
+    """Refuse several targets for each of several images.
+
+    Raises:
+        InputError: there is not one image, and more than one walk.
+    """
+    if walks < 1 or (walks > 1 and len(x) != 1):
+        raise InputError(
+            f"walks={walks} walks back that often from one image, and there are {len(x)}: give "
+            "each image alone, or one target for each."
+        )
+
+
 def choose_features(graph: Graph, settings: Settings) -> set[str]:
     """The names of the nodes at which ``settings.layers`` has the signal selected.
 

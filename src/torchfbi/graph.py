@@ -23,16 +23,26 @@ class Graph:
 
     Args:
         calls: one placeholder (the image), ``get_attr`` nodes (tensors), calls, one output node.
-        tensors: the values of the ``get_attr`` nodes. They share memory with the user's
-            parameters unless a batch norm was folded into them.
+        tensors: the values of the ``get_attr`` nodes: the graph's own, whatever is written to the
+            network's later.
         batch: the only batch size the model allows, or None where it takes any.
         head: what was stripped behind the logits, or None where the model ends at them.
+        ending: the operator that was, its arguments behind the logits, and those by name.
     """
 
     calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
     head: Head | None
+    ending: tuple[Any, Any, Any] | None = None
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """What the network itself returns where its logits are these."""
+        if self.ending is None:
+            return logits
+        operator, args, kwargs = self.ending
+        finished: Tensor = operator(logits, *args, **kwargs)
+        return finished
 
     @cached_property
     def nodes(self) -> list[fx.Node]:

@@ -42,7 +42,8 @@ class Forwards:
 
     def keep(self, graph: Graph, settings: Settings, x: Tensor, values: dict[fx.Node, Any]) -> None:
         """Remember a forward pass; the oldest is forgotten."""
-        self._passes.append(_Pass(graph, _needs(settings), x, dict(values)))
+        # The caller may write the next image over this one.
+        self._passes.append(_Pass(graph, _needs(settings), x.clone(), dict(values)))
 
 
 class Reusing(ForwardBackward):

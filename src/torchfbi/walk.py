@@ -15,12 +15,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from torchfbi import adjoints, forked
-from torchfbi.capture import capture
-from torchfbi.checks import check_images, choose_features
-from torchfbi.errors import InputError, NonFiniteError
+from torchfbi.captured import Captured
+from torchfbi.checks import check_images, check_walks, choose_features
+from torchfbi.errors import InputError
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
-from torchfbi.graph import Graph
 from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
 from torchfbi.placing import antialias, place
@@ -35,13 +34,14 @@ Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
 
 
-class ForwardBackward(nn.Module):
+class ForwardBackward(Captured):
     """Explain a network's answer by a forward pass and a backward walk, without autograd.
 
     >>> fbi = ForwardBackward(network, images, Settings.paper())
     >>> values, logits = fbi(images, target)
 
-    It shows the network as it is now: after a change of its weights make another one.
+    It shows the network as it was when it was made, whatever is written to that one later: after a
+    change make another one. Its first answer is held against the network's own.
 
     Args:
         module: a network of one input in evaluation mode, or an exported program; unchanged. Its
@@ -53,7 +53,7 @@ class ForwardBackward(nn.Module):
             way back: for very large images. The answer is the same.
 
     Raises:
-        CaptureError: see ``torchfbi.capture.capture``.
+        CaptureError: see ``torchfbi.capture.capture`` and ``torchfbi.captured``.
         InputError: the network rejects inputs like ``example``.
         SettingsError: ``settings.layers`` names no feature of this network.
     """
@@ -67,21 +67,21 @@ class ForwardBackward(nn.Module):
         *,
         low_memory: bool = False,
     ) -> None:
-        super().__init__()
         if not example.is_floating_point():
             raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
         forked.on_one_thread()
-        self.graph: Graph = capture(module, example, output)
+        super().__init__(module, example, output)
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
-        self._selected = choose_features(self.graph, self.settings)
-        self._schedule = schedule(self.graph, self.settings, low_memory)
-        self._packing = Packing(self.graph)
-        # It knows the dtype and device that an input must have, and moves with .to().
-        self.register_buffer("_like", example.new_zeros(()), persistent=False)
-        for name, tensor in self.graph.tensors.items():
-            self.register_buffer(f"network_{name}", tensor)
+        self._low_memory = low_memory
+        self._plan()
         self.eval()
+
+    def _plan(self) -> None:
+        """What follows from the graph."""
+        self._selected = choose_features(self.graph, self.settings)
+        self._schedule = schedule(self.graph, self.settings, self._low_memory)
+        self._packing = Packing(self.graph)
 
     def forward(self, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
         """Explain a batch.
@@ -112,6 +112,7 @@ class ForwardBackward(nn.Module):
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
         """
+        check_walks(walks, x)
         values, logits = self._see(x, watched=visit is not None)
         if walks > 1 and not self._is_one(values):
             x = x.expand(walks, *x.shape[1:])
@@ -146,14 +147,8 @@ class ForwardBackward(nn.Module):
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values = self._run(x, watched)
-        logits = values[self.graph.logits]
-        if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
-            raise NonFiniteError(
-                f"the network's output is NaN or infinite for this input in {x.dtype}: its "
-                "weights may be damaged, or a wider dtype is needed."
-            )
-        return values, logits
+        values = self._run(x, watched) if torch.compiler.is_compiling() else self._held(x, watched)
+        return values, values[self.graph.logits]
 
     def _explain(
         self,

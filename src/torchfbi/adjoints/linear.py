@@ -90,13 +90,17 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
 
 def _of_bias(weight: Tensor, bias: Tensor) -> Tensor:
     """W^T b, which is the same for all images. Without it the signal stays sparse."""
-    known = _OF_BIAS.get(weight)
-    if known is None:
-        _OF_BIAS[weight] = known = bias @ weight
+    if bias.is_inference() or weight.is_inference():
+        return bias @ weight  # nobody counts what is written to them
+    versions = (bias._version, weight._version)
+    source, made_for, known = _OF_BIAS.get(bias, (None, None, bias))
+    if source is not weight or made_for != versions:
+        known = bias @ weight
+        _OF_BIAS[bias] = weight, versions, known
     return known
 
 
-_OF_BIAS: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
+_OF_BIAS: MutableMapping[Tensor, tuple[Tensor, tuple[int, int], Tensor]] = WeakTensorKeyDictionary()
 
 
 @adjoint(aten.batch_norm.default)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
@@ -113,8 +113,7 @@ def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> 
     if size is None:
         batch = Dim("batch")
         shapes.update(image={0: batch}, target={0: batch})
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's about its own internals
+    with torch.no_grad(), quiet():  # torch.export warns about its own internals
         return torch.export.export(
             Explainer(walker), (), kwargs=question, dynamic_shapes=shapes, strict=False
         )
