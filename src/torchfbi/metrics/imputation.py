@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from torchfbi.errors import InputError, SettingsError
-from torchfbi.metrics.prediction import Predict, checked_sample, target_probabilities
+from torchfbi.metrics.prediction import Predict, checked_sample, target_scores
 from torchfbi.metrics.ranks import order
 
 PERCENTAGES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
@@ -75,7 +75,7 @@ def road(
         filled = impute(x[samples.to(x.device)], removed)
         return filled + removed[:, None] * noise_field
 
-    return target_probabilities(predict, target, len(percentages), alter, chunk).mean(1)
+    return target_scores(predict, target, len(percentages), alter, chunk).mean(1)
 
 
 def impute(x: Tensor, removed: Tensor, tolerance: float = 3e-5) -> Tensor:

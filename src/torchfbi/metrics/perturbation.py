@@ -10,7 +10,7 @@ from torch import Tensor
 from torchfbi.blur import blur
 from torchfbi.errors import SettingsError
 from torchfbi.metrics.localisation import grid_cell
-from torchfbi.metrics.prediction import Predict, checked_sample, target_probabilities
+from torchfbi.metrics.prediction import Predict, checked_sample, target_scores
 from torchfbi.metrics.ranks import order, spearman
 
 Baseline: TypeAlias = Literal["blur", "mean"]
@@ -141,7 +141,7 @@ def patch_correlation(
         samples, patch = samples.to(x.device), patches[numbers, None].to(x.device)
         return torch.where(patch, deleted[samples], x[samples])
 
-    without = target_probabilities(predict, target, grid**2, alter, chunk)
+    without = target_scores(predict, target, grid**2, alter, chunk)
     energy = torch.stack([(values * patch).sum((1, 2)) for patch in patches], 1)
     return spearman(energy, -without)
 
@@ -181,7 +181,7 @@ def _area(
         samples = samples.to(start.device)
         return torch.where(changed[:, None].to(start.device), end[samples], start[samples])
 
-    curve = target_probabilities(predict, target, counts.shape[1], alter, chunk)
+    curve = target_scores(predict, target, counts.shape[1], alter, chunk)
     return torch.trapezoid(curve, dim=1) / (counts.shape[1] - 1)
 
 
