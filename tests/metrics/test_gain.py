@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -111,10 +112,8 @@ def test_the_curves_drawn_step_by_step(number: int, kind: Any, steps: int, contr
                 both.append((-1) ** (contrast and int(target[i])) * score.item())
             heights.append((both[0] - both[1], round(12 * step / steps) / 12))
         area = sum(
-            (a + b) / 2 * (end - start)
-            for (a, start), (b, end) in zip(heights, heights[1:], strict=False)
+            (a + b) / 2 * (end - start) for (a, start), (b, end) in itertools.pairwise(heights)
         )
-        # Relative to the area of the curves: a probability near 0 makes both large.
         assert found[i].item() == pytest.approx(area, rel=1e-9, abs=1e-9)
     alone = symmetric_relevance_gain(
         pixelwise,
