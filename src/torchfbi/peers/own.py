@@ -7,17 +7,11 @@ functional ReLUs and turn into the plain gradient without a word. As always in t
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor, nn
 
-import torch
-from torch import Tensor, fx, nn
-from torch.nn.functional import interpolate
-
-from torchfbi.errors import CaptureError
 from torchfbi.peers.method import Attribute
 from torchfbi.settings import Settings, Threshold
-from torchfbi.signals import Signals
-from torchfbi.walk import ForwardBackward, Look
+from torchfbi.walk import ForwardBackward
 
 GUIDED_BACKPROP = Settings(preset="guided-backprop", signs="positive", gates="derivative")
 """The signal is rectified at every activation and goes through its derivative."""
@@ -45,48 +39,3 @@ def walk(settings: Settings) -> Attribute:
         return values
 
     return attribute
-
-
-def gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
-    """Where the default preset's evidence gate sees evidence, and nothing else.
-
-    e(x, y) is the ReLU of the sum over the maps of signal times activation at the gate, before
-    anything is gated, upsampled bilinearly to the image.
-
-    Returns:
-        (N, 1, H, W), >= 0.
-
-    Raises:
-        CaptureError: the network has no tensor with spatial extent at which a gate could stand.
-    """
-    fbi = _AtTheGate(module, x, _UNGATED)
-    fbi(x, target)
-    if fbi.seen is None:
-        raise CaptureError(
-            "this network has no evidence gate: no activation function with spatial extent lies "
-            "below its logits."
-        )
-    return to_image(fbi.seen, x)
-
-
-_UNGATED = Settings.contrast(evidence_gate=None, evidence_power=0.0)
-
-
-class _AtTheGate(ForwardBackward):
-    """Notes the evidence where the gate would stand."""
-
-    seen: Tensor | None = None
-
-    def _select(
-        self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
-    ) -> tuple[Tensor, Tensor | None]:
-        selected, maps = super()._select(node, s, value, look, signals)
-        if node is self.graph.evidence:
-            self.seen = torch.relu((selected * value).sum(self.graph.channel[node]))
-        return selected, maps
-
-
-def to_image(coarse: Tensor, x: Tensor) -> Tensor:
-    """Coarse maps (N, h, w) upsampled bilinearly to (N, 1, H, W), the size of images ``x``."""
-    size: Any = x.shape[-2:]
-    return interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)
