@@ -170,6 +170,10 @@ class Context:
             )
         return self._curves[key, steps]
 
+    def plotted(self) -> dict[str, Curves]:
+        """The curves by patches that were computed, by what took the place of removed ones."""
+        return {key.kind: c for (key, _), c in self._curves.items() if key.units == "patches"}
+
     def contrastive_gain(self, steps: int) -> Tensor:
         """The class-contrastive gain by blurring patches, (N,)."""
         return metrics.symmetric_relevance_gain(
