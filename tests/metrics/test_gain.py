@@ -71,6 +71,24 @@ def test_what_ties_is_ordered_by_the_second_map_and_then_at_random() -> None:
     assert unit_order(maps, units, then, 7).equal(unit_order(maps, units, then, 7))
 
 
+@given(st.integers(0, 2**32), st.integers(1, 5))
+def test_the_order_is_total(number: int, levels: int) -> None:
+    generator = torch.Generator().manual_seed(number)
+    maps = torch.randint(levels, (3, 4, 5), generator=generator).double()
+    units = patches(4, 5, 1).expand(3, -1, -1)
+    places = unit_order(maps, units, seed=number)
+    assert torch.equal(places.sort(1).values, torch.arange(20).expand(3, 20))
+    ranked = maps.flatten(1).gather(1, places.argsort(1))
+    assert (ranked.diff(dim=1) <= 0).all()
+    assert torch.equal(unit_order(maps[2:], units[2:], seed=number), places[2:])
+
+
+def test_every_tied_unit_gets_every_place() -> None:
+    nothing, units = torch.zeros(1, 2, 2).double(), patches(2, 2, 1)[None]
+    places = torch.cat([unit_order(nothing, units, seed=seed) for seed in range(400)])
+    assert (places.double().mean(0) - 1.5).abs().max() < 0.2
+
+
 def test_all_is_removed_to_the_mean_colour_under_road() -> None:
     x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     everything = torch.ones(2, 8, 8, dtype=torch.bool)

@@ -64,7 +64,7 @@ def _controls() -> dict[str, Method]:
             "oracle",
             "control",
             "positive",
-            "the greedy order of 49 cells by the gain itself: what a coarse map could reach at most",
+            "the greedy order of 49 cells by the gain itself: what coarse maps could reach",
             oracle,
         ),
     )
