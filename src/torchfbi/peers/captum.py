@@ -75,7 +75,8 @@ def smoothgrad_squared(module: nn.Module, x: Tensor, target: Tensor, seed: int) 
     of a batch meets the same draws.
     """
     library, network = _captum(), logits_of(module, x, any_batch=True)
-    method = library.NoiseTunnel(library.Saliency(network))
+    # The noise is drawn in float32, whatever the network's dtype.
+    method = library.NoiseTunnel(library.Saliency(lambda noisy: network(noisy.to(x.dtype))))
     values = []
     for image, number in zip(torch.split(x, 1), target.tolist(), strict=True):
         with torch.random.fork_rng(devices=[]):

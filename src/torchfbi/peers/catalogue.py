@@ -32,12 +32,12 @@ _CONTRIBUTIONS: list[_Row] = [
     (
         "zennit-epsilon-plus-flat",
         lrp.zennit("EpsilonPlusFlat"),
-        "Anders et al. 2021 (Zennit), section 3.2",
+        "Anders et al. 2021, section 3.2 (Zennit)",
     ),
     (
         "zennit-epsilon-gamma-box",
         lrp.zennit("EpsilonGammaBox"),
-        "Anders et al. 2021 (Zennit), section 3.2; Montavon et al. 2019, section 10.2",
+        "Montavon et al. 2019, section 10.2.3 (as in Zennit)",
     ),
     (
         "contrastive-excitation-backprop",
@@ -50,7 +50,7 @@ _CONTRIBUTIONS: list[_Row] = [
     ("grad-cam", cam("GradCAM"), "Selvaraju et al. 2017, section 3"),
     ("grad-cam++", cam("GradCAMPlusPlus"), "Chattopadhay et al. 2018, section 3"),
     ("layer-cam", cam("LayerCAM"), "Jiang et al. 2021, section III"),
-    ("finer-cam", cam("FinerCAM"), "Zhang et al. 2025 (Finer-CAM), section 3"),
+    ("finer-cam", cam("FinerCAM"), "Zhang et al. 2025, section 3 (Finer-CAM)"),
     ("score-cam", cam("ScoreCAM"), "Wang et al. 2020, section 3"),
 ]
 

@@ -103,6 +103,8 @@ def _functions(graph: Graph, opposite: Callable[[], bool]) -> dict[fx.Node, Call
             found[node] = _sum
         elif target in (aten.mean.dim, aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default):
             found[node] = _winning(target, target)
+        elif target in (aten.mul.Tensor, aten.div.Tensor) and _by_a_positive_number(node):
+            found[node] = _handed_through(target)
         elif target not in _HANDED_ON:
             unknown.append(f"{target} at {node.meta['layer']}")
     if unknown:
@@ -111,6 +113,11 @@ def _functions(graph: Graph, opposite: Callable[[], bool]) -> dict[fx.Node, Call
             f"{', '.join(dict.fromkeys(unknown))}: choose another method for this network."
         )
     return found
+
+
+def _by_a_positive_number(node: fx.Node) -> bool:
+    factor = node.args[1]
+    return isinstance(factor, int | float) and factor > 0
 
 
 class _Backward(torch.autograd.Function):

@@ -13,12 +13,13 @@ import importlib
 import itertools
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import CaptureError, ModelError
+from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers.method import Attribute
 from torchfbi.peers.network import graph_of
 
@@ -29,6 +30,8 @@ _AFFINE = (
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     nn.Linear,
 )
+_SHAPES = nn.Flatten, nn.Unflatten, nn.Identity, nn.ZeroPad2d
+_KNOWN = nn.ReLU, nn.Tanh
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -64,7 +67,7 @@ def zennit(composite: str) -> Attribute:
                 return nn.functional.one_hot(torch.tensor([number]), logits.shape[1]).to(logits)
 
             with attribution.Gradient(network, rules, attr_output=one_hot) as attributor:
-                values.append(attributor(image)[1].detach())
+                values.append(attributor(image.clone())[1].detach())
         return torch.cat(values)
 
     return attribute
@@ -73,12 +76,25 @@ def zennit(composite: str) -> Attribute:
 def captum(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     """Captum's LRP with its default rules (epsilon everywhere), (N, C, H, W).
 
+    Layers that it has no default for get one of its own, as its users set them: activations such as
+    ReLU6 the identity, flattening and padding the epsilon rule, which is exact for them.
+
     Raises:
-        CaptureError: Captum has no rule for a layer, such as ReLU6, or see ``zennit``.
+        CaptureError: Captum has no rule for a layer, or passes over one, or see ``zennit``.
         ModelError: Captum is missing.
     """
     library = _library("captum.attr", "captum")
+    rules = _library("captum.attr._utils.lrp_rules", "captum")
     network = _own_copy(module, x)
+    for name, part in network.named_modules():
+        if isinstance(part, _AFFINE) and any(True for _ in part.children()):
+            raise CaptureError(
+                f"Captum's LRP passes over layers that hold other modules, as {name} does."
+            )
+        if isinstance(part, _SHAPES):
+            cast(Any, part).rule = rules.EpsilonRule()
+        elif type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, _KNOWN):
+            cast(Any, part).rule = rules.IdentityRule()
     try:
         with warnings.catch_warnings():  # of hooks, which are removed again
             warnings.simplefilter("ignore")
@@ -134,6 +150,7 @@ def _norms_after(network: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _library(name: str, extra: str) -> Any:
     try:
+        import_torchvision()  # Zennit imports it, and may need its operators declared
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ModelError(
