@@ -94,7 +94,7 @@ def support(evidence: Tensor) -> Tensor:
         (N, ...) bool; nothing for a sample in which nothing speaks for the class.
     """
     speaks = torch.relu(evidence).flatten(1)
-    falling, order = speaks.sort(1, descending=True, stable=True)
+    falling, order = speaks.sort(dim=1, descending=True, stable=True)
     before = falling.cumsum(1) - falling  # what is held without this one
     held = (before < SHARE * falling.sum(1, keepdim=True)) & (falling > 0)
     return torch.zeros_like(held).scatter(1, order, held).reshape(evidence.shape)

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from torchfbi import evidence
 from torchfbi.graph import channel_dim
+from torchfbi.settings import Settings
 
 
 class LayerFlow(NamedTuple):
@@ -45,16 +46,19 @@ def observe(
     incoming: Tensor,
     s: Tensor,
     maps: Tensor | None,
-    signed: bool = False,
+    settings: Settings,
 ) -> LayerFlow:
     """The record of one feature: its forward value, and its signal before and after selection.
 
     Args:
-        signed: the support is that of the evidence, and not where the signal is not zero.
+        settings: of the walk: what ``values`` are decides what carries a support.
     """
-    channel = channel_dim(node)
-    e = evidence.of_feature(s, value, channel) if s.ndim > 2 else s * value
-    if signed:
+    channel, after_evidence = channel_dim(node), settings.values == "evidence"
+    if node.op == "placeholder" and after_evidence:
+        e = s.sum(channel)  # it is evidence already
+    else:
+        e = evidence.of_feature(s, value, channel) if s.ndim > 2 else s * value
+    if after_evidence:
         support = evidence.support(e)
     else:
         support = (s != 0).any(channel) if s.ndim > 2 else s != 0

@@ -168,7 +168,7 @@ class ForwardBackward(Captured):
             if node in resolutions:
                 seen.append(finite(evidence.of_feature(s, value, graph.channel[node])))
             if visit is not None and (node in graph.features or node is graph.image):
-                visit(observe(node, value, incoming, s, maps, settings.values == "evidence"))
+                visit(observe(node, value, incoming, s, maps, settings))
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not torch.compiler.is_compiling()
