@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi import pickling
-from torchfbi.adjoints import find, receivers, tensor_arguments
+from torchfbi.adjoints import find, is_held, receivers, tensor_arguments
 from torchfbi.heads import Head
 
 aten = torch.ops.aten
@@ -231,7 +231,7 @@ def channel_dim(node: fx.Node) -> int:
         return 1
     if node.target in (aten.linear.default, aten.layer_norm.default):
         return ndim - 1
-    source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
+    source = next((a for a in tensor_arguments(node) if not is_held(a)), None)
     if source is None or source.meta["val"].ndim != ndim:
         return 1
     dim = channel_dim(source)

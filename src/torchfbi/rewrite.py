@@ -15,6 +15,7 @@ from torch import fx
 
 from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
 from torchfbi.heads import Head
+from torchfbi.holding import hold
 from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out, untuple
 
@@ -35,6 +36,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     fold_padding(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
+    hold(graph)
     lay_out_weights(graph, tensors)
 
 

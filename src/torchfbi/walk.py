@@ -259,7 +259,7 @@ class ForwardBackward(Captured):
         return found.fresh, [
             (source, signal)
             for source, signal in zip(self.graph.sources[node], signals, strict=False)
-            if signal is not None and source.op != "get_attr"
+            if signal is not None and not adjoints.is_held(source)
         ]
 
     def _arguments(self, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[Any, Any]:

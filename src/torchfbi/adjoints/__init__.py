@@ -1,11 +1,12 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, linear, pointwise, pooling, shape
+from torchfbi.adjoints import activations, attention, linear, pointwise, pooling, shape, windows
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
     adjoint,
     find,
+    is_held,
     is_tensor,
     operators,
     receivers,
@@ -19,7 +20,9 @@ __all__ = [
     "Site",
     "activations",
     "adjoint",
+    "attention",
     "find",
+    "is_held",
     "is_tensor",
     "linear",
     "operators",
@@ -28,4 +31,5 @@ __all__ = [
     "receivers",
     "shape",
     "tensor_arguments",
+    "windows",
 ]

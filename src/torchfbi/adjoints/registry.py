@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, fx
 
 from torchfbi.scratch import NO_SCRATCH, Scratch
@@ -68,6 +69,12 @@ def tensor_arguments(node: fx.Node) -> list[fx.Node]:
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node's value is a tensor (and not a size or a number)."""
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def is_held(node: fx.Node) -> bool:
+    """Whether nothing flows to a tensor: a weight, or what the walk holds constant, which the
+    graph says by a ``detach``."""
+    return node.op == "get_attr" or node.target is torch.ops.aten.detach.default
 
 
 def first_argument(node: fx.Node) -> list[fx.Node]:
@@ -136,4 +143,4 @@ def receivers(node: fx.Node) -> list[fx.Node]:
     """The image-dependent arguments that get a signal from ``node``."""
     found = find(node.target)
     chosen = found.receivers(node) if found else tensor_arguments(node)
-    return [argument for argument in chosen if argument.op != "get_attr"]
+    return [argument for argument in chosen if not is_held(argument)]
