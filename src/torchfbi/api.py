@@ -20,6 +20,7 @@ from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.tokens import shares
 from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
@@ -96,7 +97,8 @@ def explain(
         if record:
             flow.append(seen)
 
-    values, logits = walker.walk(x, ask, visit, walks)
+    absorbed: dict[str, Tensor] = {}
+    values, logits = walker.walk(x, ask, visit, walks, absorbed)
     return Explanation(
         values=values,
         logits=logits,
@@ -109,6 +111,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
+        shares=shares(_contribution(values, x, walker.settings), absorbed),
     )
 
 

@@ -260,6 +260,7 @@ def _lift(
             target = specs[node.name].target
             value = program.state_dict.get(target, program.constants.get(target))
             copies[node] = folding.add_tensor(graph, tensors, node.name, value)
+            copies[node].meta["layer"] = target
         elif node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {

@@ -80,6 +80,9 @@ class Explanation:
         versions: which versions of torchfbi, torch and numpy computed it.
         flow: everything seen on the way, if it was recorded; it is not saved.
         head: the softmax or sigmoid behind the logits; None where the network has neither.
+        shares: which share of what speaks for the answer the ``"image"`` contributes, and which
+            each tensor of the network's own that is added to it or put beside it, such as position
+            embeddings: (N,) float in [0, 1], of which all sum to 1. It is not saved.
     """
 
     values: Tensor
@@ -94,6 +97,7 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=versions)
     flow: tuple[LayerFlow, ...] = ()
     head: Head | None = None
+    shares: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.flow and not isinstance(self.flow, Flow):
@@ -142,6 +146,7 @@ class Explanation:
             photos=self.photos[one],
             regions=self.regions[one],
             flow=tuple(LayerFlow(seen[0], *(part[one] for part in seen[1:])) for seen in self.flow),
+            shares={name: share[one] for name, share in self.shares.items()},
         )
 
     def __iter__(self) -> Iterator[Explanation]:

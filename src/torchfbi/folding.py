@@ -36,7 +36,10 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         )
         value = node.target(*args, **kwargs)
         with graph.inserting_before(node):
-            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, _laid_out(value)))
+            folded = add_tensor(graph, tensors, node.name, _laid_out(value))
+            names = [source.meta["layer"] for source in inputs if "layer" in source.meta]
+            folded.meta["layer"] = " + ".join(dict.fromkeys(names)) or node.meta.get("layer")
+            node.replace_all_uses_with(folded)
         graph.erase_node(node)
 
 

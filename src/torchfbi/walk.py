@@ -28,6 +28,7 @@ from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import select
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
+from torchfbi.tokens import reached
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
@@ -102,13 +103,20 @@ class ForwardBackward(Captured):
         return self.walk(x, target)
 
     def walk(
-        self, x: Tensor, target: Target = None, visit: Visit | None = None, walks: int = 1
+        self,
+        x: Tensor,
+        target: Target = None,
+        visit: Visit | None = None,
+        walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
 
         Args:
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
+            absorbed: takes what the image and each of the network's own tensors contribute, (N,)
+                each, by name, see ``tokens.reached``.
         """
         check_walks(walks, x)
         values, logits = self._see(x, watched=visit is not None)
@@ -116,7 +124,7 @@ class ForwardBackward(Captured):
             x = x.expand(walks, *x.shape[1:])
             values, logits = self._see(x, watched=visit is not None)
             walks = 1
-        return self._explain(values, target, visit, walks), repeated(logits, walks)
+        return self._explain(values, target, visit, walks, absorbed), repeated(logits, walks)
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
@@ -154,6 +162,7 @@ class ForwardBackward(Captured):
         target: Target,
         visit: Visit | None = None,
         walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
@@ -172,7 +181,10 @@ class ForwardBackward(Captured):
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not torch.compiler.is_compiling()
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
+        seed = seed_for(chosen, logits, settings.seed)
+        s = self._back(seed, values, look, overwrite, walks, absorbed)
+        if absorbed is not None:
+            absorbed["image"] = (s * x).flatten(1).sum(1)
         if settings.values == "evidence":
             s = evidence.placed(s, seen, x)
         look(graph.image, x, s, s, None)
@@ -185,6 +197,7 @@ class ForwardBackward(Captured):
         look: Look,
         overwrite: bool = False,
         walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
         graph, signals = self.graph, Signals(overwrite)
@@ -196,7 +209,7 @@ class ForwardBackward(Captured):
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
-                self._step(node, value, here, signals, look)
+                self._step(node, value, here, signals, look, absorbed)
         s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
@@ -207,6 +220,7 @@ class ForwardBackward(Captured):
         values: dict[fx.Node, Any],
         signals: Signals,
         look: Look,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> None:
         """What arrived at a node is selected if it is a feature, and handed back."""
         s, maps = signals.take(node), signals.maps(node)
@@ -218,6 +232,9 @@ class ForwardBackward(Captured):
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
                 signals.own(node)
+        if absorbed is not None:
+            for name, part in reached(node, s, lambda source: self._value(source, values)):
+                absorbed[name] = absorbed.get(name, 0) + part
         rectified = node in self.graph.features and self.settings.rectified
         gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
@@ -263,12 +280,12 @@ class ForwardBackward(Captured):
         ]
 
     def _arguments(self, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[Any, Any]:
-        def value(source: fx.Node) -> Any:
-            if source.op == "get_attr":
-                return getattr(self, f"network_{source.target}")
-            return outlined(values[source])
+        return self.graph.arguments(node, lambda source: self._value(source, values))
 
-        return self.graph.arguments(node, value)
+    def _value(self, source: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        if source.op == "get_attr":
+            return getattr(self, f"network_{source.target}")
+        return outlined(values[source])
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfbi import ForwardBackward, Settings
+from torchfbi import ForwardBackward, Settings, explain
 from torchfbi.errors import UnsupportedOperatorError
 from torchfbi.settings import PRESETS
 
@@ -242,6 +242,36 @@ def test_proof_8_every_preset_is_finite(preset: str, attend: Any) -> None:
     net, x = network(attend)
     values, _ = ForwardBackward(net, x, Settings.from_preset(preset))(x, 0)
     assert values.isfinite().all()
+
+
+def test_proof_8_what_reaches_position_embeddings_and_the_class_token_is_not_lost() -> None:
+    """Without other biases, the image and they make up the whole answer."""
+    net, x = network(block_with_tokens)
+    for name, parameter in net.named_parameters():
+        if name.endswith(".bias"):
+            parameter.data.zero_()
+    found: dict[str, Tensor] = {}
+    values, logits = ForwardBackward(net, x, Settings.plain()).walk(x, 1, absorbed=found)
+    assert set(found) == {"bias", "query"}
+    image = (values * x).flatten(1).sum(1)
+    assert all((part / logits[:, 1]).abs().min() > 1e-3 for part in (image, *found.values()))
+    torch.testing.assert_close(image + sum(found.values()), logits[:, 1], rtol=1e-9, atol=1e-12)
+
+
+def test_proof_8_an_explanation_tells_their_shares() -> None:
+    net, x = network(block_with_tokens)
+    explanation = explain(net, x, 1, "plain")
+    found: dict[str, Tensor] = {}
+    values, _ = ForwardBackward(net, x, Settings.plain()).walk(x, 1, absorbed=found)
+    parts = {"image": (values * x).flatten(1).sum(1), **found}
+    total = sum(part.abs() for part in parts.values())
+    assert explanation.shares.keys() == parts.keys() == {"image", "bias", "query"}
+    for name, part in parts.items():
+        torch.testing.assert_close(explanation.shares[name], part.abs() / total)
+    assert explanation[1].shares["query"] == explanation.shares["query"][1:]
+    low = explain(net, x, 1, "plain", low_memory=True)
+    for name, share in low.shares.items():
+        torch.testing.assert_close(share, explanation.shares[name])
 
 
 def mixture_of_fixed_vectors(net: Any, x: Tensor) -> Tensor:

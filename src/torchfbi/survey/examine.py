@@ -19,6 +19,7 @@ from torchfbi.graph import Graph, channel_dim
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
 from torchfbi.settings import PRESETS, Settings
+from torchfbi.survey import huggingface
 from torchfbi.survey.names import family
 from torchfbi.survey.reference import held_gradient
 from torchfbi.walk import ForwardBackward
@@ -117,7 +118,7 @@ def examine(name: str, seed: int = 0) -> Row:
     """Build an architecture with random weights and try everything on it.
 
     Args:
-        name: ``"torchvision:resnet50"``, ``"timm:resnet50"``.
+        name: ``"torchvision:resnet50"``, ``"timm:resnet50"``, ``"transformers:vit"``.
         seed: of the weights and the images.
 
     Raises:
@@ -125,12 +126,12 @@ def examine(name: str, seed: int = 0) -> Row:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = load(name, pretrained=False)
-        module = model.module.double()
+        module, own = _build(name)
+        module = module.double()
         found: dict[str, Any] = {"name": name, "family": family(name)}
         found["parameters"] = sum(p.numel() for p in module.parameters())
         try:
-            x = images(module, model.preprocess.size[0])
+            x = images(module, own)
             for gain in GAINS:
                 if settled(shaken(module, gain), x):
                     break
@@ -146,6 +147,15 @@ def examine(name: str, seed: int = 0) -> Row:
         except TorchFBIError as error:
             return Row(**found, refused=first_line(error))
         return _tried(Row(**found, captured=True), module, x, graph)
+
+
+def _build(name: str) -> tuple[nn.Module, int]:
+    """The network, and the side of the images that it was made for."""
+    library, _, member = name.partition(":")
+    if library == "transformers":
+        return huggingface.build(member)
+    model = load(name, pretrained=False)
+    return model.module, model.preprocess.size[0]
 
 
 def settled(module: nn.Module, x: Tensor) -> bool:

@@ -1,0 +1,80 @@
+"""What reaches the network's own vectors, position embeddings or a class token's start, instead of
+the image: it is counted, so that it is not lost without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torchfbi.adjoints import is_held, tensor_arguments
+
+aten = torch.ops.aten
+
+_SUMS = {aten.add.Tensor, aten.sub.Tensor}
+_ROWS = {aten.cat.default, aten.stack.default}
+
+
+def joins(node: fx.Node) -> list[fx.Node]:
+    """The tensors of the network's own that a node adds to what depends on the image, or puts
+    beside it; none at other operators."""
+    if node.target not in _SUMS and node.target not in _ROWS:
+        return []
+    return [source for source in tensor_arguments(node) if is_held(source)]
+
+
+def reached(node: fx.Node, s: Tensor, values: Any) -> Iterator[tuple[str, Tensor]]:
+    """The name of each tensor that ``joins``, and what it contributes to the answer.
+
+    Args:
+        node: the operator.
+        s: the signal at its output, (N, ...).
+        values: from a node to its forward value.
+
+    Returns:
+        Pairs of a name and (N,) float: the sum of the tensor times the signal that reached it.
+    """
+    if not joins(node):
+        return
+    sources = tensor_arguments(node)
+    if node.target in _SUMS:
+        factors = [1.0, node.kwargs.get("alpha", 1) * (1 if node.target is aten.add.Tensor else -1)]
+        parts = [s * factor for factor in factors]
+    else:
+        dim: Any = node.args[1] if len(node.args) > 1 else 0
+        sizes = [source.meta["val"].shape[dim] for source in sources]
+        stacked = node.target is aten.stack.default
+        parts = list(s.unbind(dim) if stacked else s.split(sizes, dim))
+    for source, part in zip(sources, parts, strict=False):
+        if is_held(source):
+            yield name_of(source), (part * values(source)).flatten(1).sum(1)
+
+
+def name_of(node: fx.Node) -> str:
+    """The parameters behind a tensor of the network's own, ``"pos_embed"``."""
+    found, queue = list[str](), [node]
+    while queue:
+        source = queue.pop()
+        if source.op == "get_attr":
+            found.append(source.meta.get("layer") or str(source.target))
+        queue += tensor_arguments(source)
+    return " + ".join(dict.fromkeys(found)) or "constant"
+
+
+def shares(image: Tensor, others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Which share of the answer each source contributes.
+
+    Args:
+        image: what the image contributes, (N,), of either sign.
+        others: what each of the network's own tensors does, (N,).
+
+    Returns:
+        ``"image"`` and the other names, (N,) float in [0, 1]: magnitudes, of which all sum to 1;
+        zeros where nothing arrived anywhere. What reached no sample is left out.
+    """
+    every = {"image": image, **{name: part for name, part in others.items() if part.any()}}
+    total = torch.stack([part.abs() for part in every.values()]).sum(0)
+    whole = torch.where(total > 0, total, 1.0)
+    return {name: part.abs() / whole for name, part in every.items()}
