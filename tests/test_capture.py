@@ -63,13 +63,24 @@ def test_all_missing_operators_are_listed_with_their_layers() -> None:
     assert "CONTRIBUTING.md" in str(error.value)
 
 
-def test_attention_is_refused_and_not_silently_differentiated() -> None:
-    def attend(x: Tensor) -> Tensor:
-        q = x.flatten(2)
-        return (torch.softmax(q @ q.mT, -1) @ q).flatten(1)
+def test_a_product_of_two_activations_is_refused_and_not_silently_differentiated() -> None:
+    with pytest.raises(UnsupportedOperatorError, match="matmul.default of two"):
+        capture(Lambda(lambda x: (x.flatten(2) @ x.flatten(2).mT).flatten(1)), X)
 
-    with pytest.raises(UnsupportedOperatorError, match="matmul"):
-        capture(Lambda(attend), X)
+
+def test_a_fused_attention_is_the_same_in_a_part_under_another_mode() -> None:
+    """There torch.export leaves the kernel that PyTorch chose, and what it returns besides."""
+
+    def attend(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT[:, None]
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(tokens, tokens, tokens, scale=0.3).flatten(1)
+
+    net, x = Lambda(attend), torch.randn(2, 3, 6, 6)
+    graph = capture(net, x)
+    assert torch.ops.aten.scaled_dot_product_attention.default in {n.target for n in graph.nodes}
+    _, logits = ForwardBackward(net, x, Settings.plain())(x, 0)
+    torch.testing.assert_close(logits, net(x))
 
 
 def test_a_signal_is_never_lost_in_a_denominator() -> None:

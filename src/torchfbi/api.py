@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation, LayerSupport
 from torchfbi.flow import LayerFlow
@@ -20,10 +22,39 @@ from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.several import InputExplanations
 from torchfbi.tokens import shares
 from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
+
+
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram,
+    images: tuple[Tensor, ...] | dict[str, Tensor],
+    target: AnyTarget = None,
+    settings: Settings | str | None = None,
+    *,
+    output: int | str | None = None,
+    record: bool = False,
+    forwards: Forwards | None = None,
+    low_memory: bool = False,
+) -> InputExplanations: ...
+
+
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram,
+    images: Any,
+    target: AnyTarget = None,
+    settings: Settings | str | None = None,
+    *,
+    output: int | str | None = None,
+    record: bool = False,
+    forwards: Forwards | None = None,
+    low_memory: bool = False,
+) -> Explanation: ...
 
 
 def explain(
@@ -36,7 +67,7 @@ def explain(
     record: bool = False,
     forwards: Forwards | None = None,
     low_memory: bool = False,
-) -> Explanation:
+) -> Explanation | InputExplanations:
     """Explain which pixels made ``model`` say ``target``.
 
     >>> explanation = explain("efficientnet-lite0", "cat.jpg")          # the top class
@@ -47,7 +78,9 @@ def explain(
         model: a ``Model``, the name of one, or any ``nn.Module`` of one input in evaluation
             mode. It is not changed.
         images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
-            a list of them: paths, bytes, PIL images, arrays or ``Photo``.
+            a list of them: paths, bytes, PIL images, arrays or ``Photo``. For a network of several
+            inputs a tuple of tensors, or a dictionary by the names of the forward's arguments: each
+            image-like one is explained with the others held, and ``InputExplanations`` returned.
         target: None: the top class. An integer: that class. A text: the class of that name,
             or ``"top2"`` for the second most probable. A list of these, or a tensor of
             integers: one for each sample; several for one image share its forward pass, and
@@ -69,6 +102,11 @@ def explain(
     """
     if isinstance(model, str):
         model = load(model)
+    if several.are_several(images):
+        return _explain_inputs(
+            model, images, target, settings=settings, output=output, record=record,
+            low_memory=low_memory,
+        )  # fmt: skip
     if isinstance(settings, str):
         settings = Settings.from_preset(settings)
     if not (settings is None or isinstance(settings, Settings)):
@@ -111,7 +149,41 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
-        shares=shares(_contribution(values, x, walker.settings), absorbed),
+        shares=shares(
+            {
+                "image": _contribution(values, x, walker.settings),
+                **{name: part for name, part in absorbed.items() if part.any()},
+            }
+        ),
+    )
+
+
+def _explain_inputs(
+    model: Model | nn.Module | ExportedProgram, inputs: Any, target: AnyTarget, **options: Any
+) -> InputExplanations:
+    """Each image-like input with the others held, and what every input contributes."""
+    module = model.module if isinstance(model, Model) else model
+    given = several.named(module, inputs)
+    explanations: dict[str, Explanation] = {}
+    contributions: dict[str, Tensor] = {}
+    asked: Any = target
+    for name in sorted(given, key=lambda name: given[name].ndim < 3):  # images tell the target
+        if not given[name].is_floating_point():
+            continue
+        one: Any = several.of_one(module, given, name)
+        if given[name].ndim > 2:
+            whole = replace(model, module=one) if isinstance(model, Model) else one
+            found = explanations[name] = explain(whole, given[name], asked, **options)
+            asked = asked if found.target is None else found.target
+        walker = ForwardBackward(one, given[name], Settings.plain(), options["output"])
+        values, _ = walker(given[name], asked)
+        contributions[name] = (values * given[name]).flatten(1).sum(1)
+    if not explanations:
+        raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")
+    ordered = [name for name in given if name in contributions]
+    return InputExplanations(
+        {name: explanations[name] for name in ordered if name in explanations},
+        shares({name: contributions[name] for name in ordered}),
     )
 
 

@@ -294,7 +294,9 @@ def _check_operators(graph: Graph) -> None:
             unknown = node.all_input_nodes[0] if several else node
             missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
         elif node in graph.path and node.op == "call_function" and _swallows(node):
-            name = f"{node.target} by what depends on the image"
+            several = node.target in adjoints.attention.PRODUCTS
+            what = "of two activations" if several else "by what depends on the image"
+            name = f"{node.target} {what}"
             missing.setdefault(name, []).append(node.meta["layer"])
     if missing:
         raise UnsupportedOperatorError(missing)

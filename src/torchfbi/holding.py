@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from torchfbi.adjoints import SHAPE_ONLY, is_held, is_tensor, receivers, tensor_arguments
 from torchfbi.adjoints.attention import PRODUCTS
@@ -88,9 +88,9 @@ def _carried(graph: fx.Graph) -> set[fx.Node]:
     found = set[fx.Node]()
     for node in graph.nodes:
         sources = () if node.target in SHAPE_ONLY else node.all_input_nodes
-        if node.op == "placeholder" or any(source in found for source in sources):
-            if is_tensor(node) or isinstance(node.meta.get("val"), tuple | list):
-                found.add(node)
+        depends = node.op == "placeholder" or any(source in found for source in sources)
+        if depends and isinstance(node.meta.get("val"), Tensor | tuple | list):
+            found.add(node)
     return found
 
 

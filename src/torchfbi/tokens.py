@@ -63,18 +63,16 @@ def name_of(node: fx.Node) -> str:
     return " + ".join(dict.fromkeys(found)) or "constant"
 
 
-def shares(image: Tensor, others: dict[str, Tensor]) -> dict[str, Tensor]:
+def shares(contributions: dict[str, Tensor]) -> dict[str, Tensor]:
     """Which share of the answer each source contributes.
 
     Args:
-        image: what the image contributes, (N,), of either sign.
-        others: what each of the network's own tensors does, (N,).
+        contributions: what each source contributes, (N,), of either sign.
 
     Returns:
-        ``"image"`` and the other names, (N,) float in [0, 1]: magnitudes, of which all sum to 1;
-        zeros where nothing arrived anywhere. What reached no sample is left out.
+        For the same names, (N,) float in [0, 1]: magnitudes as shares of their sum, so that all
+        sum to 1; zeros where nothing arrived anywhere.
     """
-    every = {"image": image, **{name: part for name, part in others.items() if part.any()}}
-    total = torch.stack([part.abs() for part in every.values()]).sum(0)
+    total = torch.stack([part.abs() for part in contributions.values()]).sum(0)
     whole = torch.where(total > 0, total, 1.0)
-    return {name: part.abs() / whole for name, part in every.items()}
+    return {name: part.abs() / whole for name, part in contributions.items()}

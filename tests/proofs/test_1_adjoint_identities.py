@@ -347,8 +347,13 @@ def _(draw: Draw, target: Any) -> Call:
     n, m, p = draw.ints(3, 1, 3)
     batch = draw.ints(draw.int(0, 2), 1, 2)
     some = [draw.one_of(1, size) for size in batch][draw.int(0, len(batch)) :]
-    shapes = draw.one_of(([m], [*batch, m, p]), ([*batch, n, m], [m]), ([m], [m]),
-                         ([*batch, n, m], [*some, m, p]), ([*some, n, m], [*batch, m, p]))  # fmt: skip
+    shapes = draw.one_of(
+        ([m], [*batch, m, p]),
+        ([*batch, n, m], [m]),
+        ([m], [m]),
+        ([*batch, n, m], [*some, m, p]),
+        ([*some, n, m], [*batch, m, p]),
+    )
     first, second = draw.one_of((draw.tensor, draw.weight), (draw.weight, draw.tensor))
     return Call(target, first(*shapes[0]), second(*shapes[1]))
 

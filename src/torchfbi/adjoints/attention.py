@@ -107,9 +107,7 @@ def the_values(node: fx.Node) -> list[fx.Node]:
     return [value for value in tensor_arguments(node)[2:3] if not is_held(value)]
 
 
-@adjoint(
-    aten.scaled_dot_product_attention.default, keeps=("inputs",), receivers=the_values
-)
+@adjoint(aten.scaled_dot_product_attention.default, keeps=("inputs",), receivers=the_values)
 def attention(
     s: Tensor,
     at: Site,

@@ -17,6 +17,7 @@ import torch
 from torchfbi.survey.examine import Row, examine
 from torchfbi.survey.names import family
 
+
 def run(
     names: Iterable[str],
     record: Path,
