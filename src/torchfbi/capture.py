@@ -247,7 +247,8 @@ def _lift(
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
     if len(inputs) != 1:
-        raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
+        several = "give explain all of them, (image, other)" if inputs else "there is no image"
+        raise InputError(f"the model takes {len(inputs)} inputs: {several}.")
     if _has_inner_graphs(program):
         raise CaptureError(
             "the model branches or loops by an operator such as torch.cond, so it has no single "

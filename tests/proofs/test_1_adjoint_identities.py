@@ -354,8 +354,10 @@ def _(draw: Draw, target: Any) -> Call:
         ([*batch, n, m], [*some, m, p]),
         ([*some, n, m], [*batch, m, p]),
     )
-    first, second = draw.one_of((draw.tensor, draw.weight), (draw.weight, draw.tensor))
-    return Call(target, first(*shapes[0]), second(*shapes[1]))
+    if draw.bool():
+        return Call(target, draw.weight(*shapes[0]), draw.tensor(*shapes[1]))
+    matrix = shapes[1] if len(shapes[1]) != 2 else [1, *shapes[1]]  # else it were a dense layer
+    return Call(target, draw.tensor(*shapes[0]), draw.weight(*matrix))
 
 
 @linear(aten.bmm.default)

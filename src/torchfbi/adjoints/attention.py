@@ -40,8 +40,8 @@ def matmul(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Te
     """s Y^T or X^T s, with the other factor held."""
     first, _ = (factor in the_free_factor(at.node) for factor in tensor_arguments(at.node))
     rows, columns = (x[None] if x.ndim == 1 else x), (y[:, None] if y.ndim == 1 else y)
-    s = s.unsqueeze(-2) if x.ndim == 1 else s
     s = s.unsqueeze(-1) if y.ndim == 1 else s
+    s = s.unsqueeze(-2) if x.ndim == 1 else s
     if first:
         return (s @ columns.mT).sum_to_size(rows.shape).reshape(x.shape), None
     return None, (rows.mT @ s).sum_to_size(columns.shape).reshape(y.shape)
