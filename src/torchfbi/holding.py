@@ -75,7 +75,7 @@ def hold(graph: fx.Graph) -> None:
         if node in products:
             _hold_weights(node, weights)
         through = receivers(node) or [n for n in tensor_arguments(node) if n in carried]
-        if node.target in _SOFTMAX or (through and all(n in weights for n in through)):
+        if _is_softmax(node) or (through and all(n in weights for n in through)):
             weights.add(node)
     for node in products:
         queries.update(_hold_linear_attention(node))
@@ -107,6 +107,17 @@ def _detach(node: fx.Node, users: list[fx.Node]) -> None:
     held.meta = dict(node.meta)
     for user in users:
         user.replace_input_with(node, held)
+
+
+def _is_softmax(node: Any) -> bool:
+    """One by name, or exp(x) / sum exp(x) spelled out."""
+    if node.target is not aten.div.Tensor:
+        return node.target in _SOFTMAX
+    above, below = node.args[:2]
+    if not isinstance(below, fx.Node) or _origin(above).target is not aten.exp.default:
+        return False
+    total = _origin(below)
+    return total.target is aten.sum.dim_IntList and total.args[0] is above
 
 
 def _factors(node: Any) -> list[fx.Node]:

@@ -58,9 +58,10 @@ def name_of(node: fx.Node) -> str:
     while queue:
         source = queue.pop()
         if source.op == "get_attr":
-            found.append(source.meta.get("layer") or str(source.target))
+            found += (source.meta.get("layer") or str(source.target)).split(" + ")
         queue += tensor_arguments(source)
-    return " + ".join(dict.fromkeys(found)) or "constant"
+    first, more = list(dict.fromkeys(found))[:2], len(set(found)) > 2
+    return " + ".join([*first, "..."] if more else first) or "constant"
 
 
 def shares(contributions: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -66,6 +66,13 @@ def softmax(net: Any, x: Tensor) -> Tensor:
     return merged(net.hold((q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)) @ v)
 
 
+def softmax_spelled_out(net: Any, x: Tensor) -> Tensor:
+    q, k, v = net.heads(x)
+    scores = q @ k.mT
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    return merged(net.hold(weights / (weights.sum(-1, keepdim=True) + 1e-6)) @ v)
+
+
 def values_on_the_left(net: Any, x: Tensor) -> Tensor:
     q, k, v = (t.transpose(-2, -1) for t in net.heads(x))
     return (v @ net.hold((k.transpose(-2, -1) @ q).softmax(-2))).flatten(1)
@@ -196,6 +203,7 @@ def block_with_tokens(net: Any, x: Tensor) -> Tensor:
 
 ATTENTIONS = [
     softmax,
+    softmax_spelled_out,
     values_on_the_left,
     masked_and_biased,
     talking_heads,
@@ -272,6 +280,23 @@ def test_proof_8_an_explanation_tells_their_shares() -> None:
     low = explain(net, x, 1, "plain", low_memory=True)
     for name, share in low.shares.items():
         torch.testing.assert_close(share, explanation.shares[name])
+
+
+def test_proof_8_a_name_of_many_parameters_is_short() -> None:
+    class Decoder(nn.Module):
+        """A learned query that is a dense layer's answer before it meets the image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Parameter(torch.randn(1, 5, 3))
+            self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            queries = self.second(self.first(self.query))
+            return (queries + x.mean((2, 3))[:, None]).mean(1)
+
+    shares = explain(Decoder().eval(), torch.randn(2, 3, 4, 4), 0, "plain").shares
+    assert set(shares) == {"image", "query + first.weight + ..."}
 
 
 def mixture_of_fixed_vectors(net: Any, x: Tensor) -> Tensor:

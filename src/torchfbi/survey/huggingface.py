@@ -53,6 +53,8 @@ def build(name: str) -> tuple[nn.Module, int]:
 
 
 def _shorten(config: Any) -> None:
+    if hasattr(config, "depths"):
+        return  # it has stages, which belong together
     for field in ("num_hidden_layers", "encoder_layers"):
         if isinstance(getattr(config, field, None), int):
             setattr(config, field, min(_LAYERS, getattr(config, field)))
