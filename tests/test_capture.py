@@ -18,6 +18,7 @@ from torchfbi.errors import (
     TrainingModeError,
     UnsupportedOperatorError,
 )
+from torchfbi.graph import channel_dim
 
 
 class Lambda(nn.Module):
@@ -64,7 +65,7 @@ def test_all_missing_operators_are_listed_with_their_layers() -> None:
 
 
 def test_a_product_of_two_activations_is_refused_and_not_silently_differentiated() -> None:
-    with pytest.raises(UnsupportedOperatorError, match="matmul.default of two"):
+    with pytest.raises(UnsupportedOperatorError, match=r"matmul\.default of two"):
         capture(Lambda(lambda x: (x.flatten(2) @ x.flatten(2).mT).flatten(1)), X)
 
 
@@ -411,3 +412,19 @@ def test_one_and_three_dimensional_networks(dims: int) -> None:
         assert values.shape == x.shape
         assert flow[-1].support.shape == (2, *[8] * dims)
         assert values.any()
+
+
+def test_maps_are_followed_through_what_moves_dimensions() -> None:
+    """From a convolution to Swin's windows, and back, without a dense layer on the way."""
+
+    def body(x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)  # N, T, C
+        x = x.reshape(x.shape[0], 6, 6, 4)
+        x = x.reshape(x.shape[0], 2, 3, 2, 3, 4).permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+        x = x.unflatten(4, (2, 2)).select(4, 0).unsqueeze(1)  # the last are C / 2
+        return x.relu().flatten(1)
+
+    graph = capture(Lambda(body), X)
+    tensors = [node for node in graph.nodes if isinstance(node.meta["val"], Tensor)]
+    moved = [channel_dim(node) for node in tensors if node.meta["val"].ndim > 2]
+    assert moved == [1, 1, 2, 3, 5, 5, 4, 5, 4, 5, 5]

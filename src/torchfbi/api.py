@@ -135,7 +135,7 @@ def explain(
         if record:
             flow.append(seen)
 
-    absorbed: dict[str, Tensor] = {}
+    absorbed: dict[str, Tensor] = {"image": x.new_zeros(len(x))}
     values, logits = walker.walk(x, ask, visit, walks, absorbed)
     return Explanation(
         values=values,
@@ -149,12 +149,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
-        shares=shares(
-            {
-                "image": _contribution(values, x, walker.settings),
-                **{name: part for name, part in absorbed.items() if part.any()},
-            }
-        ),
+        shares=shares({name: part for name, part in absorbed.items() if part.any()}),
     )
 
 

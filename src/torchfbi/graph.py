@@ -126,7 +126,8 @@ class Graph:
         for node in self.narrow:
             shape, channel = node.meta["val"].shape, channel_dim(node)
             behind = bool(affine) and position[node] >= min(affine)
-            if behind and len(shape) == self.image.meta["val"].ndim:
+            same = str(shape[0]) == str(self.image.meta["val"].shape[0])  # no windows among them
+            if behind and same and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), node)
         return list(reversed(found.values()))
@@ -223,18 +224,25 @@ def is_spatial(node: fx.Node) -> bool:
 def channel_dim(node: fx.Node) -> int:
     """Which dimension of the node's value counts the feature maps.
 
-    Convolutions put them at 1, dense layers last (ConvNeXt's activations are N, H, W, C), a
-    permutation moves them, and everything else leaves them where they are.
+    Convolutions put them at 1, dense layers last (ConvNeXt's activations are N, H, W, C), what
+    moves dimensions moves them too, and everything else leaves them where they are.
     """
     ndim = node.meta["val"].ndim
     if node.op != "call_function" or ndim < 3 or node.target in _MAPS_FIRST:
         return 1
-    if node.target in (aten.linear.default, aten.layer_norm.default):
+    if node.target in _MAPS_LAST:
         return ndim - 1
     source = next((a for a in tensor_arguments(node) if not is_held(a)), None)
-    if source is None or source.meta["val"].ndim != ndim:
+    if source is None or source.meta["val"].ndim < 3:
         return 1
     dim = channel_dim(source)
+    if node.target in _RESHAPES:
+        return _reshaped(_sizes(source), _sizes(node), dim)
+    if node.target == aten.select.int:
+        taken = _argument(node, 1) % source.meta["val"].ndim
+        return dim if taken > dim else max(1, dim - 1)
+    if source.meta["val"].ndim != ndim:
+        return 1
     if node.target == aten.permute.default:
         return [d % ndim for d in _argument(node, 1)].index(dim)
     if node.target == aten.transpose.int:
@@ -243,7 +251,38 @@ def channel_dim(node: fx.Node) -> int:
     return dim
 
 
+def _sizes(node: fx.Node) -> list[int]:
+    """The sizes of a value; an open batch size is that of the example."""
+    return [n if isinstance(n, int) else n.node.hint for n in node.meta["val"].shape]
+
+
+def _reshaped(before: list[int], after: list[int], dim: int) -> int:
+    """Where a dimension's entries count on: the last of those dimensions that together hold it."""
+    i = j = 0
+    while i < len(before) and j < len(after):
+        ours, theirs = before[i], after[j]
+        i, j = i + 1, j + 1
+        while ours != theirs and (i < len(before) or j < len(after)):
+            if j == len(after) or (ours < theirs and i < len(before)):
+                ours, i = ours * before[i], i + 1
+            else:
+                theirs, j = theirs * after[j], j + 1
+        if dim < i:
+            return max(1, j - 1)
+    return 1
+
+
 _MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
+_MAPS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default}
+_RESHAPES = {
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+}
 
 
 def _argument(node: fx.Node, index: int) -> Any:

@@ -63,7 +63,7 @@ _ARRANGING = {
 
 
 def hold(graph: fx.Graph) -> None:
-    """Put a ``detach`` in front of all that is held constant."""
+    """Put a ``detach`` behind all that is held constant, unless there is one."""
     carried = _carried(graph)
     _hold_constants(graph, carried)
     products = dict.fromkeys(node for node in graph.nodes if len(_factors(node)) == 2)
@@ -97,7 +97,8 @@ def _carried(graph: fx.Graph) -> set[fx.Node]:
 def _hold_constants(graph: fx.Graph, carried: set[fx.Node]) -> None:
     for node in list(graph.nodes):
         uses = [user for user in node.users if user in carried]
-        if node not in carried and node.op == "call_function" and is_tensor(node) and uses:
+        constant = node.op == "call_function" and is_tensor(node) and node not in carried
+        if constant and uses and not is_held(node):
             _detach(node, uses)
 
 
