@@ -100,7 +100,9 @@ def test_an_image_and_a_table() -> None:
 def test_a_model_keeps_its_labels_and_the_module_its_own_forward(siamese) -> None:
     net, inputs = siamese
     forward = net.forward
-    model = Model(net, Preprocess(9, 9, (0.5,) * 3, (0.2,) * 3), ["same", "different"], "pair")
+    model = Model(
+        net, Preprocess(9, 9, (0.5,) * 3, (0.2,) * 3), Labels(["same", "different"]), "pair"
+    )
     found = explain(model, inputs, "different")
     assert found["photo"].title().startswith("different")
     assert net.forward == forward
