@@ -30,20 +30,6 @@ MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
 
 
-def evidence_of(values: Tensor, settings: Settings) -> Tensor:
-    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
-    are a signal its magnitude, (N, ...)."""
-    return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
-
-
-def support_of(values: Tensor, settings: Settings) -> Tensor:
-    """The pixels that carry an attribution (N, C, ...): the fewest that hold most of what speaks
-    for the class, or where the values are a signal all that it reached, (N, ...) bool."""
-    if settings.values == "evidence":
-        return evidence.support(values.sum(1))
-    return (values != 0).any(1)
-
-
 class LayerSupport(NamedTuple):
     """The support at one feature.
 
@@ -105,13 +91,13 @@ class Explanation:
         """The pixels that carry the explanation, (N, ...) bool: the fewest that hold most of what
         speaks for the class (``torchfbi.evidence.support``), or where values are a signal all that
         it reached."""
-        return support_of(self.values, self.settings)
+        return evidence.support_of_values(self.values, self.settings)
 
     @property
     def evidence(self) -> Tensor:
         """One number a pixel, (N, ...) float: its signed evidence, or where values are a signal its
         magnitude."""
-        return evidence_of(self.values, self.settings)
+        return evidence.of_values(self.values, self.settings)
 
     @property
     def density(self) -> Tensor:
@@ -141,7 +127,9 @@ class Explanation:
             layers=tuple(LayerSupport(n, s[one], d[one]) for n, s, d in self.layers),
             photos=self.photos[one],
             regions=self.regions[one],
-            flow=tuple(LayerFlow(seen[0], *(part[one] for part in seen[1:])) for seen in self.flow),
+            flow=tuple(
+                LayerFlow(*seen[:2], *(part[one] for part in seen[2:])) for seen in self.flow
+            ),
         )
 
     def __iter__(self) -> Iterator[Explanation]:
