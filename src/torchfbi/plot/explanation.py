@@ -107,7 +107,6 @@ def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: 
     title = "Values, channels summed" if several else "Values"
     _title(sheet, box, "Evidence" if kind == "evidence" else title)
     if not values.any():
-        sheet.announce_empty(axes)
         return
     middle = {"signal": "signal", "evidence": "against · for"}[kind]
     x, y, width, side = box
@@ -128,8 +127,8 @@ def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen
         sheet.picture(axes, overlay(seen, strength, sheet.theme), shape)
         sheet.scale(x, y + side + 0.1, width, sheet.theme.heat, ["weak", "evidence", "strong"])
     _title(sheet, box, "What it saw")
-    if not strength.any():
-        sheet.announce_empty(axes)
+    if reason := explanation.emptiness(index):
+        sheet.announce(axes, reason)
 
 
 def _classes(sheet: Sheet, explanation: Explanation, index: int, box: Box) -> None:

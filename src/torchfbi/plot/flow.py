@@ -200,7 +200,7 @@ def photo_of(explanation: Explanation, index: int) -> Array:
 def draw(
     sheet: Sheet, station: Station, photo: Array, boxes: list[tuple[float, float, float, float]]
 ) -> None:
-    """Activation, evidence and support of one feature, each in its box (left, top, width, height)."""
+    """Activation, evidence and support of one feature, each in its box."""
     shape = photo.shape[0], photo.shape[1]
     limit = signed_limit(station.evidence)
     strength = strengthen(station.evidence, shape)

@@ -52,7 +52,7 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
             drawn = revealed(seen, strength) if photo else overlay(seen, strength, sheet.theme)
             sheet.picture(axes, drawn, (height, width))
             if not strength.any():
-                sheet.announce_empty(axes)
+                sheet.announce(axes, "empty support: nothing exceeds tau")
             _numbers(sheet, sweep, (row, column), (x, y + tall + 0.05, side))
     _legend(sheet, sweep)
     return sheet.figure
@@ -85,8 +85,8 @@ def _numbers(
 
 def _legend(sheet: Sheet, sweep: Sweep) -> None:
     lines = (
-        "density: the support's share of the pixels. In colour: what speaks for the class, each cell "
-        "on its own scale.",
+        "density: the support's share of the pixels. In colour: what speaks for the class, each "
+        "cell on its own scale.",
         "p, kept: the class's probability when all but the support is blurred; "
         f"all blurred: {sweep.blurred:.1%}.",
         "p, removed: its probability when the support is blurred; "
