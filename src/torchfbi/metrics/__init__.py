@@ -12,6 +12,7 @@ from torchfbi.metrics.localisation import (
     pointing_game,
     top_area_in_mask,
 )
+from torchfbi.metrics.noise import fine_grain, isolated, total_variation
 from torchfbi.metrics.perturbation import deletion, insertion, patch_correlation
 from torchfbi.metrics.sanity import cascade, class_correlation, max_sensitivity, randomise_head
 from torchfbi.metrics.sparsity import gini, morans_i, support_fraction
@@ -24,10 +25,12 @@ __all__ = [
     "class_correlation",
     "deletion",
     "energy_in_mask",
+    "fine_grain",
     "gini",
     "grid_cell",
     "impute",
     "insertion",
+    "isolated",
     "max_sensitivity",
     "morans_i",
     "patch_correlation",
@@ -36,4 +39,5 @@ __all__ = [
     "road",
     "support_fraction",
     "top_area_in_mask",
+    "total_variation",
 ]
