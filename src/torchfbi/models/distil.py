@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from torchfbi.images import SUFFIXES, Photo
 from torchfbi.models import vgg
-from torchfbi.models.embedded import efficientnet_lite0, vgg16_distilled
-from torchfbi.models.model import Model
+from torchfbi.models.embedded import efficientnet_lite0
 
 SMALLEST, LONGEST = 0.15, 4 / 3
 """A crop's least share of the photo's area, and how many times longer than wide it is at most."""
@@ -158,39 +157,34 @@ def learn(maps: list[Maps], classifier: nn.Linear, seed: int = 0) -> Head:
     ridge = RIDGE * len(x) * torch.eye(x.shape[1], dtype=torch.float64)
     weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y).T / spread
     bias = goal - weight @ middle
-    seen, told = (part.double().mean((2, 3)) for part in maps[0])
-    largest = [
-        F.linear(feature, *(p.double() for p in (classifier.weight, classifier.bias))).amax(1)
-        for feature in (F.relu(F.linear(seen, weight, bias)), told)
-    ]
-    times = SHARPER * largest[1].median() / largest[0].median()
-    return Head(weight.half(), bias.half(), times.item())
+    found = Head(weight.half(), bias.half(), 1.0)
+    largest, wanted = (z.amax(1).median() for z in both(found, maps[0], classifier))
+    return found._replace(times=(SHARPER * wanted / largest).item())
 
 
-@torch.inference_mode()
-def agreement(student: Model, teacher: Model, photos: list[Path]) -> dict[str, Any]:
-    """How often the student says what the teacher says, on whole photos.
+def both(head: Head, maps: Maps, classifier: nn.Linear) -> tuple[Tensor, Tensor]:
+    """The logits of student and teacher, (photos, 1000) float32 each."""
+    seen, told = (part.float().mean((2, 3)) for part in maps)
+    feature = F.relu(F.linear(seen, head.weight.float(), head.bias.float()))
+    return head.times * classifier(feature), classifier(told)
+
+
+def agreement(head: Head, maps: Maps, classifier: nn.Linear) -> dict[str, float]:
+    """How often the student says what the teacher says.
 
     Returns:
         ``photos``: how many; ``top1``: the share of them whose most probable class is the
         teacher's; ``top5``: the share with the teacher's class among the student's first five;
         ``largest`` and ``smallest``: the medians of the student's largest and smallest logit.
     """
-    told = []
-    for path in photos:
-        photo = Photo.read(path)
-        said, wanted = (m.module(m.preprocess(photo)[0][None])[0] for m in (student, teacher))
-        first = said.topk(5).indices == wanted.argmax()
-        told.append([first[0], first.any(), said.max(), said.min()])
-    numbers = torch.tensor(told, dtype=torch.float64)
-    top1, top5 = numbers[:, :2].mean(0).tolist()
-    largest, smallest = numbers[:, 2:].median(0).values.tolist()
+    said, wanted = both(head, maps, classifier)
+    right = said.topk(5).indices == wanted.argmax(1, keepdim=True)
     return {
-        "photos": len(photos),
-        "top1": round(top1, 3),
-        "top5": round(top5, 3),
-        "largest": round(largest, 1),
-        "smallest": round(smallest, 1),
+        "photos": len(said),
+        "top1": round(right[:, 0].double().mean().item(), 3),
+        "top5": round(right.any(1).double().mean().item(), 3),
+        "largest": round(said.amax(1).median().item(), 1),
+        "smallest": round(said.amin(1).median().item(), 1),
     }
 
 
@@ -205,21 +199,19 @@ def main() -> None:
     paths = sorted(p for p in given.photos.iterdir() if p.suffix.lower() in SUFFIXES)
     given.cache.mkdir(parents=True, exist_ok=True)
     networks, maps = Networks(), []
-    aside = torch.arange(len(paths)) % KEPT_ASIDE == KEPT_ASIDE - 1
     for crop in range(given.crops):
-        seen = look(paths, crop, given.cache, networks)
-        maps.append(Maps(seen.student[~aside], seen.teacher[~aside]))
+        maps.append(look(paths, crop, given.cache, networks))
         print(f"crop {crop + 1} of {given.crops}", flush=True)
-    learnt, kept = (
-        [path for path, is_aside in zip(paths, aside.tolist(), strict=True) if is_aside is wanted]
-        for wanted in (False, True)
-    )
-    head = learn(maps, networks.teacher.module._fc)
-    about = {"learnt from": len(learnt), "crops": given.crops, "times": round(head.times, 2)}
-    head.save(given.out, about)
-    student = vgg16_distilled(found=given.out)
-    about["never seen"] = agreement(student, networks.teacher, kept)
-    about["learnt"] = agreement(student, networks.teacher, learnt[::4])
+    aside = torch.arange(len(paths)) % KEPT_ASIDE == KEPT_ASIDE - 1
+    learnt = [Maps(*(part[~aside] for part in crop)) for crop in maps]
+    classifier = networks.teacher.module._fc
+    head = learn(learnt, classifier)
+    about = {
+        "crops": given.crops,
+        "times": round(head.times, 2),
+        "learnt": agreement(head, learnt[0], classifier),
+        "never seen": agreement(head, Maps(*(part[aside] for part in maps[0])), classifier),
+    }
     head.save(given.out, about)
     print(json.dumps(about, indent=2))
 
