@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +20,13 @@ from marks import fill
 from PIL import Image
 from torch import Tensor
 
-from photos import CAT, COFFEE, SHIPPED, cat_beside_coffee
-from torchfbi import Labels, Model, Photo, Preprocess, Settings, explain, load, plot
+from photos import SHIPPED, cat_beside_coffee
+from torchfbi import Labels, Model, Photo, Preprocess, Settings, load, plot
 from torchfbi.evaluate import Comparison, compare
+from torchfbi.evaluate.compare import Cell
 from torchfbi.metrics import fine_grain, isolated, morans_i, support_fraction, total_variation
 from torchfbi.models import onnx, vgg
-from torchfbi.peers import Method, attribute, find
+from torchfbi.peers import Method, find
 
 NETWORK = "vgg16-distilled"
 HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ PAGE, RADIOLOGY, FOLDER = HERE / "paper-table.md", HERE / "radiology.md", HERE /
 paper = Settings.paper
 SECTION_3: dict[str, Settings] = {
     "paper, tau 10, k 50 %": paper(),
+    "paper, tau 1, k 50 %": paper(tau=1.0),
     "paper, tau 0, k 10 %": paper(tau=0.0, k=0.1),
     "paper, tau 0, k 50 %": paper(tau=0.0),
     "paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
@@ -41,7 +43,8 @@ SECTION_3: dict[str, Settings] = {
 }
 """The paper's setting first; "no tau" masks nothing by the forward pass."""
 
-OTHERS = ("guided-backprop", "deconvnet", "gradient")
+OTHERS = ("guided-backprop", "deconvnet")
+FINDINGS = ("glioma", "meningioma", "no tumour", "pituitary tumour")
 
 
 def methods(*names: str) -> list[Method]:
@@ -52,47 +55,69 @@ def methods(*names: str) -> list[Method]:
     ]
 
 
-ALL = methods(*SECTION_3, *OTHERS)
+@functools.cache
+def photos() -> Comparison:
+    """Every method on every photo."""
+    return compare(load(NETWORK), list(SHIPPED), methods(*SECTION_3, *OTHERS))
 
 
 @functools.cache
-def inputs() -> list[tuple[str, Tensor, int]]:
-    """Every photo's name, what the network takes (1, 3, 224, 224), and its most probable class."""
-    model, found = load(NETWORK), []
-    for path in SHIPPED:
-        x = model.preprocess(Photo.read(path))[0][None]
-        with torch.inference_mode():
-            found.append((path.stem, x, int(model.module(x).argmax())))
-    return found
+def beside() -> Comparison:
+    """Two classes asked of one photo."""
+    photo = Photo(cat_beside_coffee(), "cat beside coffee")
+    names = ("paper, tau 10, k 50 %", "paper, tau 0, k 50 %", "guided-backprop", "fbi", "grad-cam")
+    return compare(load(NETWORK), photo, methods(*names), ["tabby cat", "espresso"])
 
 
-@functools.cache
-def maps() -> dict[str, Tensor]:
-    """Of every method the values of all photos, (photos, 3, 224, 224)."""
-    module, found = load(NETWORK).module, {}
-    for method in ALL:
-        values = [attribute(method, module, x, target) for _, x, target in inputs()]
-        found[method.name] = torch.cat(values)
-    return found
+def only(found: Comparison, names: Sequence[str], rows: int | None = None) -> Comparison:
+    """Some methods of a comparison, and its first rows."""
+    chosen = [[method.name for method in found.methods].index(name) for name in names]
+    return replace(
+        found,
+        methods=tuple(found.methods[i] for i in chosen),
+        rows=tuple(
+            replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in found.rows[:rows]
+        ),
+    )
 
 
-def logits() -> str:
-    """What the seed is made of, and how much of the photo goes through tau = 10."""
-    model = load(NETWORK)
-    rows = [["photo", "most probable", "max z", "min z", "kept at tau = 10, k = 50 %"]]
-    for path in SHIPPED:
-        answer = explain(model, path, settings=paper())
-        label, probability = answer.top(1)[0][1:3]
-        z, kept = answer.logits[0], answer.support.float().mean().item()
+def cells(found: Comparison) -> dict[str, list[Cell]]:
+    """What each method answered."""
+    return {
+        method.name: [row.cells[i] for row in found.rows] for i, method in enumerate(found.methods)
+    }
+
+
+def agreement() -> str:
+    """How often the network says what its teacher says."""
+    told = vgg.about()
+    rows = [["photos", "teacher's class first", "among the first five", "max z", "min z"]]
+    for name, what in (("never seen", "never seen"), ("learnt", "learnt from")):
+        part = told[name]
+        numbers = [f"{part[top]:.1%}" for top in ("top1", "top5")]
+        numbers += [f"{part[end]:.1f}" for end in ("largest", "smallest")]
+        rows.append([f"{part['photos']} {what}", *numbers])
+    return table(rows)
+
+
+def kept() -> str:
+    """What the seed is made of, and how much of each photo goes through tau."""
+    model, found = load(NETWORK), cells(photos())
+    names = list(SECTION_3)[:2]
+    rows = [["photo", "most probable", "max z", "min z", *(f"kept by {name}" for name in names)]]
+    for i, row in enumerate(photos().rows):
+        x = model.preprocess(Photo.read(SHIPPED[i]))[0]
+        z = model.module(x[None])[0]
+        shares = [support_fraction(found[name][i].map[None]).item() for name in names]
         rows.append(
-            [path.stem, f"{label} ({probability:.0%})", f"{z.max():.1f}", f"{z.min():.1f}",
-             f"{kept:.1%}" if kept else "nothing"]
+            [row.photo, f"{row.label} ({row.probability:.0%})", f"{z.max():.1f}", f"{z.min():.1f}",
+             *(f"{share:.1%}" if share else "nothing" for share in shares)]
         )  # fmt: skip
     return table(rows)
 
 
 def noise() -> str:
-    """Four measures of noise, means over the photos; a photo with an empty map counts in none."""
+    """Measures of noise, means over the photos; a photo with an empty map counts in none."""
     measures: dict[str, Callable[[Tensor], Tensor]] = {
         "total variation": total_variation,
         "fine grain": fine_grain,
@@ -100,15 +125,16 @@ def noise() -> str:
         "Moran's I": morans_i,
         "support": support_fraction,
     }
-    found = {m.name: m.to_maps(maps()[m.name]) for m in ALL}
+    found = {name: torch.stack([c.map for c in some]) for name, some in cells(photos()).items()}
     rows = [["", *measures, "empty"]]
     for name, drawn in found.items():
         there = drawn[drawn.flatten(1).any(1)]
-        numbers = [f"{measure(there).mean():.2f}" if len(there) else "" for measure in
-                   measures.values()]  # fmt: skip
+        numbers = [
+            f"{measure(there).mean():.2f}" if len(there) else "" for measure in measures.values()
+        ]
         rows.append([name, *numbers, f"{len(drawn) - len(there)} of {len(drawn)}"])
-    wins = ["*less than guided backprop*"]
     ours, theirs = (found[name] for name in ("paper, tau 0, k 50 %", "guided-backprop"))
+    wins = ["*tau 0, k 50 %: less noise than guided backprop*"]
     for name, measure in measures.items():
         less = measure(ours) < measure(theirs)
         less = ~less if name == "Moran's I" else less
@@ -117,34 +143,34 @@ def noise() -> str:
 
 
 def deconvnet() -> str:
-    """How alike the values of two methods are: the cosine between them, over all photos."""
+    """How alike two methods are: the cosine between their values, the mean of the photos."""
+    found = cells(photos())
     rows = [["", *OTHERS]]
     for name in SECTION_3:
         row = [name]
         for other in OTHERS:
-            pairs = zip(maps()[name].flatten(1), maps()[other].flatten(1), strict=True)
-            cosines = [torch.cosine_similarity(a, b, 0).item() for a, b in pairs if a.any()]
+            pairs = zip(found[name], found[other], strict=True)
+            cosines = [
+                torch.cosine_similarity(a.values.flatten(), b.values.flatten(), 0).item()
+                for a, b in pairs
+                if a.values.any()
+            ]
             row.append(f"{sum(cosines) / len(cosines):.2f}" if cosines else "")
         rows.append(row)
     return table(rows)
 
 
 def classes() -> str:
-    """Asked for the cat and for the coffee: the share of the energy on the half of each."""
-    model = load(NETWORK)
-    x = model.preprocess(Photo(cat_beside_coffee(), "cat beside coffee"))[0][None]
-    asked = {"tabby cat": "left", "espresso": "right"}
-    rows = [["", *(f"{name}: on its half" for name in asked), "correlation of the two maps"]]
-    for method in [*ALL, replace(find("fbi"), name="contrast, the default"), find("grad-cam")]:
-        drawn = []
-        for name in asked:
-            values = attribute(method, model.module, x, model.labels.find(name))
-            drawn.append(method.to_maps(values)[0])
-        halves = [one[:, :112].sum() / one.sum() for one in drawn]
-        shares = [f"{share:.2f}" for share in (halves[0], 1 - halves[1])]
-        alike = torch.corrcoef(torch.stack(drawn).flatten(1))[0, 1]
-        rows.append([method.name, *shares, f"{alike:.2f}"])
-    return table(rows).replace("nan", "")
+    """Asked for the cat and for the coffee: the share of the map on the half of each."""
+    rows = [["", "tabby cat: on its half", "espresso: on its half", "correlation of the two"]]
+    for name, (cat, coffee) in cells(beside()).items():
+        if not (cat.map.any() and coffee.map.any()):
+            rows.append([name, *("nothing" if not c.map.any() else "" for c in (cat, coffee)), ""])
+            continue
+        left, other = (c.map[:, :112].sum() / c.map.sum() for c in (cat, coffee))
+        alike = torch.corrcoef(torch.stack([cat.map, coffee.map]).flatten(1))[0, 1]
+        rows.append([name, f"{left:.2f}", f"{1 - other:.2f}", f"{alike:.2f}"])
+    return table(rows)
 
 
 def table(rows: list[list[str]]) -> str:
@@ -155,33 +181,13 @@ def table(rows: list[list[str]]) -> str:
 
 def table_1() -> Comparison:
     """The paper's Table 1: its settings beside guided backprop."""
-    names = ("paper, tau 10, k 50 %", "paper, tau 0, k 50 %", "guided-backprop")
-    return compare(load(NETWORK), list(SHIPPED), methods(*names))
+    names = list(SECTION_3)
+    return only(photos(), [names[0], names[1], names[3], "guided-backprop"])
 
 
 def filters() -> Comparison:
     """10, 50 and 100 % of the filters, and no masking beside DeconvNet."""
-    names = (*list(SECTION_3)[1:], "deconvnet")
-    return compare(load(NETWORK), [CAT, COFFEE, SHIPPED[2]], methods(*names))
-
-
-def two_classes() -> Comparison:
-    """Two classes asked of one photo."""
-    photo = Photo(cat_beside_coffee(), "cat beside coffee")
-    names = ("paper, tau 10, k 50 %", "paper, tau 0, k 50 %", "fbi", "grad-cam")
-    return compare(load(NETWORK), photo, methods(*names), ["tabby cat", "espresso"])
-
-
-def agreement() -> str:
-    """How often the network says what its teacher says."""
-    told = vgg.about()
-    rows = [["photos", "teacher's class first", "among the first five", "max z", "min z"]]
-    for name, what in (("never seen", "never seen"), ("learnt", "learnt from")):
-        part = told[name]
-        numbers = [f"{part[top]:.0%}" for top in ("top1", "top5")]
-        numbers += [f"{part[end]:.1f}" for end in ("largest", "smallest")]
-        rows.append([f"{part['photos']} {what}", *numbers])
-    return table(rows)
+    return only(photos(), [*list(SECTION_3)[2:], "deconvnet"], rows=3)
 
 
 def tumours(right: bool = True) -> Model:
@@ -189,9 +195,6 @@ def tumours(right: bool = True) -> Model:
     scaled = Preprocess(240, 240, (0,) * 3, (1,) * 3, "bicubic", fit="stretch")
     model = onnx.load(vgg.tumour_file(), scaled if right else None)
     return replace(model, labels=Labels(FINDINGS), name="tumour VGG-16")
-
-
-FINDINGS = ("glioma", "meningioma", "no tumour", "pituitary tumour")
 
 
 def head_slice() -> Photo:
@@ -222,13 +225,13 @@ def tumour() -> Comparison:
 
 PARTS = {
     "agreement": (PAGE, agreement),
-    "logits": (PAGE, logits),
+    "kept": (PAGE, kept),
     "noise": (PAGE, noise),
     "deconvnet": (PAGE, deconvnet),
     "classes": (PAGE, classes),
     "scaling": (RADIOLOGY, scaling),
 }
-FIGURES = {"table-1": table_1, "filters": filters, "vgg-classes": two_classes, "tumour": tumour}
+FIGURES = {"table-1": table_1, "filters": filters, "vgg-classes": beside, "tumour": tumour}
 
 
 def draw(name: str, compared: Comparison) -> None:

@@ -33,10 +33,11 @@ WINDOWS, RIDGE = 6, 0.1
 """Windows of each crop, and the ridge for standardised means, per sample."""
 
 SHARPER = 2.0
-"""How many times larger than the teacher's largest logits the student's are. The teacher was
-trained with smoothed labels, which holds its logits at about 10; with hard ones, as the published
-VGG-16, they grow on. The paper's seed, and so what its tau = 10 is compared with, scales with them;
-this factor is a choice, since the published dense layers are not here to be measured."""
+"""How many times the teacher's largest logits the student's are, on photos that it did not learn
+from. The teacher was trained with smoothed labels, which holds its logits at about 10; with hard
+ones, as the published VGG-16 was, they grow on. What the paper's tau = 10 is compared with scales
+with their square; the factor is a choice, since the published dense layers cannot be measured here.
+The probabilities are overconfident for it."""
 
 TOGETHER = 5
 """Crops in one forward pass."""
@@ -136,11 +137,12 @@ class Head(NamedTuple):
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
 
-def learn(maps: list[Maps], classifier: nn.Linear, seed: int = 0) -> Head:
+def learn(maps: list[Maps], others: Maps, classifier: nn.Linear, seed: int = 0) -> Head:
     """Find the dense layers.
 
     Args:
-        maps: of each crop, the photos to learn from; the first are the whole photos.
+        maps: of each crop, the photos to learn from.
+        others: other photos, for the scale of the logits.
         classifier: the teacher's last layer, 1280 -> 1000.
         seed: of the windows.
     """
@@ -158,7 +160,7 @@ def learn(maps: list[Maps], classifier: nn.Linear, seed: int = 0) -> Head:
     weight = torch.linalg.solve(x.T @ x + ridge, x.T @ y).T / spread
     bias = goal - weight @ middle
     found = Head(weight.half(), bias.half(), 1.0)
-    largest, wanted = (z.amax(1).median() for z in both(found, maps[0], classifier))
+    largest, wanted = (z.amax(1).median() for z in both(found, others, classifier))
     return found._replace(times=(SHARPER * wanted / largest).item())
 
 
@@ -204,13 +206,14 @@ def main() -> None:
         print(f"crop {crop + 1} of {given.crops}", flush=True)
     aside = torch.arange(len(paths)) % KEPT_ASIDE == KEPT_ASIDE - 1
     learnt = [Maps(*(part[~aside] for part in crop)) for crop in maps]
+    others = Maps(*(part[aside] for part in maps[0]))
     classifier = networks.teacher.module._fc
-    head = learn(learnt, classifier)
+    head = learn(learnt, others, classifier)
     about = {
         "crops": given.crops,
         "times": round(head.times, 2),
         "learnt": agreement(head, learnt[0], classifier),
-        "never seen": agreement(head, Maps(*(part[aside] for part in maps[0])), classifier),
+        "never seen": agreement(head, others, classifier),
     }
     head.save(given.out, about)
     print(json.dumps(about, indent=2))
