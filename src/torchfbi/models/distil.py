@@ -73,7 +73,9 @@ class Networks:
     """Teacher and student up to their last features."""
 
     def __init__(self) -> None:
-        self.teacher = efficientnet_lite0()
+        teacher = efficientnet_lite0()
+        self.preprocess = teacher.preprocess
+        self.teacher: Any = teacher.module
         self.student = vgg.convolutions()
         self.student.load_state_dict(vgg.published(vgg.tumour_file()))
         # Half the time; what it rounds off is little beside what the next crop changes.
@@ -83,10 +85,10 @@ class Networks:
     def see(self, photos: list[Photo]) -> Maps:
         """Their maps of some photos."""
         student = torch.stack([vgg.PREPROCESS(photo)[0] for photo in photos])
-        teacher = torch.stack([self.teacher.preprocess(photo)[0] for photo in photos])
+        teacher = torch.stack([self.preprocess(photo)[0] for photo in photos])
         return Maps(
             self.student(student.bfloat16().contiguous(memory_format=torch.channels_last)).half(),
-            self.teacher.module.extract_features(teacher).half(),
+            self.teacher.extract_features(teacher).half(),
         )
 
 
@@ -207,7 +209,7 @@ def main() -> None:
     aside = torch.arange(len(paths)) % KEPT_ASIDE == KEPT_ASIDE - 1
     learnt = [Maps(*(part[~aside] for part in crop)) for crop in maps]
     others = Maps(*(part[aside] for part in maps[0]))
-    classifier = networks.teacher.module._fc
+    classifier = networks.teacher._fc
     head = learn(learnt, others, classifier)
     about = {
         "crops": given.crops,
