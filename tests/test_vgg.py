@@ -108,8 +108,7 @@ def explained(network: Model) -> Explanation:
 
 def test_section_3_runs_with_its_own_numbers(explained: Explanation) -> None:
     """tau = 10 and k = 50 % select something on this network, as they did on the paper's."""
-    assert explained.settings.threshold is not None
-    assert (explained.settings.threshold.value, explained.settings.k) == (10, 0.5)
+    assert (explained.settings.tau, explained.settings.k) == (10, 0.5)
     assert 0.001 < explained.density.item() < 0.5
     for seen in explained.flow:
         if seen.layer.startswith("block"):
