@@ -54,7 +54,7 @@ function smooth(map, height, width, sigma) {
   const turned = new Float32Array(map.length);
   const reach = Math.ceil(4 * sigma);
   const kernel = Array.from({ length: reach + 1 }, (_, d) => Math.exp(-0.5 * (d / sigma) ** 2));
-  const totals = new Float32Array(width); // what a pixel gives away, as in the figures
+  const totals = new Float32Array(width); // of the weights that meet at a pixel
   for (let x = 0; x < width; x++) {
     for (let to = Math.max(0, x - reach); to <= Math.min(width - 1, x + reach); to++) {
       totals[x] += kernel[Math.abs(x - to)];
@@ -62,10 +62,10 @@ function smooth(map, height, width, sigma) {
   }
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const given = map[y * width + x] / totals[x];
+      const given = map[y * width + x];
       if (!given) continue;
       for (let to = Math.max(0, x - reach); to <= Math.min(width - 1, x + reach); to++) {
-        turned[to * height + y] += given * kernel[Math.abs(x - to)];
+        turned[to * height + y] += (given * kernel[Math.abs(x - to)]) / totals[to];
       }
     }
   }
