@@ -29,6 +29,7 @@ from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
 from torchfbi.quiet import quiet
 from torchfbi.shadow import share_tensors
+from torchfbi.tracing import traced_here
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -79,7 +80,7 @@ def capture(
     if found is not None:
         return found
     # Whatever torch.export says about its own internals, the user gets our error instead.
-    with quiet("stderr", loggers=_NOISY), own.neutral(example.device):
+    with quiet("stderr", loggers=_NOISY), traced_here(), own.neutral(example.device):
         found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
         if found is not None:
             return found

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchfbi.errors import NonFiniteError
 from torchfbi.scratch import NO_SCRATCH, Scratch
 from torchfbi.settings import Threshold
+from torchfbi.tracing import tracing
 
 BINS_PER_OCTAVE = 1024
 OCTAVES = 24
@@ -54,7 +55,7 @@ def cut(p: Tensor, threshold: Threshold, scratch: Scratch = NO_SCRATCH) -> Tenso
     inner = tuple(range(1, p.ndim))
     if threshold.kind == "relative":
         return (threshold.value * finite(p.amax(inner))).reshape(shape)
-    if p.device.type == "cpu" and not torch.compiler.is_compiling():
+    if p.device.type == "cpu" and not tracing():
         find = _by_mean if threshold.kind == "mean" else _by_search
         return p.new_tensor([find(sample, threshold, scratch) for sample in p]).reshape(shape)
     if threshold.kind == "mean":
@@ -70,7 +71,7 @@ def finite(signal: Tensor) -> Tensor:
     Raises:
         NonFiniteError: a signal or its product with an activation is beyond the dtype's range.
     """
-    if signal.numel() and not torch.compiler.is_compiling():
+    if signal.numel() and not tracing():
         # Twenty times as fast as a look at every entry.
         for bound in signal.aminmax():
             _check(bound.item(), signal.dtype)

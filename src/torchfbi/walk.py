@@ -29,6 +29,7 @@ from torchfbi.selection import gate_by_evidence, keep_maps, select, select_pixel
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
 from torchfbi.thresholds import finite
+from torchfbi.tracing import tracing
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
@@ -147,7 +148,7 @@ class ForwardBackward(Captured):
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values = self._run(x, watched) if torch.compiler.is_compiling() else self._held(x, watched)
+        values = self._run(x, watched) if tracing() else self._held(x, watched)
         return values, values[self.graph.logits]
 
     def _explain(
@@ -172,7 +173,7 @@ class ForwardBackward(Captured):
                 visit(observe(node, value, incoming, s, maps))
 
         # Nobody looks at the signals later, so one may be written over another.
-        overwrite = visit is None and not torch.compiler.is_compiling()
+        overwrite = visit is None and not tracing()
         s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
         if evidence and settings.antialias:
             s = antialias(s, evidence[0])
