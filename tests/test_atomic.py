@@ -53,7 +53,7 @@ def test_files_are_as_open_to_others_as_any(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
+    """A file system of 64 KiB; what else is in it is counted in pages."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
@@ -77,6 +77,7 @@ def test_a_disk_that_is_full(small_disk: Path) -> None:
 
 def test_a_run_on_a_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
     pictures(tmp_path / "photos", 12)
+    (small_disk / "other").write_bytes(bytes(32_000))
     options = {"shard": 3, "batch": 3, "threads": 1, "workers": 0}
     with pytest.raises(StorageError, match="No space left"):
         run(tiny(), tmp_path / "photos", small_disk / "out", **options)

@@ -41,8 +41,8 @@ class Net(nn.Module):
         self.space, self.mask = SimpleNamespace(g=1.0), torch.ones(8, 1, 1)
         self.hidden = [nn.Conv2d(8, 8, 1).eval()]  # no part of the module, as PyTorch sees it
         self.scaled = functools.partial(torch.mul, 1.0)
-        closed = SimpleNamespace(g=1.0)
-        self.closed, self.closure = weakref.ref(closed), lambda x: x * closed.g
+        closed = {"g": 1.0}
+        self.closure = lambda x: x * closed["g"]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.closure(self.scaled(F.relu(self.first(x)))) * FACTOR[0] * self.factor
@@ -56,6 +56,11 @@ def half(module: nn.Module, args: Any, output: Tensor) -> Tensor:
 
 def written_by_numpy(net: Net) -> None:
     net.second.weight.detach().numpy()[3:5] *= 30
+
+
+def written_to_a_closure(net: Net) -> None:
+    (cell,) = net.closure.__closure__ or ()
+    cell.cell_contents["g"] = 30.0
 
 
 def sent_elsewhere(net: Net) -> None:
@@ -76,7 +81,7 @@ CHANGES: dict[str, Callable[[Net], Any]] = {
     "weights by NumPy": written_by_numpy,
     "hidden weights": lambda net: net.hidden[0].weight.data[2:6].mul_(30),
     "class attribute": lambda net: setattr(type(net), "factor", 30.0),
-    "closure": lambda net: setattr(net.closed(), "g", 30.0),
+    "closure": written_to_a_closure,
     "global": lambda net: FACTOR.__setitem__(0, 30.0),
     "partial": lambda net: setattr(net, "scaled", functools.partial(torch.mul, 30.0)),
     "forward": sent_elsewhere,
@@ -201,10 +206,10 @@ def test_a_network_that_fails_or_overflows_itself() -> None:
         explain(Noisy(fails).eval(), X)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(400, 5))
     with torch.no_grad():
-        net[0].weight.mul_(1e38)
+        net[0].weight.fill_(3e38)
         net[1].running_var.fill_(1e38)  # folded it is harmless
     with pytest.raises(NonFiniteError, match="NaN or infinite"):
-        explain(net.eval(), X)
+        explain(net.eval(), X.abs())
 
 
 def test_rounding_is_no_change() -> None:
@@ -310,13 +315,11 @@ def test_tied_dense_layers_with_biases_of_their_own() -> None:
             return self.outer(F.relu(self.inner(x.flatten(1))))
 
     net, x = Tied().eval(), torch.randn(1, 1, 32, 32)
-    settings = Settings.paper(threshold=None, k=1.0)
-    values = ForwardBackward(net, x, settings)(x, 3)[0]
-    with torch.no_grad():
-        s = torch.zeros(1024).index_fill_(0, torch.tensor(3), 1.0)
-        hidden = F.relu((s - net.outer.bias) @ net.outer.weight) * (net.inner(x.flatten(1))[0] > 0)
-        right = (hidden - net.inner.bias) @ net.inner.weight
-    assert (values.flatten() - right).abs().max() <= 1e-4 * right.abs().max()
+    untied = copy.deepcopy(net)
+    untied.inner.weight = nn.Parameter(net.inner.weight.detach().clone())
+    tied, right = (ForwardBackward(each, x, Settings.paper())(x, 3)[0] for each in (net, untied))
+    assert right.any()
+    assert torch.equal(tied, right)
 
 
 def test_an_image_that_is_written_over_is_another_image(net: Any) -> None:
@@ -412,7 +415,9 @@ def test_what_is_captured_in_one_thread_is_checked_in_all_others() -> None:
         try:
             assert inside.wait(300)
             assert torch.compiler.is_compiling()
-            assert all(map(torch.equal, kept(X, 1), before))
+            # But PyTorch leaves oneDNN for the whole process, so the last bits may differ.
+            for now, then in zip(kept(X, 1), before, strict=True):
+                torch.testing.assert_close(now, then)
             with pytest.raises(NonFiniteError):
                 kept(X * torch.inf)
             with pytest.raises(TargetError):
