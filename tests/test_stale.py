@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import gc
+import operator
 import threading
 import weakref
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class Net(nn.Module):
         self.listed, self.nested = [1.0, 1.0], {"a": [{"b": 1.0}]}
         self.space, self.mask = SimpleNamespace(g=1.0), torch.ones(8, 1, 1)
         self.hidden = [nn.Conv2d(8, 8, 1).eval()]  # no part of the module, as PyTorch sees it
-        self.scaled = functools.partial(torch.mul, 1.0)
+        self.scaled = functools.partial(operator.mul, 1.0)
         closed = {"g": 1.0}
         self.closure = lambda x: x * closed["g"]
 
@@ -83,7 +84,7 @@ CHANGES: dict[str, Callable[[Net], Any]] = {
     "class attribute": lambda net: setattr(type(net), "factor", 30.0),
     "closure": written_to_a_closure,
     "global": lambda net: FACTOR.__setitem__(0, 30.0),
-    "partial": lambda net: setattr(net, "scaled", functools.partial(torch.mul, 30.0)),
+    "partial": lambda net: setattr(net, "scaled", functools.partial(operator.mul, 30.0)),
     "forward": sent_elsewhere,
 }
 
