@@ -14,21 +14,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from torchfbi import adjoints, forked
+from torchfbi import adjoints, evidence, forked
 from torchfbi.captured import Captured
-from torchfbi.checks import check_images, check_walks, choose_features
+from torchfbi.checks import check_images, check_walks
 from torchfbi.errors import InputError
+from torchfbi.finite import finite
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
 from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
-from torchfbi.placing import antialias, place
-from torchfbi.schedule import Plan, schedule
+from torchfbi.schedule import Plan, schedule, stations
 from torchfbi.seeds import Target, seed_for
-from torchfbi.selection import gate_by_evidence, keep_maps, select, select_pixels, top_maps
+from torchfbi.selection import select
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
-from torchfbi.thresholds import finite
 from torchfbi.tracing import tracing
 
 Visit = Callable[[LayerFlow], None]
@@ -56,7 +55,6 @@ class ForwardBackward(Captured):
     Raises:
         CaptureError: see ``torchfbi.capture.capture`` and ``torchfbi.captured``.
         InputError: the network rejects inputs like ``example``.
-        SettingsError: ``settings.layers`` names no feature of this network.
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class ForwardBackward(Captured):
 
     def _plan(self) -> None:
         """What follows from the graph."""
-        self._selected = choose_features(self.graph, self.settings)
+        self._stations = stations(self.graph, self.settings)
         self._schedule = schedule(self.graph, self.settings, self._low_memory)
         self._packing = Packing(self.graph)
 
@@ -162,25 +160,24 @@ class ForwardBackward(Captured):
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
         chosen = target(logits) if callable(target) else target
-        evidence: list[Tensor] = []
+        seen: list[Tensor] = []
+        resolutions = graph.resolutions if settings.values == "evidence" else []
 
         def look(
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
-            if node is graph.stem and (settings.antialias or settings.place_gate is not None):
-                evidence.append(finite((s * value).sum(graph.channel[node])))
+            if node in resolutions:
+                seen.append(finite(evidence.of_feature(s, value, graph.channel[node])))
             if visit is not None and (node in graph.features or node is graph.image):
-                visit(observe(node, value, incoming, s, maps))
+                visit(observe(node, value, incoming, s, maps, settings))
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not tracing()
         s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
-        if evidence and settings.antialias:
-            s = antialias(s, evidence[0])
-        if evidence and settings.place_gate is not None:
-            s = place(s, evidence[0], settings)
-        s, _ = self._select(graph.image, s, x, look, Signals(overwrite=False))
-        return finite(s * x if settings.values == "contribution" else s).contiguous()
+        if settings.values == "evidence":
+            s = evidence.placed(s, seen, x)
+        look(graph.image, x, s, s, None)
+        return finite(s).contiguous()
 
     def _back(
         self,
@@ -217,14 +214,15 @@ class ForwardBackward(Captured):
         if s is None:
             return  # it computes a gate, or an output that was not probed
         activation, value = value if isinstance(value, Signs) else (value, value)
-        if node in self.graph.stations:
+        if node in self._stations:
             arrived = s
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
                 signals.own(node)
-        rectified = node.name in self._selected and self.settings.signs == "positive"
+        rectified = node in self.graph.features and self.settings.rectified
+        gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
-        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified)
+        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma)
         fresh, backs = self._hand_back(s, at, values)
         if node not in self.graph.keeps_zero_maps:
             maps = None
@@ -276,21 +274,13 @@ class ForwardBackward(Captured):
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
     ) -> tuple[Tensor, Tensor | None]:
-        """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
-        the maps that do if not all."""
+        """Filter the signal at a feature: what goes on, and the maps that do if not all."""
         graph, settings, channel = self.graph, self.settings, self.graph.channel[node]
         incoming, maps = s, None
-        if node is graph.image and settings.image_threshold is not None:
-            s = select_pixels(s, settings.image_threshold)
-        if node.name in self._selected:
-            every = settings.top_k_at == "every layer" and node in graph.spatial
+        if node in graph.features:
             memory = signals.owns(node), signals.scratch
-            s, maps = select(s, value, settings, *memory, channel=channel, top_k=every)
-        if node is graph.top_layer and settings.top_k_at == "top layer":
-            maps = top_maps(s, value, settings, channel)
-            s = keep_maps(s, maps, channel)
-        if node is graph.evidence and settings.evidence_gate is not None:
-            s = gate_by_evidence(s, value, settings, channel)
+            top_k = node in graph.spatial
+            s, maps = select(s, value, settings, *memory, channel=channel, top_k=top_k)
         look(node, value, incoming, s, maps)
         some = not isinstance(settings.k, Tensor) and settings.k < 1  # as an input it may be 1
         return s, maps if some else None

@@ -9,15 +9,24 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.adjoints import packed, sparse
+from torchfbi.adjoints.excitation import excitation
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.transposed import left_over, transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
+from torchfbi.settings import Settings
 from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
 
-@adjoint(aten.convolution.default, fresh=True)
+def _all_without_gamma(settings: Settings) -> set[str]:
+    """The plain adjoint knows nothing of the forward pass."""
+    return set() if settings.gamma else {"inputs", "output"}
+
+
+@adjoint(
+    aten.convolution.default, keeps=("inputs", "output"), fresh=True, spares=_all_without_gamma
+)
 def convolution(
     s: Tensor,
     at: Site,
@@ -31,7 +40,35 @@ def convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolution with the flipped filters, no bias term (section 2, "Deconvolution")."""
+    """Convolution with the flipped filters, no bias term (section 2, "Deconvolution"); or the
+    excitation walk."""
+    shape = (stride, padding, dilation, transposed, output_padding, groups)
+    if at.gamma:
+        return excitation(
+            s,
+            at.output,
+            x,
+            weight,
+            None if bias is None else _per_channel(bias, s),
+            at.gamma,
+            lambda a, w: aten.convolution.default(a, w, None, *shape),
+            lambda s, w: _plain(s, at._replace(overwrite=False), x, w, *shape),
+        )
+    return _plain(s, at, x, weight, *shape)
+
+
+def _plain(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Tensor:
     s = laid_out(s)
     if transposed:
         zeros = [0] * len(stride)
@@ -79,9 +116,13 @@ def _maps_innermost(s: Tensor) -> bool:
     )
 
 
-@adjoint(aten.linear.default, fresh=True)
+@adjoint(aten.linear.default, keeps=("inputs", "output"), fresh=True, spares=_all_without_gamma)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
+    """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
+    if at.gamma:
+        return excitation(
+            s, at.output, x, weight, bias, at.gamma, lambda a, w: a @ w.T, lambda s, w: s @ w
+        )
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
     if back is None:
