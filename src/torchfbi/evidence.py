@@ -1,10 +1,10 @@
 """Evidence: how much of the answer each place of a feature, and each pixel, speaks for.
 
-Where all signal passes through one tensor, signal times activation, summed over the maps, says how
-much of the seeded logits each of its positions carries, with its sign (Montavon et al. 2019 call the
-same the relevance). A network has such tensors at several resolutions, and none tells everything:
-coarse ones know what they see but not where, fine ones where but not what. So a pixel's evidence is
-the sum of what all resolutions say of it.
+Where all signal passes through one tensor, signal times activation, summed over the maps, says
+how much of the seeded logits each of its positions carries, with its sign (Montavon et al. 2019
+call the same the relevance). A network has such tensors at several resolutions, and none tells
+everything: coarse ones know what they see but not where, fine ones where but not what. So a
+pixel's evidence is the sum of what all resolutions say of it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def placed(signal: Tensor, seen: Sequence[Tensor], image: Tensor) -> Tensor:
 
     Args:
         signal: s at the image, (N, C, ...).
-        seen: as for ``of_pixels``; where it is empty, as for a network without any feature of spatial
-            extent, the answer is the evidence at the image itself, s * x.
+        seen: as for ``of_pixels``; where it is empty, as for a network without any feature of
+            spatial extent, the answer is the evidence at the image itself, s * x.
         image: x, as the network takes it.
 
     Returns:

@@ -34,14 +34,14 @@ _SAVING = threading.Lock()
 
 
 def evidence_of(values: Tensor, settings: Settings) -> Tensor:
-    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values are
-    a signal its magnitude, (N, ...)."""
+    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
+    are a signal its magnitude, (N, ...)."""
     return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
 
 
 def support_of(values: Tensor, settings: Settings) -> Tensor:
-    """The pixels that carry an attribution (N, C, ...): the fewest that hold most of what speaks for
-    the class, or where the values are a signal all that it reached, (N, ...) bool."""
+    """The pixels that carry an attribution (N, C, ...): the fewest that hold most of what speaks
+    for the class, or where the values are a signal all that it reached, (N, ...) bool."""
     if settings.values == "evidence":
         return evidence.support(values.sum(1))
     return (values != 0).any(1)
@@ -106,8 +106,8 @@ class Explanation:
     @property
     def support(self) -> Tensor:
         """The pixels that carry the explanation, (N, ...) bool: the fewest that hold most of what
-        speaks for the class (``torchfbi.evidence.support``), or where values are a signal all that it
-        reached."""
+        speaks for the class (``torchfbi.evidence.support``), or where values are a signal all that
+        it reached."""
         return support_of(self.values, self.settings)
 
     @property

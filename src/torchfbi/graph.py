@@ -120,12 +120,12 @@ class Graph:
         Such a tensor has the image's dimensions and lies behind an affine layer: before the first
         there is nothing but the image.
         """
-        affine = (node for node in self.nodes if node in self.path and node.target in AFFINE)
-        first = next(affine, None)
+        position = {node: i for i, node in enumerate(self.nodes)}
+        affine = [position[node] for node in self.path if node.target in AFFINE]
         found: dict[tuple[str, ...], fx.Node] = {}
-        for node in self.narrow if first is not None else ():
+        for node in self.narrow:
             shape, channel = node.meta["val"].shape, channel_dim(node)
-            behind = self.nodes.index(node) >= self.nodes.index(first)
+            behind = bool(affine) and position[node] >= min(affine)
             if behind and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), node)
@@ -134,7 +134,8 @@ class Graph:
     @cached_property
     def hidden(self) -> set[fx.Node]:
         """The affine layers between two others: not those that see the image itself, whose values
-        are signed as people chose, and not those that the seed reaches first, which it contrasts."""
+        are signed as people chose, and not those that the seed reaches first: it contrasts their
+        units."""
         affine = {node for node in self.path if node.target in AFFINE}
         behind, before = set[fx.Node](), set[fx.Node]()
         for node in self.nodes:
