@@ -23,7 +23,7 @@ from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
 from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
-from torchfbi.schedule import Plan, schedule, stations
+from torchfbi.schedule import Plan, schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import select
 from torchfbi.settings import Settings
@@ -78,7 +78,6 @@ class ForwardBackward(Captured):
 
     def _plan(self) -> None:
         """What follows from the graph."""
-        self._stations = stations(self.graph, self.settings)
         self._schedule = schedule(self.graph, self.settings, self._low_memory)
         self._packing = Packing(self.graph)
 
@@ -214,7 +213,7 @@ class ForwardBackward(Captured):
         if s is None:
             return  # it computes a gate, or an output that was not probed
         activation, value = value if isinstance(value, Signs) else (value, value)
-        if node in self._stations:
+        if node in self._schedule.stations:
             arrived = s
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:

@@ -49,14 +49,8 @@ class Question(NamedTuple):
                 return None
             return torch.tensor(value, dtype=torch.float64, device=image.device)
 
-<<<<<<< HEAD
-        return cls(
-            image, target, number(None if settings.k == 1 else settings.k), number(settings.tau)
-        )
-=======
         k = None if settings.k == 1 else settings.k
         return cls(image, target, number(k), number(settings.tau))
->>>>>>> main
 
 
 class Answer(NamedTuple):
