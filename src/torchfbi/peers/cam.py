@@ -6,9 +6,7 @@ library's own output is cut off at its minimum and scaled for display; here is w
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import operator
 from collections.abc import Callable
 from typing import Any, cast
@@ -22,6 +20,7 @@ from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers.method import Attribute
 from torchfbi.peers.network import Operator, executable, graph_of, to_image, top_layer
 from torchfbi.peers.own import GUIDED_BACKPROP, walk
+from torchfbi.quiet import quiet
 
 SCORE_CHUNK = 32
 """Masked images in one forward pass of Score-CAM."""
@@ -85,7 +84,7 @@ def _maps(
     )
     seen.release()  # else Score-CAM's many forward passes would all be kept
     maps = []
-    with contextlib.redirect_stderr(io.StringIO()):  # Score-CAM draws a progress bar
+    with quiet("stderr", warn=True):  # Score-CAM draws a progress bar
         for i, number in enumerate(target.tolist()):
             one = slice(i, i + 1)
             found = method.get_cam_image(

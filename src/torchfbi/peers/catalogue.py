@@ -21,7 +21,7 @@ _SIGNALS: list[_Row] = [
     ("deconvnet", own.walk(own.DECONVNET), "Zeiler and Fergus 2014, section 2.1"),
     ("smoothgrad-squared", captum.smoothgrad_squared, "Hooker et al. 2019, section 4.2"),
     ("guided-grad-cam", guided_grad_cam, "Selvaraju et al. 2017, section 3.1"),
-    ("rectgrad", own.walk(own.RECTGRAD), "Kim et al. 2019, section 4"),
+    ("rectgrad", own.rectgrad, "Kim et al. 2019, section 4"),
 ]
 
 _CONTRIBUTIONS: list[_Row] = [
@@ -84,9 +84,10 @@ def _of_settings(name: str, settings: Settings) -> Method:
     source = f"this package, settings {settings.preset!r}"
     if settings.preset == "paper":
         source = "Balu et al. 2017, sections 2 and 3"
-    selects = settings.threshold is not None or settings.k < 1
-    then = own.walk(settings.override(threshold=None, k=1.0)) if selects else None
-    return Method(name, "fbi", "magnitude", source, own.walk(settings), then)
+    selects = settings.tau is not None or settings.k < 1
+    then = own.walk(settings.override(tau=None, k=1.0)) if selects else None
+    reduction: Reduction = "positive" if settings.values == "evidence" else "magnitude"
+    return Method(name, "fbi", reduction, source, own.walk(settings), then)
 
 
 METHODS: dict[str, Method] = _named()
