@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchfbi import Model, explain
+from torchfbi import Labels, Model, explain
 from torchfbi.errors import InputError, TrainingModeError
 from torchfbi.preprocess import Preprocess
 from torchfbi.several import InputExplanations

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.fitting import fitting_tau
 from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
@@ -137,6 +138,7 @@ def explain(
 
     absorbed: dict[str, Tensor] = {"image": x.new_zeros(len(x))}
     values, logits = walker.walk(x, ask, visit, walks, absorbed)
+    silent = walker.settings.tau and not values.flatten(1).any(1).all()
     return Explanation(
         values=values,
         logits=logits,
@@ -150,6 +152,7 @@ def explain(
         flow=tuple(flow),
         head=walker.graph.head,
         shares=shares({name: part for name, part in absorbed.items() if part.any()}),
+        fitting_tau=fitting_tau(walker, x, lambda _: answers[0], walks) if silent else None,
     )
 
 
@@ -179,6 +182,7 @@ def _explain_inputs(
     return InputExplanations(
         {name: explanations[name] for name in ordered if name in explanations},
         shares({name: contributions[name] for name in ordered}),
+        silent=walker.settings.tau and not values.flatten(1).any(1).all(),
     )
 
 
