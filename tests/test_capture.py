@@ -18,7 +18,7 @@ from torchfbi.errors import (
     TrainingModeError,
     UnsupportedOperatorError,
 )
-from torchfbi.graph import channel_dim
+from torchfbi.maps import channel_dim
 
 
 class Lambda(nn.Module):

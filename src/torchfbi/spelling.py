@@ -229,8 +229,6 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
     aten.mT.default: _spell(aten.transpose.int, lambda x: (x, -2, -1)),
-    aten.swapaxes.default: _spell(aten.transpose.int, lambda *a: a),
-    aten.swapdims.default: _spell(aten.transpose.int, lambda *a: a),
     aten.addmm.default: _addmm,
     aten._scaled_dot_product_flash_attention_for_cpu.default: _fused_attention,
     aten._scaled_dot_product_flash_attention.default: _fused_attention,

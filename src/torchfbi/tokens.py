@@ -3,7 +3,7 @@ the image: it is counted, so that it is not lost without a word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,16 +25,17 @@ def joins(node: fx.Node) -> list[fx.Node]:
     return [source for source in tensor_arguments(node) if is_held(source)]
 
 
-def reached(node: fx.Node, s: Tensor, values: Any) -> Iterator[tuple[str, Tensor]]:
-    """The name of each tensor that ``joins``, and what it contributes to the answer.
+def reached(
+    node: fx.Node, s: Tensor, values: Callable[[fx.Node], Any], total: dict[str, Tensor]
+) -> None:
+    """Add up what each tensor that ``joins`` contributes to the answer: the sum of itself times the
+    signal that reached it.
 
     Args:
         node: the operator.
         s: the signal at its output, (N, ...).
         values: from a node to its forward value.
-
-    Returns:
-        Pairs of a name and (N,) float: the sum of the tensor times the signal that reached it.
+        total: by the tensors' names, (N,) float each; added to.
     """
     if not joins(node):
         return
@@ -49,7 +50,8 @@ def reached(node: fx.Node, s: Tensor, values: Any) -> Iterator[tuple[str, Tensor
         parts = list(s.unbind(dim) if stacked else s.split(sizes, dim))
     for source, part in zip(sources, parts, strict=False):
         if is_held(source):
-            yield name_of(source), (part * values(source)).flatten(1).sum(1)
+            name, found = name_of(source), (part * values(source)).flatten(1).sum(1)
+            total[name] = total[name] + found if name in total else found
 
 
 def name_of(node: fx.Node) -> str:

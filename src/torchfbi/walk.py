@@ -115,8 +115,7 @@ class ForwardBackward(Captured):
         Args:
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
-            absorbed: takes what the image and each of the network's own tensors contribute, (N,)
-                each, by name, see ``tokens.reached``.
+            absorbed: takes what the image and the network's own tensors contribute (``tokens``).
         """
         check_walks(walks, x)
         values, logits = self._see(x, watched=visit is not None)
@@ -233,8 +232,7 @@ class ForwardBackward(Captured):
             if s is not arrived:
                 signals.own(node)
         if absorbed is not None:
-            for name, part in reached(node, s, lambda source: self._value(source, values)):
-                absorbed[name] = absorbed.get(name, 0) + part
+            reached(node, s, lambda source: self._value(source, values), absorbed)
         rectified = node in self.graph.features and self.settings.rectified
         gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
@@ -284,9 +282,8 @@ class ForwardBackward(Captured):
         return self.graph.arguments(node, lambda source: self._value(source, values))
 
     def _value(self, source: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        if source.op == "get_attr":
-            return getattr(self, f"network_{source.target}")
-        return outlined(values[source])
+        own = source.op == "get_attr"
+        return getattr(self, f"network_{source.target}") if own else outlined(values[source])
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals

@@ -15,7 +15,8 @@ from torchfbi.adjoints import tensor_arguments
 from torchfbi.adjoints.attention import PRODUCTS
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError, first_line
-from torchfbi.graph import Graph, channel_dim
+from torchfbi.graph import Graph
+from torchfbi.maps import channel_dim
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
 from torchfbi.settings import PRESETS, Settings
