@@ -182,7 +182,6 @@ def _explain_inputs(
     return InputExplanations(
         {name: explanations[name] for name in ordered if name in explanations},
         shares({name: contributions[name] for name in ordered}),
-        silent=walker.settings.tau and not values.flatten(1).any(1).all(),
     )
 
 

@@ -141,5 +141,5 @@ def attention(
                 scores = scores + part
         back = back + aten._safe_softmax.default(scores, -1).mT @ s[..., rows, :]
     if groups > 1:  # each head of the values spoke to several heads of queries
-        back = back.unflatten(-3, (-1, groups)).sum(-3)
+        back = back.reshape(*back.shape[:-3], -1, groups, *back.shape[-2:]).sum(-3)
     return None, None, back.sum_to_size(value.shape)
