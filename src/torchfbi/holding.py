@@ -186,4 +186,4 @@ def _origin(node: Any) -> fx.Node:
         if len(sources) != 1:
             break
         node = sources[0]
-    return node  # type: ignore[no-any-return]
+    return node
