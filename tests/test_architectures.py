@@ -45,7 +45,6 @@ ATTENDS = [
     "timm:edgenext_xx_small",  # of channels
     "timm:efficientvit_b0",  # linear
     "timm:halonet26t",  # in halos, by unfold
-    "timm:levit_128s",
     "timm:swin_tiny_patch4_window7_224",  # in windows that shift
     "timm:test_vit",
 ]
