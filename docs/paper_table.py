@@ -40,8 +40,10 @@ SECTION_3: dict[str, Settings] = {
     "paper, tau 0, k 50 %": paper(tau=0.0),
     "paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
     "paper, no tau, k 100 %": paper(tau=None, k=1.0),
+    "paper, no tau, k 100 %, switches": paper(tau=None, k=1.0, pooling="winner"),
 }
-"""The paper's setting first; "no tau" masks nothing by the forward pass."""
+"""The paper's setting first; "no tau" masks nothing by the forward pass. The last unpools as
+DeconvNet does, to the place of the maximum."""
 
 OTHERS = ("guided-backprop", "deconvnet")
 FINDINGS = ("glioma", "meningioma", "no tumour", "pituitary tumour")
@@ -104,7 +106,15 @@ def kept() -> str:
     """What the seed is made of, and how much of each photo goes through tau."""
     model, found = load(NETWORK), cells(photos())
     names = list(SECTION_3)[:2]
-    rows = [["photo", "most probable", "max z", "min z", *(f"kept by {name}" for name in names)]]
+    rows = [
+        [
+            "photo",
+            "most probable",
+            "max z",
+            "min z",
+            *(name.replace("paper,", "kept at") for name in names),
+        ]
+    ]
     for i, row in enumerate(photos().rows):
         x = model.preprocess(Photo.read(SHIPPED[i]))[0]
         z = model.module(x[None])[0]
@@ -187,7 +197,7 @@ def table_1() -> Comparison:
 
 def filters() -> Comparison:
     """10, 50 and 100 % of the filters, and no masking beside DeconvNet."""
-    return only(photos(), [*list(SECTION_3)[2:], "deconvnet"], rows=3)
+    return only(photos(), [*list(SECTION_3)[2:6], "deconvnet"], rows=3)
 
 
 def tumours(right: bool = True) -> Model:
