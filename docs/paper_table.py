@@ -65,10 +65,10 @@ def photos() -> Comparison:
 
 @functools.cache
 def beside() -> Comparison:
-    """Two classes asked of one photo."""
+    """Two classes asked of one photo: the most probable one, and the first of the other half."""
     photo = Photo(cat_beside_coffee(), "cat beside coffee")
     names = ("paper, tau 10, k 50 %", "paper, tau 0, k 50 %", "guided-backprop", "fbi", "grad-cam")
-    return compare(load(NETWORK), photo, methods(*names), ["tabby cat", "espresso"])
+    return compare(load(NETWORK), photo, methods(*names), ["tiger cat", "tea cup"])
 
 
 def only(found: Comparison, names: Sequence[str], rows: int | None = None) -> Comparison:
@@ -106,15 +106,8 @@ def kept() -> str:
     """What the seed is made of, and how much of each photo goes through tau."""
     model, found = load(NETWORK), cells(photos())
     names = list(SECTION_3)[:2]
-    rows = [
-        [
-            "photo",
-            "most probable",
-            "max z",
-            "min z",
-            *(name.replace("paper,", "kept at") for name in names),
-        ]
-    ]
+    heads = [name.replace("paper,", "kept at") for name in names]
+    rows = [["photo", "most probable", "max z", "min z", *heads]]
     for i, row in enumerate(photos().rows):
         x = model.preprocess(Photo.read(SHIPPED[i]))[0]
         z = model.module(x[None])[0]
@@ -172,7 +165,7 @@ def deconvnet() -> str:
 
 def classes() -> str:
     """Asked for the cat and for the coffee: the share of the map on the half of each."""
-    rows = [["", "tabby cat: on its half", "espresso: on its half", "correlation of the two"]]
+    rows = [["", "tiger cat: on its half", "tea cup: on its half", "correlation of the two"]]
     for name, (cat, coffee) in cells(beside()).items():
         if not (cat.map.any() and coffee.map.any()):
             rows.append([name, *("nothing" if not c.map.any() else "" for c in (cat, coffee)), ""])
