@@ -76,10 +76,11 @@ class Networks:
         teacher = efficientnet_lite0()
         self.preprocess = teacher.preprocess
         self.teacher: Any = teacher.module
-        self.student: Any = vgg.convolutions()
+        self.student = vgg.convolutions()
         self.student.load_state_dict(vgg.published(vgg.tumour_file()))
         # Half the time; what it rounds off is little beside what the next crop changes.
-        self.student.eval().to(torch.bfloat16, memory_format=torch.channels_last)
+        self.student.eval().bfloat16()
+        self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def see(self, photos: list[Photo]) -> Maps:
