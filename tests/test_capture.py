@@ -13,7 +13,6 @@ from torchfbi.errors import (
     InputError,
     NonFiniteError,
     OutputError,
-    SettingsError,
     TargetError,
     TrainingModeError,
     UnsupportedOperatorError,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photos import SHIPPED
 from torchfbi import ForwardBackward, Photo, Settings, load
-from torchfbi.explanation import support_of
+from torchfbi.evidence import support_of_values
 
 PRESETS = {"contrast": Settings.contrast(), "paper": Settings.paper(tau=0.0)}
 
@@ -35,7 +35,7 @@ def preset(request: pytest.FixtureRequest) -> tuple[str, Tensor, Tensor]:
 
 
 def assert_within_the_tolerance(name: str, values: Tensor, expected: Tensor) -> None:
-    support, wanted = (support_of(v, PRESETS[name]) for v in (values, expected))
+    support, wanted = (support_of_values(v, PRESETS[name]) for v in (values, expected))
     assert (support != wanted).sum() <= 1e-3 * wanted.sum()
     largest = expected.abs().flatten(1).amax(1)
     assert ((values - expected).abs().flatten(1).amax(1) <= 0.01 * largest).all()

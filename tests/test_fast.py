@@ -12,7 +12,7 @@ import torchfbi
 from photos import CAT
 from torchfbi import ForwardBackward, Settings, adjoints, layout, walk
 from torchfbi.adjoints import linear, pooling, sparse
-from torchfbi.explanation import support_of
+from torchfbi.evidence import support_of_values
 from torchfbi.images import Photo
 from torchfbi.layout import Signs
 from torchfbi.scratch import Scratch
@@ -44,7 +44,7 @@ class Slow(ForwardBackward):
             s = signals.pop(node, None)
             if s is None:
                 continue
-            if node in self._stations:
+            if node in self._schedule.stations:
                 s, _ = self._select(node, s, values[node], look, Signals(overwrite=False))
             args, kwargs = self._arguments(node, values)
             if node in self.graph.hidden and self.settings.gamma:
@@ -183,7 +183,7 @@ def test_fast_is_slow_on_random_networks(
             patch.setattr(walk, "select", slow_select)
             expected, answer = Slow(net, x, SETTINGS[name])(x)
         assert expected.any()
-        supports = (support_of(found, SETTINGS[name]) for found in (values, expected))
+        supports = (support_of_values(found, SETTINGS[name]) for found in (values, expected))
         assert torch.equal(*supports)
         torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(logits, answer)
@@ -309,8 +309,8 @@ def test_low_memory_gives_the_same(name: str) -> None:
 
 @pytest.mark.parametrize(("gamma", "tensors"), [(0.0, 24), (0.25, 48)])
 def test_low_memory_keeps_little(gamma: float, tensors: int) -> None:
-    """Of 24 equal layers with one tensor each that is read on the way back, or two as the excitation
-    walk reads a layer's input and output, about twice the square root of all."""
+    """Of 24 equal layers with one tensor each that is read on the way back, or two as the
+    excitation walk reads a layer's input and output, about twice the square root of all."""
     layers = [part for _ in range(24) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
     net, x = (
         nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten()).eval(),

@@ -85,7 +85,10 @@ SQUARE, LINE = (2, 3, 8, 8), (2, 3, 8)
             ["start", "relu", "add", "relu:2", "add:2", "relu:3"], ["add:2", "start"],
             ["one", "two", "down"], "relu:3",
         ),
-        (DenseNet, SQUARE, ["start", "cat", "cat:2", "relu:3"], ["start"], ["one", "two"], "relu:3"),
+        (
+            DenseNet, SQUARE, ["start", "cat", "cat:2", "relu:3"], ["start"], ["one", "two"],
+            "relu:3",
+        ),
         (wave, LINE, ["0", "1", "2", "3", "4"], ["2", "0"], ["3"], "4"),
         (dense, SQUARE, [], [], ["3"], None),
     ],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
-from torchfbi.explanation import support_of
+from torchfbi.evidence import support_of_values
 from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
 from torchfbi.export.agreement import compare
 
@@ -65,7 +65,7 @@ def test_inputs_are_inputs(to: str, settings: Settings, tmp_path: Path, images: 
     target = torch.tensor([4, 0, 1, 3, 2])
     found = run(Question.of(x, target, changed))
     values, logits = ForwardBackward(net, x, changed)(x, target)
-    assert torch.equal(found.support, support_of(values, settings))
+    assert torch.equal(found.support, support_of_values(values, settings))
     torch.testing.assert_close(found.values, values, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.logits, logits)
 
