@@ -44,7 +44,7 @@ function answer({ logits, values, support, milliseconds }) {
   }
   mark(shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
-  const picture = paint(values, support, shown.input.shape);
+  const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
   shown.explanation = { picture, region: shown.input.region, values, support, logits };
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
