@@ -43,10 +43,10 @@ Image.new("1", (6000, 6000)).save(HUGE, "PNG")
 
 
 def explained(client: httpx.Client) -> httpx.Response:
-    """A photo with a random class, k and threshold."""
+    """A photo with a random class, k and tau."""
     asked = {
         "target": str(random.randrange(1000)),
-        "settings": f'{{"k": {random.uniform(0.1, 1)}, "threshold": "mass:{random.random()}"}}',
+        "settings": f'{{"k": {random.uniform(0.1, 1)}, "tau": {random.uniform(0, 1e-3)}}}',
     }
     return client.post("api/explain", params=asked, content=random.choice(PHOTOS))
 

@@ -5,17 +5,10 @@ import { decode, prepare } from "./photo.js";
 
 const $ = (id) => document.getElementById(id);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-const THRESHOLDS = {
-  absolute: ["Threshold", "Contributions below it do not go on.", 4, 0],
-  mean: ["Threshold, as a share of the mean", "Contributions below it do not go on.", 2, 0],
-  relative: ["Threshold, as a share of the largest", "Contributions below it do not go on.", 1, 0],
-  quantile: ["Share of the entries dropped", "The weakest contributions of every layer.", 0.999, 0],
-  mass: ["Share of the contribution kept", "The strongest entries that hold it go on.", 1, 0.01],
-};
-
 const metadata = await (await fetch("explainer.json")).json();
 const worker = new Worker("worker.js", { type: "module" });
-const settings = { k: metadata.inputs.k, threshold: metadata.inputs.threshold?.[1] ?? null };
+const KNOBS = ["k", "tau"]; // those that the network was exported without are null
+const settings = Object.fromEntries(KNOBS.map((name) => [name, metadata.inputs[name]]));
 
 // What is shown: the photo, its prepared input, and the answer of the network.
 const shown = { photo: null, input: null, target: null, explanation: null };
@@ -51,11 +44,11 @@ function answer({ logits, values, support, milliseconds }) {
   }
   mark(shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
-  const picture = paint(values, support, shown.input.shape);
+  const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
   shown.explanation = { picture, region: shown.input.region, values, support, logits };
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
-  say(density ? "" : "Empty support: no contribution exceeded the threshold on the way to the image.");
+  say(density ? "" : "Empty support: no pixel speaks for this class.");
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
   $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));
   const claim = `${label(shown.target)} (${percent(probabilities[shown.target])})`;
@@ -141,22 +134,18 @@ function softmax(logits) {
 }
 
 function showSettings() {
-  $("k").value = settings.k;
-  $("k-value").textContent = percent(settings.k, 0);
-  $("threshold-setting").hidden = settings.threshold === null;
-  if (settings.threshold === null) return;
-  const [kind, initial] = metadata.inputs.threshold;
-  const [name, hint, most, least] = THRESHOLDS[kind];
-  const slider = $("threshold");
-  [slider.min, slider.max] = [least, kind === "absolute" ? most * Math.max(initial, 0.25) : most];
-  slider.value = settings.threshold;
-  $("threshold-name").textContent = name;
-  $("threshold-hint").textContent = hint;
-  const value = settings.threshold;
-  $("threshold-value").textContent = kind === "absolute" ? value.toPrecision(3) : percent(value);
+  const { k, tau } = settings;
+  $("settings").hidden = k === null && tau === null;
+  $("k-setting").hidden = k === null;
+  $("tau-setting").hidden = tau === null;
+  $("k").value = k;
+  $("k-value").textContent = k === null ? "" : percent(k, 0);
+  $("tau").max = 4 * Math.max(metadata.inputs.tau, 0.25);
+  $("tau").value = tau;
+  $("tau-value").textContent = tau?.toPrecision(3) ?? "";
 }
 
-for (const name of ["k", "threshold"]) {
+for (const name of KNOBS) {
   $(name).oninput = () => {
     settings[name] = Number($(name).value);
     showSettings();
@@ -165,8 +154,7 @@ for (const name of ["k", "threshold"]) {
 }
 
 $("reset").onclick = () => {
-  settings.k = metadata.inputs.k;
-  settings.threshold = metadata.inputs.threshold?.[1] ?? null;
+  for (const name of KNOBS) settings[name] = metadata.inputs[name];
   showSettings();
   ask(shown.target);
 };
