@@ -1,7 +1,7 @@
 """The options that several commands share, each group written once.
 
-A command that has a parameter ``network``, ``networks``, ``settings`` or ``drawing`` gets the options of that
-group, and the finished object instead of their values.
+A command that has a parameter ``network``, ``networks``, ``settings`` or ``drawing`` gets the
+options of that group, and the finished object instead of their values.
 """
 
 from __future__ import annotations

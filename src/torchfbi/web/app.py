@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from torchfbi.errors import InputError, LimitError, TorchFBIError
 from torchfbi.images import Photo
-from torchfbi.web import asking, views
+from torchfbi.web import asking, earlier, views
 from torchfbi.web.configuration import configuration
 from torchfbi.web.service import Answer, Question, Service
-from torchfbi.web.store import Forgotten
+from torchfbi.web.store import ForgottenError
 
 STATIC = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 SHARED = ("style.css", "parts.js")
@@ -62,6 +62,9 @@ def application(service: Service, examples: dict[str, Photo]) -> Starlette:
         ("GET", "/photo/{token}/comparison", app.comparison),
         ("GET", "/photo/{token}/sweep", app.sweep),
         ("POST", "/api/explain", app.explain),
+        ("GET", "/gradio_api/app_id", app.app_id),
+        ("POST", "/gradio_api/call/explain", app.call),
+        ("GET", "/gradio_api/call/explain/{event}", app.called),
     ]
     routes = [Route(path, _answered(handler), methods=[method]) for method, path, handler in table]
     return Starlette(routes=routes, exception_handlers={404: _nothing, 405: _nothing})
@@ -165,6 +168,20 @@ class _Addresses:
         question = asking.question(self._service, token, asked)
         return _json(await self._service.answer(question, _encoded(views.explanation_view)))
 
+    async def app_id(self, request: Request) -> Response:
+        """By which programs of before know that somebody is here."""
+        return _json(views.encode({"app_id": "torchfbi"}))
+
+    async def call(self, request: Request) -> Response:
+        """The first of two steps; see ``earlier``."""
+        return _json(views.encode({"event_id": earlier.event_of(await request.body())}))
+
+    async def called(self, request: Request) -> Response:
+        """The second one."""
+        event = request.path_params["event"]
+        said = await earlier.answer(self._service, event, views.explanation_view)
+        return Response(said + b"\n\n", media_type="text/event-stream")
+
     def _question(self, request: Request, *more: str) -> tuple[Question, dict[str, str]]:
         asked = asking.parts(request.query_params, *asking.PARTS, *more)
         return asking.question(self._service, request.path_params["token"], asked), asked
@@ -192,7 +209,7 @@ def _answered(handler: Handler) -> Handler:
             finally:
                 answering.cancel()
                 gone.cancel()
-        except Forgotten as error:
+        except ForgottenError as error:
             return _error(404, str(error))
         except LimitError as error:
             return _error(503, str(error))

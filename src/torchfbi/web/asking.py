@@ -30,7 +30,9 @@ def parts(query: QueryParams, *known: str) -> dict[str, str]:
     given: dict[str, str] = {}
     for name, value in query.multi_items():
         if name not in known:
-            raise SettingsError(f"unknown parameter {name[:SHORT]}: choose from {', '.join(known)}.")
+            raise SettingsError(
+                f"unknown parameter {name[:SHORT]}: choose from {', '.join(known)}."
+            )
         if name in given:
             raise SettingsError(f"{name} is given twice.")
         if len(value) > (most := LONGEST.get(name, SHORT)):

@@ -87,6 +87,9 @@ class Connection(H11Protocol):
         self._wind(None)
 
     def data_received(self, data: bytes) -> None:
+        if self.is_answered:  # who waits has nothing to say: requests ahead would pile up here
+            self.abort()
+            return
         super().data_received(data)
         if self._has_head:  # from now on the limits are those of bodies and answers
             self._wind(None)

@@ -249,9 +249,15 @@ class Service:
                 self._forget()
 
     def _ask(self, question: Question, record: bool) -> Answer:
-        model, photo = self._network(question.model), question.photo
-        how = {"record": record, "forwards": self._forwards}
-        return Answer(question, explain(model, photo, question.target, question.settings, **how))
+        explanation = explain(
+            self._network(question.model),
+            question.photo,
+            question.target,
+            question.settings,
+            record=record,
+            forwards=self._forwards,
+        )
+        return Answer(question, explanation)
 
     def _forget(self) -> None:
         """The forward passes that are remembered hold what they saw."""

@@ -16,7 +16,7 @@ LEAST = 2**16
 """What a photo counts for at least, in bytes: millions of tiny ones would take memory as well."""
 
 
-class Forgotten(LimitError):
+class ForgottenError(LimitError):
     """The photo is not kept, or no longer."""
 
 
@@ -60,7 +60,7 @@ class Store:
         """The photo of a token.
 
         Raises:
-            Forgotten: it is not kept, or no longer.
+            ForgottenError: it is not kept, or no longer.
         """
         self.tidy()
         with self._lock:
@@ -73,7 +73,7 @@ class Store:
         """Its page is open: from now on it has to say so again and again.
 
         Raises:
-            Forgotten: it is not kept, or no longer.
+            ForgottenError: it is not kept, or no longer.
         """
         with self._lock:
             self._find(token).away = time.monotonic() + self._away
@@ -108,5 +108,5 @@ class Store:
 
     def _find(self, token: str) -> _Kept:
         if token not in self._kept:
-            raise Forgotten("The server no longer keeps this photo: choose it again.")
+            raise ForgottenError("The server no longer keeps this photo: choose it again.")
         return self._kept[token]

@@ -24,7 +24,7 @@ from torchfbi.web.pictures import forward_uri, painted_uri, photo_uri, signed_ur
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
-SMALL = 300
+SMALL = 360
 """The longer side, in pixels, of pictures that stand beside others."""
 
 LARGE = 840

@@ -2,18 +2,17 @@
 
 import { element, percent } from "./parts.js";
 
-const LAYER = `layer from the class to the pixels`;
+const LAYER = "Layer, from the class to the pixels";
 
 /** Show the flow in a panel, opened at the first layer that is fine enough to say something. */
-export function showFlow(panel, { title, photo, rows, layers }) {
+export function showFlow(panel, { photo, rows, layers }) {
   const sections = layers.map((layer, i) => section(layer, i, layers.length, photo, rows));
-  const lead = element("p", `How what speaks for ${title} gets from the class to the pixels.`, { className: "lead" });
   const play = element("button", "▶ Play", { type: "button", className: "primary" });
   const slider = element("input", "", { type: "range", min: 0, max: layers.length - 1, ariaLabel: LAYER });
   const bars = layers.map((layer, i) => {
     const bar = element("i", "", { title: `${layer.name}: ${percent(layer.density)}` });
     const height = element("i");
-    height.style.height = percent(layer.density);
+    height.style.height = `${100 * layer.density}%`;
     bar.append(height);
     bar.onclick = () => (stop(), turn(i));
     return bar;
@@ -49,7 +48,7 @@ export function showFlow(panel, { title, photo, rows, layers }) {
   density.append(...bars);
   const ends = element("p", "", { className: "ends hint", ariaHidden: "true" });
   ends.append(...["from the class", "share of the positions, layer by layer", "to the pixels"].map((text) => element("span", text)));
-  panel.replaceChildren(lead, player, density, ends, ...sections, scales());
+  panel.replaceChildren(player, density, ends, ...sections, scales());
   turn(Math.max(0, layers.findIndex(({ size, density }) => Math.min(size[1], size[2]) >= 12 && density > 0)));
 }
 
@@ -57,7 +56,9 @@ function section(layer, number, count, photo, rows) {
   const found = element("section", "", { ariaLabel: layer.name });
   const size = layer.size.join(" × ");
   const name = element("h3");
-  name.append(element("span", layer.name, { className: "name", title: layer.name }), element("small", `layer ${number + 1} of ${count} · ${size}`));
+  const cut = element("span", "", { className: "name", title: layer.name });
+  cut.append(element("bdi", layer.name));
+  name.append(cut, element("small", `layer ${number + 1} of ${count} · ${size}`));
   const maps = layer.size[0] > 3 ? `, ${layer.maps} of ${layer.size[0]} maps` : "";
   const said = [
     layer.forward ? `${rows[0].meaning}: ${layer.forward_range}` : "the photo itself",

@@ -11,7 +11,7 @@ export async function compare(grid, methods, ask) {
   for (const [i, method] of methods.entries()) {
     const found = await ask("comparison", { method });
     if (!found) return;
-    waiting[i].replaceWith(cell(found));
+    waiting[i].replaceWith(cell({ ...found, name: method }));
   }
 }
 

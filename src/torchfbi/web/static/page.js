@@ -58,7 +58,7 @@ function forget() {
   $("answer").classList.remove("answered");
   $("flow").replaceChildren();
   for (const id of ["compared", "swept", "notes", "downloads"]) $(id).replaceChildren();
-  for (const id of ["claim", "facts", "program", "swept-hint"]) $(id).textContent = "";
+  for (const id of ["claim", "about", "program", "swept-hint"]) $(id).textContent = "";
   $("fit").hidden = true;
   $("painted").removeAttribute("src");
   if (wish.target !== null) markClass($("classes"), wish.target);
@@ -80,8 +80,8 @@ function show(found) {
   for (const [side, share] of Object.entries(box)) $("painted").style[side] = `${100 * share}%`;
   $("claim").textContent = found.title;
   const facts = [`painted are ${percent(found.density)} of the pixels`, found.model];
-  if (!whole) facts.push("the frame is what the network saw");
-  $("facts").textContent = facts.join(" · ");
+  if (!whole) facts.push("framed is what the network saw");
+  $("about").textContent = facts.join(" · ");
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;
   $("answer").classList.add("answered");
