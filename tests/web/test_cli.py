@@ -41,6 +41,7 @@ def test_it_says_where_it_is_and_leaves_nothing_behind(
             assert httpx.get(found[0]).status_code == 401
             with httpx.Client(base_url=found[0], auth=("me", "secret")) as client:
                 assert "torchfbi" in client.get("/").text
+                assert client.get("/config").json()["networks"] == ["digits with its own mean, std"]
                 assert client.post("/photo", content=CAT.read_bytes()).status_code == 200
                 with pytest.raises(httpx.TimeoutException):
                     client.post("/api/explain", content=CAT.read_bytes(), timeout=0.01)

@@ -82,7 +82,8 @@ def test_arriving_a_class_holding_and_the_files(opened: Any, tmp_path: Path) -> 
         page.get_by_role("button", name="Save the picture").click()
     assert saved.value.suggested_filename == "chelsea-lynx-contrast.png"
     saved.value.save_as(tmp_path / "seen.png")
-    assert Image.open(tmp_path / "seen.png").size == (451, 300)
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert seen.size == (451, 300)
     page.get_by_role("tab", name="Files").click()
     expect(page.locator("#program")).to_contain_text("287,  # lynx")
     with page.expect_download() as download:
@@ -106,7 +107,7 @@ def test_presets_settings_and_networks(opened: Any) -> None:
     page.get_by_text("Outlines", exact=True).click()
     expect(page.locator("#notes")).to_contain_text("exceeds τ = 10")
     page.get_by_text("Every setting").click()
-    threshold = page.get_by_label("threshold", exact=False).first
+    threshold = page.locator("[name=threshold]")
     expect(threshold).to_have_value(re.compile(r"absolute:0\.\d+"))
 
     # Who sets it by hand gets what was set, with a way back.
@@ -116,7 +117,7 @@ def test_presets_settings_and_networks(opened: Any) -> None:
     page.get_by_role("button", name="Take a τ that fits").click()
     expect(page.locator("#notes")).to_contain_text("was taken here")
     page.get_by_role("button", name="Reset").click()
-    expect(about).to_contain_text("painted are")
+    expect(about).to_contain_text("painted")
 
     # What makes no sense is refused with the reason.
     layers = page.locator("[name=layers]")
@@ -214,7 +215,7 @@ def test_answers_that_were_overtaken_are_dropped(opened: Any) -> None:
     page = opened()
     claim(page, "tiger cat")
     held: list[Route] = []
-    page.route("**/explanation?*target=287*", held.append)
+    page.route("**/explanation?*target=287*", lambda route: held.append(route))
     page.locator("#classes button").filter(has_text="lynx").click()
     expect(page.locator("#status")).to_have_text("Explaining lynx …")
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
@@ -255,7 +256,7 @@ def test_a_photo_is_forgotten_with_its_page_and_sent_again(opened: Any, server: 
     ("width", "height"), [(1600, 60), (60, 1600)], ids=["very wide", "very tall"]
 )
 def test_on_a_phone_in_the_dark(opened: Any, tmp_path: Path, width: int, height: int) -> None:
-    photo = tmp_path / "strip.png"
+    photo = tmp_path / "<img src=x onerror=oops()>.png"  # it is a name, and no script runs
     Image.open(COFFEE).resize((width, height)).save(photo)
     page = opened(
         viewport={"width": 390, "height": 844},
@@ -264,7 +265,7 @@ def test_on_a_phone_in_the_dark(opened: Any, tmp_path: Path, width: int, height:
         is_mobile=True,
     )
     page.set_input_files("#file", photo)
-    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("strip.png"))
+    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("<img src=x"))
     box = page.locator("#stage").bounding_box()
     assert box["width"] <= 390
     assert box["height"] <= 844
@@ -312,7 +313,7 @@ def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
     nameless = page.evaluate(
         "() => [...document.querySelectorAll('img[src], button, input, select')].filter(e => "
         "!(e.alt || e.ariaLabel || e.innerText || e.textContent || e.title || e.labels?.length "
-        "|| e.querySelector('img[alt]') || e.id === 'veiled')).map(e => e.outerHTML)"
+        "|| e.querySelector('img[alt]'))).map(e => e.outerHTML)"
     )
     assert nameless == []
 

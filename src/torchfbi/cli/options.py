@@ -100,11 +100,16 @@ def network(
 
 
 def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[], Model]]:
-    """What loads each of several networks, by its name; all that is said holds for every one."""
+    """What loads each of several networks, by its name; all that is said holds for every one.
+
+    What was said is a part of the name: the name alone would load another network.
+    """
     names = list(dict.fromkeys(model or [DEFAULT]))
     if len(names) > 1 and (how["weights"] is not None or how["labels"] is not None):
         raise SettingsError("--weights and --labels belong to one network: give one --model.")
-    return {name: functools.partial(network, name, **how) for name in names}
+    said = ", ".join(name for name, value in how.items() if value not in (None, False, []))
+    loaders = {name: functools.partial(network, name, **how) for name in names}
+    return {f"{name} with its own {said}" if said else name: loaders[name] for name in names}
 
 
 _SEVERAL = inspect.Parameter(

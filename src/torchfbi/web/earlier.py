@@ -1,8 +1,8 @@
 """The two steps in which programs asked the page of before, which was made with Gradio.
 
 ``POST /gradio_api/call/explain`` with ``{"data": [photo, target, model, preset, settings]}`` gives
-an ``event_id``, and ``GET /gradio_api/call/explain/EVENT_ID`` the answer as a server-sent event. The
-photo is ``{"path": TOKEN}`` with a token that ``POST /photo`` gave; anything else is none.
+an ``event_id``, and ``GET /gradio_api/call/explain/EVENT_ID`` the answer as a server-sent event.
+The photo is ``{"path": TOKEN}`` with a token that ``POST /photo`` gave; anything else is none.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from PIL import Image
 
 from torchfbi.plot.overlay import RASTER, overlay, signed_limit, strengthen
 from torchfbi.plot.style import LIGHT, Array
+from torchfbi.preprocess import Region
 
 LONGEST = 960
 """The longer side, in pixels, of the photo on the page."""
@@ -21,12 +22,33 @@ def photo_uri(pixels: Array, longest: int = LONGEST) -> str:
     return _uri(_small(pixels, longest), quality=88)
 
 
-def painted_uri(pixels: Array, magnitude: Array, longest: int = RASTER) -> str:
-    """A map (h, w) >= 0 over the veiled picture, uint8 (H, W, 3), as the figures paint it."""
-    picture = _small(pixels, longest)
-    strength = strengthen(magnitude, (picture.height, picture.width))
-    painted = overlay(np.asarray(picture) / 255, strength, LIGHT)
-    return _uri(Image.fromarray((painted * 255).round().astype(np.uint8)), quality=90)
+def painted_uri(
+    pixels: Array, magnitude: Array, longest: int = RASTER, region: Region | None = None
+) -> str:
+    """A map (h, w) >= 0 over the veiled picture, as the figures paint it.
+
+    Args:
+        pixels: the picture, uint8 (H, W, 3).
+        magnitude: the map.
+        longest: the longer side of what comes out, at most.
+        region: the part of the picture that the map is of; all of it by default.
+    """
+    picture = np.asarray(_small(pixels, longest)) / 255
+    height, width = picture.shape[:2]
+    left, top, right, bottom = region or (0, 0, pixels.shape[1], pixels.shape[0])
+    rows = _between(top, bottom, height, pixels.shape[0])
+    columns = _between(left, right, width, pixels.shape[1])
+    strength = np.zeros((height, width))
+    size = rows.stop - rows.start, columns.stop - columns.start
+    strength[rows, columns] = strengthen(magnitude, size)
+    painted = (overlay(picture, strength, LIGHT) * 255).round().astype(np.uint8)
+    return _uri(Image.fromarray(painted), quality=90)
+
+
+def _between(start: float, stop: float, size: int, of: int) -> slice:
+    """A part of a side of ``of`` pixels on one of ``size``; one pixel at least."""
+    first = min(round(start * size / of), size - 1)
+    return slice(first, max(first + 1, min(round(stop * size / of), size)))
 
 
 def forward_uri(activation: Array) -> str:

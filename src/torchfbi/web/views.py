@@ -20,15 +20,12 @@ from torchfbi.preprocess import Region
 from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep
 from torchfbi.web.asking import changes
-from torchfbi.web.pictures import forward_uri, painted_uri, photo_uri, signed_uri
+from torchfbi.web.pictures import LONGEST, forward_uri, painted_uri, photo_uri, signed_uri
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
 SMALL = 360
 """The longer side, in pixels, of pictures that stand beside others."""
-
-LARGE = 840
-"""The same of the one that stands alone."""
 
 MAPS = 8
 """How many feature maps are shown of a layer."""
@@ -81,7 +78,9 @@ def explanation_view(answer: Answer) -> dict[str, Any]:
         "program": snippet(answer),
         "files": {suffix: f"{base}.{suffix}?{question}" for suffix in FILES},
         "question": question,
-        "picture": painted_uri(seen(explanation), _heat(explanation), LARGE),
+        "picture": painted_uri(
+            explanation.photos[0].pixels, _heat(explanation), LONGEST, explanation.regions[0]
+        ),
     }
 
 

@@ -25,7 +25,7 @@ async function open(source) {
     if (!photo) return;
     $("invitation").hidden = true;
     $("stage").hidden = $("under").hidden = false;
-    for (const id of ["photo", "veiled"]) $(id).src = photo.preview;
+    $("photo").src = photo.preview;
     $("photo").alt = `The photo ${photo.name}, ${photo.width} by ${photo.height} pixels`;
     const limit = document.documentElement.style;
     limit.setProperty("--ratio", photo.width / photo.height);
@@ -76,11 +76,11 @@ function show(found) {
   const whole = box.width * box.height > 0.999;
   $("painted").src = found.picture;
   $("painted").alt = `Painted is what speaks for ${found.title}: ${percent(found.density)} of the pixels`;
-  $("painted").classList.toggle("whole", whole);
-  for (const [side, share] of Object.entries(box)) $("painted").style[side] = `${100 * share}%`;
+  $("frame").hidden = whole;
+  for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
   $("claim").textContent = found.title;
-  const facts = [`painted are ${percent(found.density)} of the pixels`, found.model];
-  if (!whole) facts.push("framed is what the network saw");
+  const facts = [`${percent(found.density)} of the pixels painted`, found.model];
+  if (!whole) facts.push("framed is what it saw");
   $("about").textContent = facts.join(" · ");
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;
@@ -202,27 +202,19 @@ for (const held of [$("hold"), $("stage")]) {
   held.onpointerup = held.onpointerleave = held.onpointercancel = () => bare(false);
   held.oncontextmenu = (event) => event.preventDefault(); // of a long press
 }
-$("hold").onkeydown = ({ key }) => (key === " " || key === "Enter") && bare(true);
+$("hold").onkeydown = ({ key }) => {
+  if (key === " " || key === "Enter") bare(true);
+};
 $("hold").onkeyup = $("hold").onblur = () => bare(false);
 
 $("save").onclick = async () => {
   if (!answer) return;
-  const { name } = asking.photo;
-  const [photo, painted] = [$("photo"), $("painted")];
-  const canvas = new OffscreenCanvas(photo.naturalWidth, photo.naturalHeight);
+  const { naturalWidth, naturalHeight } = $("photo");
+  const canvas = new OffscreenCanvas(naturalWidth, naturalHeight);
   const context = canvas.getContext("2d");
-  const box = ["left", "top", "width", "height"].map((side, i) => (parseFloat(painted.style[side]) / 100) * (i % 2 ? canvas.height : canvas.width));
-  context.drawImage(photo, 0, 0);
-  const share = $("opacity").value / 100;
-  context.globalAlpha = share;
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.globalAlpha = 0.38 * share; // the veil, as page.css has it
-  context.filter = "grayscale(1)";
-  context.drawImage(photo, 0, 0);
-  context.filter = "none";
-  context.globalAlpha = share;
-  context.drawImage(painted, ...box);
+  context.drawImage($("photo"), 0, 0);
+  context.globalAlpha = $("opacity").value / 100;
+  context.drawImage($("painted"), 0, 0);
   save(await canvas.convertToBlob(), `${answer.stem}-${wish.preset}.png`);
 };
 
@@ -230,7 +222,9 @@ $("save").onclick = async () => {
 $("choose").onclick = () => $("file").click();
 $("camera").onclick = () => $("shot").click();
 takePhotos($("file"), $("drop"), open);
-$("shot").onchange = () => $("shot").files.length && open($("shot").files[0]);
+$("shot").onchange = () => {
+  if ($("shot").files.length) open($("shot").files[0]);
+};
 for (const { name, title, picture } of config.examples) {
   const button = element("button", "", { type: "button", title, value: name });
   button.append(element("img", "", { src: picture, alt: title }));
