@@ -79,9 +79,9 @@ def test_a_threshold_that_nothing_exceeds_is_said_or_fitted(server: Any, kept: s
     fitted = get(server, f"{kept}/explanation", preset="paper", fit="1").json()
     assert fitted["density"] > 0
     (note,) = fitted["notes"]
-    tau = fitted["settings"]["threshold"].removeprefix("absolute:")
+    tau = fitted["settings"]["tau"]
     assert "exceeds τ = 10" in note
-    assert f"τ = {float(tau):g} was taken" in note
+    assert f"τ = {tau:g} was taken" in note
     same = get(server, f"{kept}/explanation?{fitted['question']}").json()
     assert same["picture"] == fitted["picture"]
     other = get(server, f"{kept}/comparison", method="fbi-paper").json()
@@ -113,7 +113,7 @@ def test_the_files_of_an_answer(server: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "settings"), [("paper", {"tau": 0.2}), ("contrast", {"k": 0.25, "threshold": None})]
+    ("preset", "settings"), [("paper", {"tau": 0.2}), ("contrast", {"k": 0.25, "gamma": 1.0})]
 )
 def test_the_program_computes_the_same_values(
     server: Any,
@@ -144,12 +144,8 @@ def test_flow_and_sweep(server: Any, kept: str) -> None:
     assert len(flow["layers"]) > 30
     assert flow["layers"][-1]["name"] == "image"
     assert len(flow["layers"][0]["strongest"]) == 8
-    row = get(server, f"{kept}/sweep", k="0.2", thresholds="none, 0.02 mass:0.8").json()
-    assert [cell["threshold"] for cell in row["cells"]] == [
-        "no threshold",
-        "τ = 0.02",
-        "mass = 0.8",
-    ]
+    row = get(server, f"{kept}/sweep", k="0.2", taus="none, 0.02 3").json()
+    assert [cell["tau"] for cell in row["cells"]] == ["no threshold", "τ = 0.02", "τ = 3"]
     assert get(server, f"{kept}/comparison", method="edge").json()["name"] == "edge"
 
 
@@ -203,15 +199,16 @@ LARGE = str(2**64 - 1)
         ({"settings": '{"k": ' + "9" * 3900 + "}"}, "k is 999"),
         ({"settings": "[" * 3999}, "no JSON"),
         ({"settings": '{"a":' * 600 + "1" + "}" * 600}, "unknown setting a"),
-        ({"settings": '{"layers": [' + "[" * 900 + "]" * 900 + "]}"}, "layers"),
-        ({"settings": '{"layers": "\\ud800"}'}, "no JSON"),
+        ({"settings": '{"seed": [' + "[" * 900 + "]" * 900 + "]}"}, "seed is [["),
+        ({"settings": '{"seed": "\\ud800"}'}, "no JSON"),
         ({"settings": '"' + "x" * 5000 + '"'}, "settings has 5002 characters"),
         ({"settings": "[1]"}, "are an object"),
         ({"settings": '{"mode": 1}'}, "unknown setting mode"),
         ({"settings": '{"name": "paper"}'}, "unknown setting name"),
         ({"settings": '{"self": 1, "cls": 2}'}, "unknown setting cls, self"),
         ({"settings": '{"preset": "x"}'}, "unknown setting preset"),
-        ({"settings": '{"threshold": {"kind": "mean", "value": 1}}'}, "threshold is"),
+        ({"settings": '{"tau": {"kind": "mean", "value": 1}}'}, "must be a finite number"),
+        ({"settings": '{"gamma": -1}'}, "gamma is -1"),
         ({"settings": '{"tau": "10"}'}, "must be a finite number"),
         ({"colour": "red"}, "unknown parameter colour"),
         ({"path": "/etc/passwd"}, "unknown parameter path"),
@@ -224,7 +221,7 @@ def test_bad_questions_are_refused_with_a_reason(
 ) -> None:
     query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items())
     for path in ("explanation", "explanation.png", "flow", "comparison", "sweep"):
-        more = {"comparison": "&method=fbi", "sweep": "&k=1&thresholds=none"}.get(path, "")
+        more = {"comparison": "&method=fbi", "sweep": "&k=1&taus=none"}.get(path, "")
         answer = httpx.get(f"{server.url}{kept}/{path}?{query}{more}", timeout=60)
         assert answer.status_code == 400, path
         assert message in answer.json()["error"]
@@ -246,13 +243,15 @@ def _quoted(text: str) -> str:
         "comparison?" + "&".join(["method=fbi"] * 900),
         "comparison?method=%00",
         "sweep",
-        "sweep?k=a&thresholds=none",
-        "sweep?k=nan&thresholds=none",
-        "sweep?k=1e400&thresholds=none",
+        "sweep?k=a&taus=none",
+        "sweep?k=nan&taus=none",
+        "sweep?k=1e400&taus=none",
         "sweep?k=1",
-        "sweep?k=1&thresholds=" + "none," * 13,
-        "sweep?k=1&thresholds=mean:",
-        "sweep?k=1&thresholds=absolute:-1",
+        "sweep?k=1&taus=" + "none," * 13,
+        "sweep?k=1&taus=nan",
+        "sweep?k=1&taus=inf,1",
+        "sweep?k=1&taus=-1",
+        "sweep?k=1&taus=mean:0.1",
         "explanation?target=1&target=2",
     ],
     ids=lambda path: path[:40],
@@ -278,7 +277,7 @@ def test_bad_series_are_refused(server: Any, kept: str, path: str) -> None:
         "photo/AAAAAAAAAAAAAAAAAAAAAA/explanation.png",
         "photo/%00/flow",
         "photo/" + "A" * 10_000 + "/flow",
-        "photo/http:%2f%2f127.0.0.1%2fcat.png/sweep?k=1&thresholds=none",
+        "photo/http:%2f%2f127.0.0.1%2fcat.png/sweep?k=1&taus=none",
         "gradio_api/file=/etc/passwd",
         "proxy=http://127.0.0.1:22/",
         "docs",

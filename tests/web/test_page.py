@@ -107,25 +107,24 @@ def test_presets_settings_and_networks(opened: Any) -> None:
     page.get_by_text("Outlines", exact=True).click()
     expect(page.locator("#notes")).to_contain_text("exceeds τ = 10")
     page.get_by_text("Every setting").click()
-    threshold = page.locator("[name=threshold]")
-    expect(threshold).to_have_value(re.compile(r"absolute:0\.\d+"))
+    tau = page.locator("[name=tau]")
+    expect(tau).to_have_value(re.compile(r"0\.\d+"))
 
     # Who sets it by hand gets what was set, with a way back.
-    threshold.fill("absolute:10")
-    threshold.press("Enter")
+    tau.fill("10")
+    tau.press("Enter")
     expect(page.locator("#notes")).to_contain_text("Nothing in this network exceeds τ = 10 on")
     page.get_by_role("button", name="Take a τ that fits").click()
     expect(page.locator("#notes")).to_contain_text("was taken here")
-    page.get_by_role("button", name="Reset").click()
-    expect(about).to_contain_text("painted")
 
     # What makes no sense is refused with the reason.
-    layers = page.locator("[name=layers]")
-    layers.fill("nothing.*")
-    layers.press("Enter")
-    expect(page.locator("#status")).to_contain_text("is called 'nothing.*'")
+    k = page.locator("[name=k]")
+    k.fill("7")
+    k.press("Enter")
+    expect(page.locator("#status")).to_contain_text("k is 7")
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
     page.get_by_role("button", name="Reset").click()
+    expect(about).to_contain_text("of the pixels carry it")
 
     # A class by its name, and one that there is not.
     other = page.get_by_label("Another class")
@@ -185,10 +184,10 @@ def test_compare_and_sweep(opened: Any) -> None:
 
     page.get_by_role("tab", name="Sweep").click()
     page.get_by_label("k, shares").fill("0.1, 1")
-    page.get_by_label("Thresholds").fill("0.02 mass:0.8")
+    page.get_by_label("τ, thresholds").fill("0.02 3")
     page.get_by_role("button", name="Draw the grid").click()
     expect(page.locator("#swept tbody tr")).to_have_count(2)
-    expect(page.locator("#swept thead th")).to_have_text(["maps kept", "τ = 0.02", "mass = 0.8"])
+    expect(page.locator("#swept thead th")).to_have_text(["maps kept", "τ = 0.02", "τ = 3"])
     page.get_by_label("k, shares").fill("a lot")
     page.get_by_role("button", name="Draw the grid").click()
     expect(page.locator("#status")).to_contain_text("k is 'a': write a number")

@@ -152,12 +152,11 @@ class _Addresses:
         return _json(await self._service.compare(question, more.get("method", ""), view))
 
     async def sweep(self, request: Request) -> Response:
-        """A row of the grid of k and threshold."""
-        question, more = self._question(request, "k", "thresholds")
-        k = asking.read_number("k", more.get("k", ""))
-        thresholds = asking.read_thresholds(more.get("thresholds", ""))
+        """A row of the grid of k and tau."""
+        question, more = self._question(request, "k", "taus")
+        k, taus = asking.number("k", more.get("k", "")), asking.taus(more.get("taus", ""))
         view = _encoded(views.sweep_view)
-        return _json(await self._service.sweep(question, k, thresholds, view))
+        return _json(await self._service.sweep(question, k, taus, view))
 
     async def explain(self, request: Request) -> Response:
         """A photo in, as the body, and an explanation out."""

@@ -16,7 +16,7 @@ from torchfbi.web.service import Question, Service
 PARTS = ("model", "target", "preset", "settings", "fit")
 """The parts of a question."""
 
-LONGEST = {"settings": 4000, "thresholds": 1000}
+LONGEST = {"settings": 4000}
 SHORT = 200
 """Characters of all others."""
 
@@ -69,7 +69,7 @@ def settings(asked: Mapping[str, str]) -> Settings:
         raise SettingsError(f"settings are no JSON: {error}.") from None
     if not isinstance(found, dict):
         raise SettingsError('settings are an object, such as {"k": 0.5}.')
-    known = {"tau", *(field.name for field in fields(Settings))} - {"preset"}
+    known = {field.name for field in fields(Settings)} - {"preset"}
     if unknown := sorted(found.keys() - known):
         raise SettingsError(
             f"unknown setting {', '.join(unknown)}: choose from {', '.join(sorted(known))}."
@@ -77,7 +77,7 @@ def settings(asked: Mapping[str, str]) -> Settings:
     return Settings.from_preset(asked.get("preset") or "contrast", **found)
 
 
-def read_number(name: str, text: str) -> float:
+def number(name: str, text: str) -> float:
     """A number.
 
     Raises:
@@ -89,12 +89,14 @@ def read_number(name: str, text: str) -> float:
         raise SettingsError(f"{name} is {text!r}: write a number, such as 0.5.") from None
 
 
-def read_thresholds(text: str) -> list[str | None]:
-    """Thresholds with commas between them; a number alone is the paper's tau."""
-    found: list[str | None] = []
-    for part in text.replace(",", " ").split():
-        found.append(None if part == "none" else part if ":" in part else f"absolute:{part}")
-    return found
+def taus(text: str) -> list[float | None]:
+    """Thresholds with commas or spaces between them; ``none`` keeps everything.
+
+    Raises:
+        SettingsError: one is no number.
+    """
+    written = text.replace(",", " ").split()
+    return [None if part == "none" else number("tau", part) for part in written]
 
 
 def _refuse(constant: str) -> NoReturn:

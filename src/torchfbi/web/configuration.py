@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchfbi.images import Photo
 from torchfbi.peers import METHODS
-from torchfbi.settings import PRESETS, Settings, Threshold
+from torchfbi.settings import PRESETS, Settings
 from torchfbi.web.examples import NAMES
 from torchfbi.web.pictures import photo_uri
-from torchfbi.web.service import CELLS, PEERS, Service
+from torchfbi.web.service import PEERS, Service
 
 WORDS = {
     "contrast": ("Focused", "what speaks for this class and not for its rivals"),
@@ -56,7 +56,6 @@ def configuration(service: Service, examples: dict[str, Photo]) -> dict[str, Any
             "seconds": limits.seconds,
             "stay": limits.away / 3,
             "age": limits.age,
-            "thresholds": CELLS,
         },
     }
 
@@ -65,8 +64,8 @@ def controls() -> list[dict[str, Any]]:
     """The settings, made from the fields of ``Settings`` and their docs.
 
     Returns:
-        For each its ``name``, its ``kind`` (``choice``, ``flag``, ``number``, ``threshold`` or
-        ``names``), the ``choices``, and a sentence that says what it does.
+        For each its ``name``, its ``kind`` (``choice``, ``flag`` or ``number``), the ``choices``,
+        and a sentence that says what it does.
     """
     said = helps()
     return [
@@ -92,6 +91,4 @@ def _kind(hint: Any) -> dict[str, Any]:
         return {"kind": "choice", "choices": list(get_args(hint))}
     if hint is bool:
         return {"kind": "flag"}
-    if Threshold in get_args(hint):
-        return {"kind": "threshold"}
-    return {"kind": "names" if get_origin(hint) is tuple else "number"}
+    return {"kind": "number"}

@@ -25,7 +25,14 @@ from torchfbi.sweep import Sweep, sweep
 from torchfbi.web.limits import Limits, Worker
 from torchfbi.web.store import Store
 
-SLOW = {"occlusion", "lime", "rise", "score-cam", "integrated-gradients"}
+SLOW = {
+    "integrated-gradients",
+    "lime",
+    "occlusion",
+    "rise",
+    "score-cam",
+    "smoothgrad-squared",
+}
 """Methods of hundreds of forward passes: not for a page on which others wait."""
 
 PEERS = tuple(name for name in METHODS if name not in SLOW)
@@ -49,8 +56,8 @@ class Question:
         model: the name of one of the service's networks.
         target: the class: a number, a name, ``top2``; None for the most probable one.
         settings: the method's.
-        fit: where nothing exceeds an absolute threshold, take one that something exceeds.
-        fitted_from: the threshold that was asked for, where another one was taken.
+        fit: where nothing exceeds tau, take one that something exceeds.
+        fitted_from: the tau that was asked for, where another one was taken.
     """
 
     token: str
@@ -155,7 +162,7 @@ class Service:
 
         Args:
             question: about which photo and class.
-            method: one of ``PEERS``. The paper's gets a threshold that fits the network.
+            method: one of ``PEERS``. The paper's gets a tau that fits the network.
             view: of the answer, and of the settings that were fitted, if any were.
 
         Raises:
@@ -176,26 +183,20 @@ class Service:
         return await self._worker.run(work)
 
     async def sweep(
-        self,
-        question: Question,
-        k: float,
-        thresholds: Sequence[str | None],
-        view: Callable[[Sweep], T],
+        self, question: Question, k: float, taus: Sequence[float | None], view: Callable[[Sweep], T]
     ) -> T:
-        """One row of the grid of k and threshold.
+        """One row of the grid of k and tau.
 
         Raises:
             SettingsError: more than ``CELLS`` thresholds, or one that does not exist.
         """
-        if len(thresholds) > CELLS:
-            raise SettingsError(f"{len(thresholds)} thresholds: give at most {CELLS}.")
+        if len(taus) > CELLS:
+            raise SettingsError(f"{len(taus)} thresholds: give at most {CELLS}.")
 
         def work() -> T:
-            network, photo = self._network(question.model), question.photo
-            columns, target, settings = thresholds, question.target, question.settings
-            return view(
-                sweep(network, photo, ks=[k], thresholds=columns, target=target, settings=settings)
-            )
+            model, target = self._network(question.model), question.target
+            asked = {"ks": [k], "taus": taus, "target": target, "settings": question.settings}
+            return view(sweep(model, question.photo, **asked))  # type: ignore[arg-type]
 
         return await self._worker.run(work)
 
@@ -235,14 +236,13 @@ class Service:
 
     def _explain(self, question: Question, record: bool = False) -> Answer:
         try:
-            answer, threshold = self._ask(question, record), question.settings.threshold
-            if not question.fit or threshold is None or threshold.kind != "absolute":
-                return answer
+            answer, given = self._ask(question, record), question.settings.tau
             for tau in TAUS:
-                if answer.explanation.density[0] == 0 and tau < threshold.value:
-                    fitted = question.settings.override(tau=tau)
-                    asked = replace(question, settings=fitted, fitted_from=threshold.value)
-                    answer = self._ask(asked, record)
+                empty = not answer.explanation.support.any()
+                if question.fit and empty and given is not None and tau < given:
+                    settings = question.settings.override(tau=tau)
+                    fitted = replace(question, settings=settings, fitted_from=given)
+                    answer = self._ask(fitted, record)
             return answer
         finally:
             if question.token not in self.store:  # it was forgotten meanwhile

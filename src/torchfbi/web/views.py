@@ -15,7 +15,7 @@ from torchfbi.images import Photo
 from torchfbi.metrics import support_fraction
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
 from torchfbi.plot.style import Array
-from torchfbi.plot.sweep import threshold_name
+from torchfbi.plot.sweep import tau_name
 from torchfbi.preprocess import Region
 from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep
@@ -100,16 +100,14 @@ def file(answer: Answer, kind: str) -> bytes:
 def notes(answer: Answer) -> list[str]:
     """What has to be said beside the picture, in sentences."""
     explanation, asked = answer.explanation, answer.question
-    said = []
-    threshold = asked.settings.threshold
-    absolute = threshold is not None and threshold.kind == "absolute"
-    if explanation.density[0] == 0:
-        limit = f"τ = {threshold.value:g}" if threshold and absolute else "the threshold"
+    said, tau = [], asked.settings.tau
+    if not explanation.support.any():
+        limit = "zero" if tau is None else f"τ = {tau:g}"
         said.append(f"Nothing in this network exceeds {limit} on the way to the pixels.")
-    elif asked.fitted_from is not None and threshold is not None:
+    elif asked.fitted_from is not None:
         said.append(
             f"Nothing in this network exceeds τ = {asked.fitted_from:g}, which was chosen for "
-            f"another one: τ = {threshold.value:g} was taken here."
+            f"another one: τ = {tau:g} was taken here."
         )
     probability = explanation.probabilities[0, answer.target].item()
     if probability < UNLIKELY:
@@ -161,7 +159,7 @@ def comparison_view(comparison: Comparison, fitted: Settings | None) -> dict[str
     """What one method says; ``fitted`` are the settings where they were made to fit."""
     row, method = comparison.rows[0], comparison.methods[0]
     cell = row.cells[0]
-    note = f"τ = {fitted.threshold.value:g}." if fitted and fitted.threshold else ""
+    note = f"τ = {fitted.tau:g}." if fitted and fitted.tau is not None else ""
     found = {"name": method.name, "source": method.source, "error": cell.error, "note": note}
     if cell.map is None:
         return {**found, "picture": None, "support": None}
@@ -170,10 +168,10 @@ def comparison_view(comparison: Comparison, fitted: Settings | None) -> dict[str
 
 
 def sweep_view(row: Sweep) -> dict[str, Any]:
-    """One row of the grid of k and threshold."""
+    """One row of the grid of k and tau."""
     cells = [
         {
-            "threshold": threshold_name(row.thresholds[column]),
+            "tau": tau_name(row.taus[column]),
             "picture": painted_uri(seen(cell), _heat(cell), SMALL),
             "density": row.density[0, column].item(),
             "kept": row.kept[0, column].item(),

@@ -28,24 +28,24 @@ function cell({ name, source, error, picture, support, note }) {
 }
 
 /** Ask for a grid, row by row. */
-export async function sweep(table, hint, ks, thresholds, ask) {
+export async function sweep(table, hint, ks, taus, ask) {
   if (!ks.length) throw new Error("Give at least one k.");
   table.replaceChildren();
   for (const k of ks) {
-    const row = await ask("sweep", { k, thresholds });
+    const row = await ask("sweep", { k, taus });
     if (!row) return;
     if (!table.tHead) heads(table.createTHead().insertRow(), row.cells);
     const line = (table.tBodies[0] ?? table.createTBody()).insertRow();
     line.append(element("th", `k = ${percent(row.k, 0)}`, { scope: "row" }));
     for (const cell of row.cells) {
-      const facts = `${percent(cell.density)} painted; p kept ${percent(cell.kept)}, removed ${percent(cell.removed)}`;
-      line.insertCell().append(figure(cell.picture, `k = ${row.k}, ${cell.threshold}`, "", facts));
+      const facts = `${percent(cell.density)} carry it; p kept ${percent(cell.kept)}, removed ${percent(cell.removed)}`;
+      line.insertCell().append(figure(cell.picture, `k = ${row.k}, ${cell.tau}`, "", facts));
     }
-    hint.textContent = `p is the probability of the class, ${percent(row.probability)} for the photo itself. Kept: where all but what is painted is blurred (${percent(row.blurred)} if everything is). Removed: where what is painted is blurred.`;
+    hint.textContent = `p is the probability of the class, ${percent(row.probability)} for the photo itself. Kept: where all but these pixels are blurred (${percent(row.blurred)} if everything is). Removed: where these pixels are blurred.`;
   }
 }
 
 function heads(row, cells) {
   row.append(element("th", "maps kept", { scope: "col" }));
-  row.append(...cells.map((cell) => element("th", cell.threshold, { scope: "col" })));
+  row.append(...cells.map((cell) => element("th", cell.tau, { scope: "col" })));
 }

@@ -75,11 +75,11 @@ function show(found) {
   const box = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
   const whole = box.width * box.height > 0.999;
   $("painted").src = found.picture;
-  $("painted").alt = `Painted is what speaks for ${found.title}: ${percent(found.density)} of the pixels`;
+  $("painted").alt = `Painted is what speaks for ${found.title}: ${percent(found.density)} of the pixels carry it`;
   $("frame").hidden = whole;
   for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
   $("claim").textContent = found.title;
-  const facts = [`${percent(found.density)} of the pixels painted`, found.model];
+  const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
   if (!whole) facts.push("framed is what it saw");
   $("about").textContent = facts.join(" · ");
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
@@ -188,7 +188,7 @@ $("ask-methods").onclick = () => {
 };
 $("ask-sweep").onclick = () => {
   const ks = $("ks").value.split(/[,;\s]+/).filter(Boolean).slice(0, 12);
-  series("Drawing the grid …", (ask) => sweep($("swept"), $("swept-hint"), ks, $("thresholds").value, ask));
+  series("Drawing the grid …", (ask) => sweep($("swept"), $("swept-hint"), ks, $("taus").value, ask));
 };
 
 // The photo below the explanation.
