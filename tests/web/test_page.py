@@ -137,7 +137,7 @@ def test_presets_settings_and_networks(opened: Any) -> None:
     expect(page.locator("#status")).to_contain_text("Did you mean 'goldfish'")
 
     # Another network has other classes.
-    page.get_by_label("Network").select_option("digits")
+    page.locator("#network").select_option("digits")
     expect(about).to_contain_text("digits")
     expect(page.locator("#classes button")).to_have_count(5)
 
