@@ -1,10 +1,10 @@
 """Evidence: how much of the answer each place of a feature, and each pixel, speaks for.
 
-Where all signal passes through one tensor, signal times activation, summed over the maps, says how
-much of the seeded logits each of its positions carries, with its sign (Montavon et al. 2019 call the
-same the relevance). A network has such tensors at several resolutions, and none tells everything:
-coarse ones know what they see but not where, fine ones where but not what. So a pixel's evidence is
-the sum of what all resolutions say of it.
+Where all signal passes through one tensor, signal times activation, summed over the maps, says
+how much of the seeded logits each of its positions carries, with its sign (Montavon et al. 2019
+call the same the relevance). A network has such tensors at several resolutions, and none tells
+everything: coarse ones know what they see but not where, fine ones where but not what. So a
+pixel's evidence is the sum of what all resolutions say of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from torchfbi.settings import Settings
 
 POWER = 3
 """Of the relative evidence at a pixel: odd, so that it keeps its sign."""
@@ -71,8 +73,8 @@ def placed(signal: Tensor, seen: Sequence[Tensor], image: Tensor) -> Tensor:
 
     Args:
         signal: s at the image, (N, C, ...).
-        seen: as for ``of_pixels``; where it is empty, as for a network without any feature of spatial
-            extent, the answer is the evidence at the image itself, s * x.
+        seen: as for ``of_pixels``; where it is empty, as for a network without any feature of
+            spatial extent, the answer is the evidence at the image itself, s * x.
         image: x, as the network takes it.
 
     Returns:
@@ -82,6 +84,20 @@ def placed(signal: Tensor, seen: Sequence[Tensor], image: Tensor) -> Tensor:
         return signal * image
     weight = of_pixels(seen, signal.shape[2:]).unsqueeze(1) ** POWER
     return (signal.abs() * weight).to(signal.dtype)
+
+
+def of_values(values: Tensor, settings: Settings) -> Tensor:
+    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
+    are a signal its magnitude, (N, ...)."""
+    return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
+
+
+def support_of_values(values: Tensor, settings: Settings) -> Tensor:
+    """The pixels that carry an attribution (N, C, ...): the ``support`` of its evidence, or where
+    the values are a signal all that it reached, (N, ...) bool."""
+    if settings.values == "evidence":
+        return support(values.sum(1))
+    return (values != 0).any(1)
 
 
 def support(evidence: Tensor) -> Tensor:

@@ -120,12 +120,12 @@ class Graph:
         Such a tensor has the image's dimensions and lies behind an affine layer: before the first
         there is nothing but the image.
         """
-        affine = (node for node in self.nodes if node in self.path and node.target in AFFINE)
-        first = next(affine, None)
+        position = {node: i for i, node in enumerate(self.nodes)}
+        affine = [position[node] for node in self.path if node.target in AFFINE]
         found: dict[tuple[str, ...], fx.Node] = {}
-        for node in self.narrow if first is not None else ():
+        for node in self.narrow:
             shape, channel = node.meta["val"].shape, channel_dim(node)
-            behind = self.nodes.index(node) >= self.nodes.index(first)
+            behind = bool(affine) and position[node] >= min(affine)
             if behind and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), node)
@@ -134,7 +134,8 @@ class Graph:
     @cached_property
     def hidden(self) -> set[fx.Node]:
         """The affine layers between two others: not those that see the image itself, whose values
-        are signed as people chose, and not those that the seed reaches first, which it contrasts."""
+        are signed as people chose, and not those that the seed reaches first: it contrasts their
+        units."""
         affine = {node for node in self.path if node.target in AFFINE}
         behind, before = set[fx.Node](), set[fx.Node]()
         for node in self.nodes:
@@ -145,6 +146,21 @@ class Graph:
             if any(user in affine or user in before for user in node.users if user in self.path):
                 before.add(node)
         return affine & behind & before
+
+    @cached_property
+    def one_sided(self) -> set[fx.Node]:
+        """The hidden layers of which no input is negative, and whose outputs are rectified: where
+        one is negative no signal comes back through a gate that knows of it."""
+        positive = set[fx.Node]()
+        for node in self.nodes:
+            keeps = node.target in _KEEPS_SIGN and positive.issuperset(node.all_input_nodes)
+            if keeps or _rectifies(node):
+                positive.add(node)
+        return {
+            node
+            for node in self.hidden
+            if tensor_arguments(node)[0] in positive and all(map(_rectifies, node.users))
+        }
 
     # The walk asks the following at every operator, and each answer costs as much as a small one.
 
@@ -242,6 +258,27 @@ def channel_dim(node: fx.Node) -> int:
     return dim
 
 
+def _rectifies(node: fx.Node) -> bool:
+    """Whether it returns nothing negative, and zero wherever its input is."""
+    if node.target in (aten.hardtanh.default, aten.clamp.default):
+        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
+        return low == 0
+    return node.target is aten.relu.default
+
+
+_KEEPS_SIGN = {
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.mean.dim,
+    aten.cat.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.view.default,
+}
+"""Of inputs that are not negative they return nothing that is."""
 _MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
 
 

@@ -26,8 +26,8 @@ class Settings:
         seed: what is put at the logits z for the probed class c. ``paper``: max z at c, min z
             elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``contrast``: e_c minus its
             rivals, weighted by their softmax probabilities among themselves.
-        gamma: of the excitation walk, >= 0: how much more of the signal goes to what excited a unit;
-            0 is the plain adjoint (``torchfbi.adjoints.excitation``).
+        gamma: of the excitation walk, >= 0: how much more of the signal goes to what excited a
+            unit; 0 is the plain adjoint (``torchfbi.adjoints.excitation``).
         tau: keep those entries of a feature whose product of signal and activation exceeds this
             number, >= 0 (section 2, "Forward-Backward masking"); None keeps all.
         k: the share of the feature maps that goes on at each layer, in (0, 1]: those of the largest

@@ -1,23 +1,26 @@
 """The excitation walk: the forward pass guides the signal at every connection.
 
 The plain adjoint of z = W a + b asks what would change a unit. This one asks how much of what
-*speaks for* the unit survived what speaks against it. With the sums of what excites and inhibits it,
+*speaks for* the unit survived what speaks against it. With what excites and what inhibits it,
 
     z+_k = sum_j max(w_kj a_j, 0) + max(b_k, 0),    z-_k = sum_j min(w_kj a_j, 0) + min(b_k, 0),
 
-and z* the one of the two that has the sign of z,
+and z*_k the one of the two that has the sign of z_k,
 
     s'_k = s_k z_k / (z_k + gamma z*_k)
     s_j  = sum_k s'_k w_kj (1 + gamma [w_kj a_j has the sign of z_k]).
 
-gamma = 0 is the plain adjoint; gamma -> infinity hands s z back in proportion to what excites alone.
-It is the gamma rule of layer-wise relevance propagation (Montavon et al. 2019) for the signal instead
-of the relevance, and for units of either sign; its limit is excitation backprop (Zhang et al. 2016).
+gamma = 0 is the plain adjoint; gamma -> infinity hands s z back in proportion to what excites
+alone. It is the gamma rule of layer-wise relevance propagation (Montavon et al. 2019) for the
+signal instead of the relevance and for units of either sign; its limit for positive ones is
+excitation backprop (Zhang et al. 2016).
 
-Since z* z >= z^2, the factor z / (z + gamma z*) lies in [0, 1 / (1 + gamma)]: nothing can explode. And
-what is handed back sums to what came, but for the bias:
+z*_k has the sign of z_k and at least its magnitude, so the factor z / (z + gamma z*) lies in
+[0, 1 / (1 + gamma)]: nothing can explode. What is handed back sums to what came, but for the bias:
 
-    sum_j s_j a_j = sum_k s_k z_k - sum_k s'_k (b_k + gamma b*_k),    b* the part of b in z*.
+    sum_j s_j a_j = sum_k s_k z_k - sum_k s'_k (b_k + gamma b*_k),
+
+b*_k being b_k where it has the sign of z_k, else 0.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Product = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Adjoint = Callable[[Tensor, Tensor], Tensor]
 
 
 def excitation(
@@ -37,34 +41,37 @@ def excitation(
     weight: Tensor,
     bias: Tensor | None,
     gamma: float,
-    forward: Product,
-    adjoint: Product,
+    forward: Forward,
+    adjoint: Adjoint,
+    one_sided: bool = False,
 ) -> Tensor:
     """The excitation walk through one affine layer.
 
-    Where a and z are split by sign, two products are needed forwards and four back. All of them
-    follow from the layer's own and that of the magnitudes, for 2 z+ = z + A and 2 z- = z - A with
-    A = |W| |a| + |b|.
+    All sums by sign follow from the layer's own and those of the magnitudes: with
+    A = |W| |a| + |b|, twice z+ is z + A and twice z- is z - A. So there is one product forwards
+    and two back, or one where all that counts is positive. A silent input, a = 0, counts as
+    positive.
 
     Args:
-        s: the signal at the layer's output, (N, O, ...) or (..., O).
+        s: the signal at the layer's output.
         z: that output.
         a: the layer's input.
         weight: W.
-        bias: b, laid out so that it can be added to z; None for none.
+        bias: b; None for none.
         gamma: > 0.
-        forward: what the layer computes of an input and weights, without its bias.
+        forward: what the layer computes of an input, weights and a bias.
         adjoint: the plain adjoint of that, of a signal and weights.
+        one_sided: it is known that no input is negative, nor any output at which s is not zero.
 
     Returns:
         The signal at the input, shaped like ``a``.
     """
-    size, half = z.abs(), gamma / 2
-    total = forward(a.abs(), weight.abs())
-    if bias is not None:
-        total = total + bias.abs()
-    scale = (1 + half) * size + half * total
-    survived = s * (size / scale.clamp(min=torch.finfo(scale.dtype).tiny))
+    half, size, magnitude = gamma / 2, z.abs(), weight.abs()
+    total = forward(a if one_sided else a.abs(), magnitude, None if bias is None else bias.abs())
+    scale = total.mul_(half).add_(size, alpha=1 + half).clamp_(min=torch.finfo(total.dtype).tiny)
+    survived = size.div_(scale).mul_(s)
+    if one_sided:
+        return adjoint(survived, weight * (1 + half) + magnitude * half)
     plain = adjoint(survived, weight)
-    alike = adjoint(torch.where(z < 0, -survived, survived), weight.abs())
-    return (1 + half) * plain + half * torch.where(a < 0, -alike, alike)
+    alike = adjoint(survived * z.sign(), magnitude)
+    return plain.mul_(1 + half).add_(torch.where(a < 0, -alike, alike), alpha=half)

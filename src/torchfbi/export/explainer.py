@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from torchfbi.explanation import support_of
+from torchfbi.evidence import support_of_values
 from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
@@ -48,7 +48,8 @@ class Question(NamedTuple):
                 return None
             return torch.tensor(value, dtype=torch.float64, device=image.device)
 
-        return cls(image, target, number(None if settings.k == 1 else settings.k), number(settings.tau))
+        k = None if settings.k == 1 else settings.k
+        return cls(image, target, number(k), number(settings.tau))
 
 
 class Answer(NamedTuple):
@@ -86,7 +87,7 @@ class Explainer(nn.Module):
             image, lambda logits: torch.where(target < 0, logits.argmax(1), target)
         )
         exists = (target < logits.shape[1]).reshape([-1] + [1] * (values.ndim - 1))
-        support = support_of(torch.where(exists, values, 0.0), self.walker.settings)
+        support = support_of_values(torch.where(exists, values, 0.0), self.walker.settings)
         return logits, torch.where(exists, values, torch.nan), support
 
 
