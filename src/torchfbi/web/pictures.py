@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from torchfbi.plot.overlay import RASTER, overlay, signed_limit, strengthen
+from torchfbi.plot.overlay import RASTER, revealed, signed_limit, strengthen
 from torchfbi.plot.style import LIGHT, Array
 from torchfbi.preprocess import Region
 
@@ -22,16 +22,16 @@ def photo_uri(pixels: Array, longest: int = LONGEST) -> str:
     return _uri(_small(pixels, longest), quality=88)
 
 
-def painted_uri(
-    pixels: Array, magnitude: Array, longest: int = RASTER, region: Region | None = None
+def revealed_uri(
+    pixels: Array, evidence: Array, longest: int = RASTER, region: Region | None = None
 ) -> str:
-    """A map (h, w) >= 0 over the veiled picture, as the figures paint it.
+    """A picture in its own colours where something speaks for the class, as the figures draw it.
 
     Args:
         pixels: the picture, uint8 (H, W, 3).
-        magnitude: the map.
+        evidence: (h, w), positive where something speaks for the class.
         longest: the longer side of what comes out, at most.
-        region: the part of the picture that the map is of; all of it by default.
+        region: the part of the picture that the evidence is of; all of it by default.
     """
     picture = np.asarray(_small(pixels, longest)) / 255
     height, width = picture.shape[:2]
@@ -40,9 +40,9 @@ def painted_uri(
     columns = _between(left, right, width, pixels.shape[1])
     strength = np.zeros((height, width))
     size = rows.stop - rows.start, columns.stop - columns.start
-    strength[rows, columns] = strengthen(magnitude, size)
-    painted = (overlay(picture, strength, LIGHT) * 255).round().astype(np.uint8)
-    return _uri(Image.fromarray(painted), quality=90)
+    strength[rows, columns] = strengthen(evidence, size)
+    shown = (revealed(picture, strength) * 255).round().astype(np.uint8)
+    return _uri(Image.fromarray(shown), quality=90)
 
 
 def _between(start: float, stop: float, size: int, of: int) -> slice:

@@ -40,9 +40,6 @@ PEERS = tuple(name for name in METHODS if name not in SLOW)
 CELLS = 12
 """How many thresholds a row of a sweep may have."""
 
-TAUS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.0)
-"""What is tried in place of a tau that nothing in a network exceeds."""
-
 T = TypeVar("T")
 
 
@@ -236,14 +233,12 @@ class Service:
 
     def _explain(self, question: Question, record: bool = False) -> Answer:
         try:
-            answer, given = self._ask(question, record), question.settings.tau
-            for tau in TAUS:
-                empty = not answer.explanation.support.any()
-                if question.fit and empty and given is not None and tau < given:
-                    settings = question.settings.override(tau=tau)
-                    fitted = replace(question, settings=settings, fitted_from=given)
-                    answer = self._ask(fitted, record)
-            return answer
+            answer = self._ask(question, record)
+            tau = answer.explanation.fitting_tau
+            if not question.fit or tau is None:
+                return answer
+            settings, given = question.settings.override(tau=tau), question.settings.tau
+            return self._ask(replace(question, settings=settings, fitted_from=given), record)
         finally:
             if question.token not in self.store:  # it was forgotten meanwhile
                 self._forget()

@@ -20,7 +20,7 @@ from torchfbi.preprocess import Region
 from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep
 from torchfbi.web.asking import changes
-from torchfbi.web.pictures import LONGEST, forward_uri, painted_uri, photo_uri, signed_uri
+from torchfbi.web.pictures import LONGEST, forward_uri, photo_uri, revealed_uri, signed_uri
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
@@ -78,8 +78,8 @@ def explanation_view(answer: Answer) -> dict[str, Any]:
         "program": snippet(answer),
         "files": {suffix: f"{base}.{suffix}?{question}" for suffix in FILES},
         "question": question,
-        "picture": painted_uri(
-            explanation.photos[0].pixels, _heat(explanation), LONGEST, explanation.regions[0]
+        "picture": revealed_uri(
+            explanation.photos[0].pixels, _evidence(explanation), LONGEST, explanation.regions[0]
         ),
     }
 
@@ -100,14 +100,13 @@ def file(answer: Answer, kind: str) -> bytes:
 def notes(answer: Answer) -> list[str]:
     """What has to be said beside the picture, in sentences."""
     explanation, asked = answer.explanation, answer.question
-    said, tau = [], asked.settings.tau
-    if not explanation.support.any():
-        limit = "zero" if tau is None else f"τ = {tau:g}"
-        said.append(f"Nothing in this network exceeds {limit} on the way to the pixels.")
+    said = []
+    if reason := explanation.emptiness():
+        said.append(f"{reason[0].upper()}{reason[1:]}.")
     elif asked.fitted_from is not None:
         said.append(
-            f"Nothing in this network exceeds τ = {asked.fitted_from:g}, which was chosen for "
-            f"another one: τ = {tau:g} was taken here."
+            f"Nothing exceeds τ = {asked.fitted_from:g} in this network: τ = "
+            f"{asked.settings.tau:g} was taken, which fits it."
         )
     probability = explanation.probabilities[0, answer.target].item()
     if probability < UNLIKELY:
@@ -138,9 +137,9 @@ def flow_view(answer: Answer) -> dict[str, Any]:
                 "density": station.density,
                 "forward": None if pixels else forward_uri(station.forward),
                 "forward_range": _range(station.forward),
-                "backward": signed_uri(station.backward),
-                "backward_range": _range(station.backward),
-                "support": painted_uri(photo, station.strength, SMALL),
+                "evidence": signed_uri(station.evidence),
+                "evidence_range": _range(station.evidence),
+                "support": revealed_uri(photo, station.evidence, SMALL),
                 "strongest": [
                     {"number": m.number, "share": m.share, "picture": forward_uri(m.activation)}
                     for m in maps
@@ -163,7 +162,7 @@ def comparison_view(comparison: Comparison, fitted: Settings | None) -> dict[str
     found = {"name": method.name, "source": method.source, "error": cell.error, "note": note}
     if cell.map is None:
         return {**found, "picture": None, "support": None}
-    picture = painted_uri(row.picture, cell.map.numpy(), SMALL)
+    picture = revealed_uri(row.picture, cell.map.numpy(), SMALL)
     return {**found, "picture": picture, "support": support_fraction(cell.map[None]).item()}
 
 
@@ -172,7 +171,7 @@ def sweep_view(row: Sweep) -> dict[str, Any]:
     cells = [
         {
             "tau": tau_name(row.taus[column]),
-            "picture": painted_uri(seen(cell), _heat(cell), SMALL),
+            "picture": revealed_uri(seen(cell), _evidence(cell), SMALL),
             "density": row.density[0, column].item(),
             "kept": row.kept[0, column].item(),
             "removed": row.removed[0, column].item(),
@@ -194,8 +193,8 @@ def seen(explanation: Explanation) -> Array:
     return explanation.photos[0].pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
-def _heat(explanation: Explanation) -> Array:
-    return explanation.to_heatmap()[0].detach().float().cpu().numpy()
+def _evidence(explanation: Explanation) -> Array:
+    return explanation.evidence[0].detach().float().cpu().numpy()
 
 
 def _range(values: Array) -> str:

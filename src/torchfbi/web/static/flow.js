@@ -62,10 +62,10 @@ function section(layer, number, count, photo, rows) {
   const maps = layer.size[0] > 3 ? `, ${layer.maps} of ${layer.size[0]} maps` : "";
   const said = [
     layer.forward ? `${rows[0].meaning}: ${layer.forward_range}` : "the photo itself",
-    `${rows[1].meaning}: ${layer.backward_range}`,
-    `${rows[2].meaning}: ${percent(layer.density)} of the positions${maps}`,
+    `${rows[1].meaning}: ${layer.evidence_range}`,
+    `${rows[2].meaning}; ${percent(layer.density)} of the positions${maps}`,
   ];
-  const pictures = [layer.forward ?? photo, layer.backward, layer.support];
+  const pictures = [layer.forward ?? photo, layer.evidence, layer.support];
   const three = element("div", "", { className: "three" });
   three.append(...rows.map((row, i) => figure(pictures[i], `${row.name} at ${layer.name}`, row.name, said[i])));
   found.append(name, three);
@@ -90,7 +90,7 @@ export function figure(src, alt, name, said) {
 
 function scales() {
   const found = element("div", "", { className: "scales", ariaHidden: "true" });
-  for (const [low, name, high] of [["low", "forward", "high activation"], ["−", "signed", "+ signal"], ["weak", "heat", "strong"]]) {
+  for (const [low, name, high] of [["low", "forward", "high activation"], ["against", "signed", "for"]]) {
     const scale = element("div", "", { className: "scale" });
     scale.append(element("span", low), element("i", "", { className: name }), element("span", high));
     found.append(scale);

@@ -22,7 +22,7 @@ function cell({ name, source, error, picture, support, note }) {
     return failed;
   }
   const said = support > 0 ? percent(support) : "nothing exceeds its threshold";
-  const shown = figure(picture, `${name}: painted are ${said} of the pixels`, name, said);
+  const shown = figure(picture, `${name}: in colour are ${said} of the pixels`, name, said);
   shown.querySelector("figcaption").append(element("small", note ? `${source}. ${note}` : source));
   return shown;
 }

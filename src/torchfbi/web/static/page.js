@@ -75,7 +75,7 @@ function show(found) {
   const box = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
   const whole = box.width * box.height > 0.999;
   $("painted").src = found.picture;
-  $("painted").alt = `Painted is what speaks for ${found.title}: ${percent(found.density)} of the pixels carry it`;
+  $("painted").alt = `In colour is what speaks for ${found.title}: ${percent(found.density)} of the pixels carry it`;
   $("frame").hidden = whole;
   for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
   $("claim").textContent = found.title;
