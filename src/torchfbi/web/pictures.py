@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image
 
+from torchfbi.images import Array
 from torchfbi.plot.overlay import RASTER, revealed, signed_limit, strengthen
-from torchfbi.plot.style import LIGHT, Array
+from torchfbi.plot.style import LIGHT
 from torchfbi.preprocess import Region
 
 LONGEST = 960

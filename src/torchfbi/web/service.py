@@ -105,7 +105,7 @@ class Service:
         self.limits = limits
         self.store = Store(limits.photos, limits.age, limits.away, self._forget)
         self._loaded: dict[str, Model] = {}
-        self._forwards = Forwards()  # the one thread that explains is alone with it
+        self._forget()
         self._reader, self._worker = Worker(limits), Worker(limits)
 
     async def keep(
@@ -255,5 +255,6 @@ class Service:
         return Answer(question, explanation)
 
     def _forget(self) -> None:
-        """The forward passes that are remembered hold what they saw."""
-        self._forwards = Forwards()
+        """The forward passes that are remembered hold what they saw. The one thread that explains is
+        alone with them, and nobody changes the networks."""
+        self._forwards = Forwards(stays=True)

@@ -11,10 +11,9 @@ import numpy as np
 from torchfbi import plot
 from torchfbi.evaluate.compare import Comparison
 from torchfbi.explanation import Explanation
-from torchfbi.images import Photo
+from torchfbi.images import Array, Photo
 from torchfbi.metrics import support_fraction
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
-from torchfbi.plot.style import Array
 from torchfbi.plot.sweep import tau_name
 from torchfbi.preprocess import Region
 from torchfbi.settings import Settings
