@@ -255,6 +255,6 @@ class Service:
         return Answer(question, explanation)
 
     def _forget(self) -> None:
-        """The forward passes that are remembered hold what they saw. The one thread that explains is
-        alone with them, and nobody changes the networks."""
+        """Remembered forward passes hold what they saw."""
+        # The one thread that explains is alone with them, and nobody changes the networks.
         self._forwards = Forwards(stays=True)
