@@ -70,7 +70,7 @@ KINDS: dict[str, tuple[int, int, Ask]] = {
     "too many bytes": (1, 413, lambda c: c.post("photo", content=bytes(21 * 2**20))),
     "no such class": (1, 400, lambda c: c.post("api/explain?target=xx", content=PHOTOS[0])),
     "a foreign host": (1, 400, lambda c: c.get("", headers={"host": "evil.example"})),
-    "a file by its path": (1, 404, lambda c: c.get("gradio_api/file=/etc/passwd")),
+    "a file by its path": (1, 404, lambda c: c.get("static/..%2f..%2f/etc/passwd")),
 }
 
 

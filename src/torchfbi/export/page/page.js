@@ -1,10 +1,9 @@
 // The page: a photo in, the classes and the explanation of one of them out.
 
 import { draw, paint } from "./drawing.js";
+import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
 import { decode, prepare } from "./photo.js";
 
-const $ = (id) => document.getElementById(id);
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
 const metadata = await (await fetch("explainer.json")).json();
 const worker = new Worker("worker.js", { type: "module" });
 const KNOBS = ["k", "tau"]; // those that the network was exported without are null
@@ -17,7 +16,8 @@ let asked = 0;
 /** Explain a class of the photo; -1 asks for the top class. */
 function ask(target) {
   asked += 1;
-  shown.target = target;
+  Object.assign(shown, { target, explanation: null }); // no old picture under a new name
+  redraw();
   $("picture").classList.add("busy");
   say("Computing the explanation …");
   const { tensor, shape } = shown.input;
@@ -40,9 +40,10 @@ function answer({ logits, values, support, milliseconds }) {
   const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   if (shown.target < 0) {
     shown.target = best[0];
-    listClasses(best.slice(0, 5), probabilities);
+    const rows = best.slice(0, 5).map((number) => [number, label(number), probabilities[number]]);
+    listClasses($("classes"), rows, choose);
   }
-  mark(shown.target);
+  markClass($("classes"), shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
   const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
   shown.explanation = { picture, region: shown.input.region, values, support, logits };
@@ -56,38 +57,12 @@ function answer({ logits, values, support, milliseconds }) {
   redraw();
 }
 
-function listClasses(numbers, probabilities) {
-  const items = numbers.map((number) => {
-    const button = element("button");
-    button.type = "button";
-    button.dataset.class = number;
-    const bar = element("progress");
-    bar.value = probabilities[number];
-    bar.ariaHidden = "true";
-    const share = element("span", percent(probabilities[number]));
-    share.className = "share";
-    const name = element("span", label(number));
-    name.className = "name";
-    button.append(bar, name, share);
-    button.onclick = () => {
-      mark(number);
-      ask(number);
-    };
-    const item = element("li");
-    item.append(button);
-    return item;
-  });
-  $("classes").replaceChildren(...items);
-}
-
-function mark(target) {
-  for (const button of $("classes").querySelectorAll("button")) {
-    button.ariaPressed = String(Number(button.dataset.class) === target);
-  }
+function choose(number) {
+  markClass($("classes"), number);
+  ask(number);
 }
 
 async function open(file) {
-  if (!file) return;
   try {
     const photo = await decode(file);
     Object.assign(shown, { photo, input: prepare(photo, metadata.preprocess), explanation: null });
@@ -120,10 +95,6 @@ function complain(text) {
 
 function label(number) {
   return metadata.labels?.[number] ?? `class ${number}`;
-}
-
-function element(tag, text = "") {
-  return Object.assign(document.createElement(tag), { textContent: text });
 }
 
 function softmax(logits) {
@@ -161,32 +132,12 @@ $("reset").onclick = () => {
 
 $("opacity").oninput = redraw;
 $("choose").onclick = $("another").onclick = () => $("file").click();
-$("file").onchange = () => {
-  open($("file").files[0]);
-  $("file").value = ""; // so that the same photo can be chosen again
-};
 $("download").onclick = () => {
-  $("canvas").toBlob((blob) => {
-    const link = element("a");
-    link.href = URL.createObjectURL(blob);
-    const stem = shown.photo.name.replace(/\.[^.]*$/, "");
-    link.download = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const stem = shown.photo.name.replace(/\.[^.]*$/, "");
+  const name = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
+  $("canvas").toBlob((blob) => save(blob, name));
 };
-
-document.ondragover = (event) => {
-  event.preventDefault();
-  $("drop").classList.add("over");
-};
-document.ondragleave = (event) => event.relatedTarget ?? $("drop").classList.remove("over");
-document.ondrop = (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  open(event.dataTransfer.files[0]);
-};
-document.onpaste = (event) => open(event.clipboardData.files[0]);
+takePhotos($("file"), $("drop"), open);
 
 const versions = metadata.versions;
 $("origin").textContent = `${metadata.model}, preset ${metadata.settings.preset}. Made by torchfbi ${versions.torchfbi} export.`;
