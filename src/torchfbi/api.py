@@ -152,7 +152,7 @@ def explain(
         flow=tuple(flow),
         head=walker.graph.head,
         shares=shares({name: part for name, part in absorbed.items() if part.any()}),
-        fitting_tau=fitting_tau(walker, x, lambda _: answers[0], walks) if silent else None,
+        fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
     )
 
 
