@@ -160,7 +160,7 @@ def _explain_inputs(
     model: Model | nn.Module | ExportedProgram, inputs: Any, target: AnyTarget, **options: Any
 ) -> InputExplanations:
     """Each image-like input with the others held, and what every input contributes."""
-    module = model.module if isinstance(model, Model) else model
+    module: Any = model.module if isinstance(model, Model) else model
     given = several.named(module, inputs)
     explanations: dict[str, Explanation] = {}
     contributions: dict[str, Tensor] = {}

@@ -41,13 +41,13 @@ def reached(
         return
     sources = tensor_arguments(node)
     if node.target in _SUMS:
-        factors = [1.0, node.kwargs.get("alpha", 1) * (1 if node.target is aten.add.Tensor else -1)]
-        parts = [s * factor for factor in factors]
+        alpha: Any = node.kwargs.get("alpha", 1)
+        parts = [s, s * (alpha if node.target is aten.add.Tensor else -alpha)]
     else:
         dim: Any = node.args[1] if len(node.args) > 1 else 0
         sizes = [source.meta["val"].shape[dim] for source in sources]
         stacked = node.target is aten.stack.default
-        parts = list(s.unbind(dim) if stacked else s.split(sizes, dim))
+        parts = list(s.unbind(dim) if stacked else torch.split(s, sizes, dim))
     for source, part in zip(sources, parts, strict=False):
         if is_held(source):
             name, found = name_of(source), (part * values(source)).flatten(1).sum(1)

@@ -66,7 +66,7 @@ def _rms_norm(x: Tensor, shape: list[int], weight: Any = None, eps: float | None
 def _group_norm(
     x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
-    grouped = x.unflatten(1, (groups, -1)).flatten(2)
+    grouped = x.reshape(x.shape[0], groups, -1)
     still = grouped.detach()
     mean, variance = still.mean(2, keepdim=True), still.var(2, correction=0, keepdim=True)
     normed = ((grouped - mean) / (variance + eps).sqrt()).reshape(x.shape)
