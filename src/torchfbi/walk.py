@@ -221,7 +221,8 @@ class ForwardBackward(Captured):
         rectified = node in self.graph.features and self.settings.rectified
         gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
-        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma)
+        sides = node in self.graph.one_sided and self.settings.gates != "rectify"
+        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma, sides)
         fresh, backs = self._hand_back(s, at, values)
         if node not in self.graph.keeps_zero_maps:
             maps = None

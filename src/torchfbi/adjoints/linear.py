@@ -49,10 +49,11 @@ def convolution(
             at.output,
             x,
             weight,
-            None if bias is None else _per_channel(bias, s),
+            bias,
             at.gamma,
-            lambda a, w: aten.convolution.default(a, w, None, *shape),
+            lambda a, w, b: aten.convolution.default(a, w, b, *shape),
             lambda s, w: _plain(s, at._replace(overwrite=False), x, w, *shape),
+            at.one_sided,
         )
     return _plain(s, at, x, weight, *shape)
 
@@ -121,7 +122,15 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
     if at.gamma:
         return excitation(
-            s, at.output, x, weight, bias, at.gamma, lambda a, w: a @ w.T, lambda s, w: s @ w
+            s,
+            at.output,
+            x,
+            weight,
+            bias,
+            at.gamma,
+            aten.linear.default,
+            lambda s, w: s @ w,
+            at.one_sided,
         )
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
