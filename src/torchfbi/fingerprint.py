@@ -49,8 +49,10 @@ class _Look:
         self._met = set[int]()
 
     def __call__(self, value: Any) -> Any:
-        if type(value) in _PLAIN or (isinstance(value, dict) and not value):
-            return value if value else repr(value)
+        if type(value) in _PLAIN:
+            return value
+        if isinstance(value, dict) and not value:
+            return ()
         if isinstance(value, Tensor):
             version = 0 if value.is_inference() else value._version
             return id(value), version, *_corners(value)
