@@ -32,10 +32,9 @@ PHOTOS = [
 WALKS = {
     "gradient": Settings.plain(),
     "paper, tau 0, k 50 %": Settings.paper(tau=0.0, k=0.5),
-    "contrast without its gate": Settings.contrast(evidence_gate=None, evidence_power=0.0),
     "contrast, the default": Settings.contrast(),
 }  # fmt: skip
-COLOURS = ("#555555", "#c0504d", "#2a6fbb", "#2e8b57")
+COLOURS = ("#555555", "#c0504d", "#2a6fbb")
 
 
 class Residual(nn.Module):
@@ -173,8 +172,8 @@ def memory(count: int = 1000) -> str:
 def own() -> str:
     """What it costs to hold an explainer's first answer against the network's own."""
     torch.set_num_threads(1)
-    rows = ["| network | `explain`, ms | of it the network's own answer | a kept explainer | largest "
-            "difference of the logits, relative |", "|---|---|---|---|---|"]  # fmt: skip
+    rows = ["| network | `explain`, ms | of it the network's own answer | a kept explainer | "
+            "largest difference of the logits, relative |", "|---|---|---|---|---|"]  # fmt: skip
     for name in ("efficientnet-lite0", "torchvision:resnet50"):
         model = torchfbi.load(name, pretrained=":" not in name)
         x = torch.randn(1, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
