@@ -21,6 +21,7 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi import ForwardBackward, Photo, Settings
 from torchfbi.errors import NonFiniteError
+from torchfbi.evidence import support_of_values
 from torchfbi.own import answer
 
 HERE = Path(__file__).parent
@@ -32,9 +33,10 @@ PHOTOS = [
 WALKS = {
     "gradient": Settings.plain(),
     "paper, tau 0, k 50 %": Settings.paper(tau=0.0, k=0.5),
+    "contrast without excitation": Settings.contrast(gamma=0.0),
     "contrast, the default": Settings.contrast(),
 }  # fmt: skip
-COLOURS = ("#555555", "#c0504d", "#2a6fbb")
+COLOURS = ("#555555", "#c0504d", "#2a6fbb", "#2e8b57")
 
 
 class Residual(nn.Module):
@@ -252,15 +254,15 @@ def determinism() -> str:
         threads = torch.cat([fbi(one[None])[0] for one in x])
         torch.set_num_threads(1)
         for what, other in (("nothing", again), ("batches of 8", batch), ("2 threads", threads)):
-            rows.append(f"| {name} | {what} | {differences(alone, other)} |")
+            rows.append(f"| {name} | {what} | {differences(alone, other, settings)} |")
             print(rows[-1], flush=True)
     return "\n".join(rows)
 
 
-def differences(values: Tensor, other: Tensor) -> str:
+def differences(values: Tensor, other: Tensor, settings: Settings) -> str:
     if torch.equal(values, other):
         return "none, the same bytes | 0"
-    support, theirs = (v.ne(0).any(1) for v in (values, other))
+    support, theirs = (support_of_values(v, settings) for v in (values, other))
     flips = int((support != theirs).sum())
     largest = values.abs().flatten(1).amax(1)
     off = ((values - other).abs().flatten(1).amax(1) / largest).max().item()
