@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi.images import Array
+from torchfbi.flow import LayerSupport
+from torchfbi.images import Array, Photo
+from torchfbi.preprocess import Region
 from torchfbi.reading import regular, unpacked
+from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
 
 SCHEMA = 1
 
-_ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+)\.npy")
+_ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+|verdict_\d+)\.npy")
 
 
 def packed(arrays: dict[str, Array]) -> bytes:
@@ -56,6 +60,45 @@ def read(path: Path, most: int) -> tuple[dict[str, Any], dict[str, Array]]:
     _check_manifest(manifest)
     _check_arrays(manifest, arrays)
     return manifest, arrays
+
+
+def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
+    """What was read as the fields of an ``Explanation``."""
+    samples = manifest["samples"]
+    layers = []
+    for i, name in enumerate(manifest["layers"]):
+        support = torch.from_numpy(arrays[f"layer_{i}"])
+        layers.append(LayerSupport(name, support, support.flatten(1).float().mean(1)))
+    photos = tuple(
+        Photo(arrays[f"photo_{i}"], sample["photo"])
+        for i, sample in enumerate(samples)
+        if sample["photo"] is not None
+    )
+    return {
+        "values": torch.from_numpy(arrays["values"]),
+        "logits": torch.from_numpy(arrays["logits"]),
+        "target": torch.from_numpy(arrays["target"]) if "target" in arrays else None,
+        "layers": tuple(layers),
+        "settings": Settings.from_dict(manifest["settings"]),
+        "labels": None if manifest["labels"] is None else tuple(manifest["labels"]),
+        "photos": photos,
+        "regions": tuple(Region(*sample["region"]) for sample in samples) if photos else (),
+        "model": manifest["model"],
+        "versions": manifest["versions"],
+        "head": manifest.get("head"),  # none in files of before
+        "verdicts": _verdicts(samples, arrays),
+    }
+
+
+def _verdicts(samples: list[Any], arrays: dict[str, Array]) -> tuple[Verdict, ...]:
+    """None in files of before, and where nothing was verified."""
+    if not samples or samples[0].get("verdict") is None:
+        return ()
+    masks = [torch.from_numpy(arrays[f"verdict_{i}"]) for i in range(len(samples))]
+    return tuple(
+        Verdict.from_dict(sample["verdict"], parts)
+        for sample, parts in zip(samples, masks, strict=True)
+    )
 
 
 def _check_manifest(manifest: Any) -> None:

@@ -19,8 +19,9 @@ from torchfbi.errors import CaptureError, ModelError
 from torchfbi.graph import Graph, channel_dim
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers.method import Attribute
-from torchfbi.peers.network import Operator, executable, graph_of
+from torchfbi.peers.network import Operator, graph_of
 from torchfbi.peers.own import GUIDED_BACKPROP, to_image, walk
+from torchfbi.predict import executable
 
 SCORE_CHUNK = 32
 """Masked images in one forward pass of Score-CAM."""

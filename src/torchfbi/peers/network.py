@@ -8,7 +8,7 @@ also where the user's code calls one module twice or a function instead of a mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,7 @@ from torchfbi import heads
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, TargetError
 from torchfbi.graph import Graph
+from torchfbi.predict import executable
 
 Score = Callable[[Tensor], Tensor]
 
@@ -67,28 +68,6 @@ def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
             "on batches of altered images: let its forward take any batch size."
         )
     return graph
-
-
-def executable(graph: Graph, replaced: Mapping[fx.Node, Operator] | None = None) -> fx.GraphModule:
-    """The graph as a module from images (N, C, H, W) to logits (N, classes).
-
-    Its parameters share memory with the user's and require no gradient.
-
-    Args:
-        graph: as captured; it is not changed.
-        replaced: what stands in for some of its operators, each as a module called once.
-    """
-    calls, tensors = fx.Graph(), nn.Module()
-    copies: dict[fx.Node, fx.Node] = {}
-    result = calls.graph_copy(graph.calls, copies)
-    calls.output(result)
-    for name, tensor in graph.tensors.items():
-        tensors.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-    for node, module in (replaced or {}).items():
-        copy = copies[node]
-        copy.op, copy.target = "call_module", f"replaced_{node.name}"
-        tensors.add_module(copy.target, module)
-    return fx.GraphModule(tensors, calls).eval()
 
 
 def logits_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> fx.GraphModule:

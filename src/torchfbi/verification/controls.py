@@ -1,0 +1,56 @@
+"""What a part has to beat: the same shape elsewhere, and orders that know nothing of the network."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from torchfbi.verification.grid import Grid
+
+
+def elsewhere(patches: Tensor) -> Tensor:
+    """The same patches moved by half of the image along one axis or several, whichever way they
+    meet themselves least; what leaves the image on one side comes in on the other.
+
+    Args:
+        patches: (*shape) bool.
+    """
+    axes = tuple(range(patches.ndim))
+    moved = [
+        patches.roll(tuple(far * size // 2 for far, size in zip(way, patches.shape, strict=True)), axes)
+        for way in product((0, 1), repeat=patches.ndim)
+        if any(way)
+    ]
+    return min(moved, key=lambda other: int((other & patches).sum()))
+
+
+def random(shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
+    """``count`` patches drawn at random, (*shape) bool."""
+    number = int(torch.tensor(shape).prod())
+    chosen = torch.zeros(number, dtype=torch.bool)
+    chosen[torch.randperm(number, generator=generator)[:count]] = True
+    return chosen.view(shape)
+
+
+def edges(image: Tensor) -> Tensor:
+    """How much the image changes at each pixel, (1, C, ...) -> (...): where its edges are.
+
+    The sum over axes and channels of the squared central differences.
+    """
+    total = torch.zeros_like(image[0, 0], dtype=torch.float64)
+    for axis in range(2, image.ndim):
+        if image.shape[axis] > 1:
+            (slope,) = torch.gradient(image.double(), dim=axis)
+            total += slope.square().sum((0, 1))
+    return total.sqrt()
+
+
+def centre(grid: Grid) -> Tensor:
+    """How near each pixel is to the image's centre, (*sizes) float64 <= 0."""
+    distance = torch.zeros(grid.sizes, dtype=torch.float64)
+    for axis, size in enumerate(grid.sizes):
+        along = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / size
+        distance += along.square().view([-1 if a == axis else 1 for a in range(len(grid.sizes))])
+    return -distance
