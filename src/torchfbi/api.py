@@ -112,7 +112,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
-        _asked=Asked(module, x, output),
+        _asked=Asked(module, x, output, low_memory),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,6 +14,8 @@ from torchfbi import heads
 from torchfbi.capture import capture
 from torchfbi.errors import TargetError
 from torchfbi.graph import Graph
+
+_networks: WeakKeyDictionary[Graph, dict[torch.device, fx.GraphModule]] = WeakKeyDictionary()
 
 
 def executable(
@@ -39,6 +42,15 @@ def executable(
     return fx.GraphModule(tensors, calls).eval()
 
 
+def network_of(graph: Graph, device: torch.device) -> fx.GraphModule:
+    """``executable``, made once for each device."""
+    made = _networks.setdefault(graph, {})
+    if device not in made:
+        with torch.inference_mode(False):  # whatever the caller's mode: autograd may need it later
+            made[device] = executable(graph).to(device)
+    return made[device]
+
+
 def predictor(
     module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None = None
 ) -> tuple[Callable[[Tensor], Tensor], bool]:
@@ -57,14 +69,15 @@ def predictor(
         CaptureError: the network cannot be captured.
         TargetError: its output is not (N, classes).
     """
-    graph = capture(module, x, output)
+    like = next(iter(module.parameters()), x)
+    graph = capture(module, x.to(like.device), output)
     dimensions = graph.logits.meta["val"].ndim
     if dimensions != 2:
         raise TargetError(
             f"the network's output has {dimensions} dimensions: only the classes of an output (N, "
             "classes) can be verified, since of other outputs nobody can say when they are kept."
         )
-    network, fixed = executable(graph), graph.batch
+    network, fixed = network_of(graph, x.device), graph.batch
 
     def predict(images: Tensor) -> Tensor:
         count = len(images)

@@ -31,11 +31,13 @@ class Asked(NamedTuple):
         module: as ``explain`` got it.
         x: (N, C, ...), or (1, C, ...) for all samples.
         output: which output counts.
+        low_memory: as for ``explain``.
     """
 
     module: nn.Module | ExportedProgram
     x: Tensor
     output: int | str | None = None
+    low_memory: bool = False
 
     def one(self, index: int) -> Asked:
         """The question behind one sample."""
@@ -71,8 +73,10 @@ def verify_explanation(
         )
     x = asked.x.expand(len(explanation), *asked.x.shape[1:])
     if explanation.logits.ndim == 2 and explanation.logits.shape[1] > 1:
-        others = explanation.logits.scatter(1, target[:, None], -torch.inf).argmax(1)
-        walker = ForwardBackward(asked.module, x, explanation.settings, asked.output)
+        others = next_classes(explanation.logits, target)
+        walker = ForwardBackward(
+            asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
+        )
         rivals = evidence(walker(x, others)[0])
     else:
         others = rivals = None
@@ -150,6 +154,16 @@ def verify_maps(
         if progress is not None:
             progress(i + 1, count)
     return tuple(verdicts)
+
+
+def next_classes(logits: Tensor, target: Tensor) -> Tensor:
+    """The strongest rival of each class: the most probable other one, (N,) int64.
+
+    Args:
+        logits: (N, classes), at least two.
+        target: (N,) int64.
+    """
+    return logits.scatter(1, target[:, None], -torch.inf).argmax(1)
 
 
 def _asked(

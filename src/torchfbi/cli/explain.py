@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from torchfbi.errors import SettingsError
 from torchfbi.explanation import Explanation
 from torchfbi.models import Model
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
 
 
 def explain(
@@ -31,22 +33,40 @@ def explain(
             "--low-memory", help="Run parts of the network twice instead of keeping everything."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Test on the photo whether the explanation holds."
+        ),
+    ] = True,
+    require_verified: Annotated[
+        bool,
+        typer.Option("--require-verified", help="Exit with 1 unless every explanation holds."),
+    ] = False,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
+    if require_verified and not verify:
+        raise SettingsError("--require-verified needs the tests that --no-verify leaves out.")
     if target and top is not None:
         raise SettingsError("--target names classes, --top counts them: give one of the two.")
     targets = [f"top{rank + 1}" for rank in range(top)] if top is not None else target
     names = report.Names(drawing.out)
     results: list[dict[str, Any]] = []
+    doubtful: list[Verdict] = []
 
     def work(image: Path) -> None:
         answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
+        if verify:
+            with report.waiting(f"{image.name}: testing whether the explanation holds"):
+                answer = replace(answer, verdicts=answer.verify())
         for explanation in answer:
+            doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
             asked = [explanation.title().rpartition(" (")[0]] if targets else []
             files = write(explanation, names.new(image.name, *asked), drawing)
             results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
             if not drawing.json:
                 report.print_top(explanation)
+                report.print_verdicts(explanation.verdicts)
                 report.print_files(files)
 
     failures = report.each(images, work)
@@ -54,7 +74,9 @@ def explain(
         report.print_json(
             results + [{"photo": str(path), "error": text} for path, text in failures.items()]
         )
-    raise typer.Exit(1 if failures else 0)
+    if require_verified and doubtful:
+        report.complain(f"{len(doubtful)} explanations do not hold as a whole.")
+    raise typer.Exit(1 if failures or (require_verified and doubtful) else 0)
 
 
 def write(explanation: Explanation, path: Path, drawing: options.Drawing) -> list[Path]:

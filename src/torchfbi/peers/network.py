@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,11 +18,9 @@ from torchfbi import heads
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, TargetError
 from torchfbi.graph import Graph
-from torchfbi.predict import executable
+from torchfbi.predict import network_of
 
 Score = Callable[[Tensor], Tensor]
-
-_networks: WeakKeyDictionary[Graph, fx.GraphModule] = WeakKeyDictionary()
 
 
 class Operator(nn.Module):
@@ -73,9 +70,7 @@ def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
 def logits_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> fx.GraphModule:
     """The network as a module from images to logits, made once; otherwise as ``graph_of``."""
     graph = graph_of(module, x, any_batch=any_batch)
-    if graph not in _networks:
-        _networks[graph] = executable(graph)
-    return _networks[graph]
+    return network_of(graph, x.device)
 
 
 def probabilities_of(module: nn.Module, x: Tensor) -> Score:

@@ -19,8 +19,8 @@ Predict: TypeAlias = Callable[[Tensor], Tensor]
 BLUR = 10 / 224
 """The blur's standard deviation, in sides of the image: 10 of 224 pixels."""
 
-CHUNK = 8
-"""Images in one forward pass."""
+AT_ONCE = 8 * 224 * 224
+"""Pixels in one forward pass, of one image at least."""
 
 REMOVALS = ("blur", "mean")
 """What takes the place of what is removed: the image after a Gaussian blur, which leaves colours
@@ -143,7 +143,7 @@ class Question:
         """(M, classes) float64, on the CPU."""
         found = []
         with torch.inference_mode():
-            for part in images.split(CHUNK):
+            for part in images.split(max(1, AT_ONCE // prod(images.shape[2:]))):
                 answer = self._predict(part)
                 if answer.ndim != 2 or len(answer) != len(part):
                     raise InputError(
