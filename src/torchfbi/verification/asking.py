@@ -129,11 +129,13 @@ class Question:
         image, dimensions = self.image, tuple(range(2, self.image.ndim))
         side = prod(image.shape[2:]) ** (1 / len(dimensions))
         mean = image.mean(dimensions, keepdim=True).expand_as(image)
-        blurred = blur(image, BLUR * side)
+        self.sigma = BLUR * side
+        blurred = blur(image, self.sigma)
         lost = self._margins(self._answers(torch.cat([blurred, mean]))) <= 0
         if not lost[0]:
-            stronger = [blur(image, factor * BLUR * side) for factor in (2, 4)]
+            stronger = [blur(image, factor * self.sigma) for factor in (2, 4)]
             gone = self._margins(self._answers(torch.cat(stronger))) <= 0
+            self.sigma *= 2 if gone[0] else 4
             blurred = stronger[0] if gone[0] else stronger[1]
             lost[0] = gone.any()
         filled = dict(zip(REMOVALS, (blurred, mean), strict=True))

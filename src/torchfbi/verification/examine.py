@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfbi.verification import controls
 from torchfbi.verification.asking import Question
 from torchfbi.verification.necessary import remove
+from torchfbi.verification.rival import correlation
 from torchfbi.verification.stability import Stability, stability
 from torchfbi.verification.sufficient import Found, beginnings, trimmed
 from torchfbi.verification.verdict import PARTS, Part, Rival, Verdict
@@ -18,19 +19,24 @@ from torchfbi.verification.words import REASONS
 MOST_PASSES, MOST_TRIALS = 60, 12
 """Images that the network is shown at most, and how many of them test random additions."""
 
-SMALL = 0.4
-"""A part larger than this share of the image explains nothing."""
+CLAIMED, SMALL = 0.4, 0.3
+"""Where the beginning of the map's order that keeps the class is larger than the one share of the
+image, or what is left of it after trimming than the other, the map explains nothing."""
 
 MOST = 0.9
 """The share of the whole image's probability that ``Verdict.most`` keeps."""
 
-BEATEN = 0.5
-"""A control gives less than this share of the probability that the part gives."""
+BEATEN = {"control": 0.5, "random": 0.5, "edges": 0.8, "centre": 1.0}
+"""A control gives less than this share of the probability that the part gives which it is compared
+with. Objects stand in the middle and have edges: there a map need not be so much better."""
+
+EDGES = 0.85
+"""Above this rank correlation with the image's edges a map is no more than them."""
 
 ALIKE = 0.9
-"""Above this rank correlation a map is not about its class but about any."""
+"""Above this rank correlation with the strongest rival's map it is not about its class."""
 
-STEADY = 0.5
+STEADY = 1 / 3
 """The share of random additions that has to leave the class kept."""
 
 
@@ -61,6 +67,7 @@ def examine(
         stability=found.stability,
         rival=rival,
         checks=_checks(found, rival),
+        sigma=question.sigma,
         passes=question.passes,
         seed=seed,
     )
@@ -68,10 +75,11 @@ def examine(
 
 @dataclass
 class _Tested:
-    """The parts by name, and how firm the sufficient one is."""
+    """The parts by name, how firm the sufficient one is, and how much the order is one by edges."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
+    edges: float = 0.0
 
 
 def _tested(question: Question, evidence: Tensor, generator: torch.Generator) -> _Tested:
@@ -83,10 +91,11 @@ def _tested(question: Question, evidence: Tensor, generator: torch.Generator) ->
     sufficient = trimmed(question, claimed, order, generator)
     removed = remove(question, order, sufficient.patches)
     length = int(claimed.patches.sum())
+    edges = grid.order(controls.edges(question.image).cpu(), generator)
     others = {
         "control": controls.elsewhere(sufficient.patches),
         "random": grid.order(torch.zeros(grid.sizes), generator) < length,
-        "edges": grid.order(controls.edges(question.image), generator) < length,
+        "edges": edges < length,
         "centre": grid.order(controls.centre(grid), generator) < length,
     }
     asked = question.keep(torch.stack(list(others.values())))
@@ -102,6 +111,7 @@ def _tested(question: Question, evidence: Tensor, generator: torch.Generator) ->
     return _Tested(
         {name: _part(question, one) for name, one in found.items() if one is not None},
         stability(question, sufficient.patches, trials, generator),
+        correlation(order, edges),
     )
 
 
@@ -124,21 +134,23 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
     if not found.parts or found.stability is None:
         return checks
     parts = found.parts
-    checks["sufficient"] = parts["sufficient"].share <= SMALL
-    beaten = [
-        ("elsewhere", "control", "sufficient"),
-        ("chance", "random", "claimed"),
-        ("edges", "edges", "claimed"),
-        ("the centre", "centre", "claimed"),
-    ]
-    for name, control, part in beaten:
-        checks[f"better than {name}"] = _beaten(parts[control], parts[part])
+    small = parts["claimed"].share <= CLAIMED and parts["sufficient"].share <= SMALL
+    beaten = {
+        name: _total(parts[name]) < limit * _total(parts[COMPARED[name]])
+        for name, limit in BEATEN.items()
+    }
+    checks["sufficient"] = small
+    checks["better than elsewhere"] = beaten["control"]
+    checks["better than chance"] = beaten["random"]
+    checks["better than edges"] = beaten["edges"] and found.edges < EDGES
+    checks["better than the centre"] = beaten["centre"]
     checks["necessary"] = "necessary" in parts or "second" in parts
     checks["stable"] = found.stability.share >= STEADY
     return checks
 
 
-def _beaten(control: Part, part: Part) -> bool:
-    """Whether the control loses the class under one removal at least, and gives it less."""
-    less = sum(control.probabilities.values()) < BEATEN * sum(part.probabilities.values())
-    return less and not all(control.kept.values())
+COMPARED = {"control": "sufficient", "random": "claimed", "edges": "claimed", "centre": "claimed"}
+
+
+def _total(part: Part) -> float:
+    return sum(part.probabilities.values())

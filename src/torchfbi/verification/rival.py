@@ -22,9 +22,13 @@ def compared(grid: Grid, evidence: Tensor, other: Tensor, label: str) -> Rival:
         label: the rival's name.
     """
     generator = torch.Generator().manual_seed(0)
-    places = torch.stack([grid.order(m, generator).flatten() for m in (evidence, other)]).double()
-    correlation = torch.corrcoef(places)[0, 1].item()
+    own, theirs = (grid.order(each, generator) for each in (evidence, other))
     against = (-grid.means(evidence.double())).clamp_min(0).flatten()
-    named = places[1] < TENTH * grid.count
+    named = (theirs < TENTH * grid.count).flatten()
     total = against.sum().item()
-    return Rival(label, correlation, against[named].sum().item() / total if total > 0 else None)
+    return Rival(label, correlation(own, theirs), against[named].sum().item() / total if total > 0 else None)
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's rank correlation of two orders, places (*shape) without ties."""
+    return torch.corrcoef(torch.stack([one.flatten(), other.flatten()]).double())[0, 1].item()

@@ -15,18 +15,18 @@ SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
 """Beginnings of the map's order, as shares of the patches: the first ones, and which come next if
 both keep the class, the second one alone, or neither."""
 
-ROUNDS, TRIES, CONFIRMED = 3, 6, 2
+ROUNDS, TRIES, CONFIRMED = 6, 3, 1
 """Trimming: so many rounds, so many ways a round to leave patches out, of which so many at most
 are tested under the other removal."""
 
-LEAST, LARGEST = 0.15, 0.5
+LEAST, LARGEST = 0.2, 0.5
 """Trimming: the ways leave out shares from the one to the other of the part."""
 
 COHERENCE = 1 / 7
 """Trimming: the standard deviation of the random fields whose peaks are left out, in sides of the
 image. Pieces, not crumbs: they take less of what the rest needs."""
 
-LOYALTY = 0.3
+LOYALTY = 0.5
 """Trimming: how much the map's own order counts beside chance in what is left out."""
 
 

@@ -93,6 +93,7 @@ class Verdict:
         stability: how often random additions to the sufficient part leave the class kept.
         rival: how the map differs from the strongest rival's; None where that is not known.
         checks: the tests by name, and whether the explanation passed.
+        sigma: the standard deviation of the blur, in pixels.
         passes: how many images the network was shown.
         seed: of what was drawn at random.
     """
@@ -113,6 +114,7 @@ class Verdict:
     stability: Stability | None
     rival: Rival | None
     checks: dict[str, bool]
+    sigma: float
     passes: int
     seed: int
 
@@ -156,6 +158,7 @@ class Verdict:
             "checks": self.checks,
             "ruling": self.ruling,
             "sentence": self.sentence,
+            "sigma": self.sigma,
             "passes": self.passes,
             "seed": self.seed,
         }
@@ -195,6 +198,7 @@ class Verdict:
             stability=plain["stability"] and Stability(**plain["stability"]),
             rival=plain["rival"] and Rival(**plain["rival"]),
             checks={name: bool(plain["checks"][name]) for name in plain["checks"]},
+            sigma=float(plain["sigma"]),
             passes=int(plain["passes"]),
             seed=int(plain["seed"]),
         )
