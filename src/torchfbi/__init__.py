@@ -13,7 +13,7 @@ from torchfbi.flow import LayerFlow, LayerSupport
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Preprocess
-from torchfbi.settings import Settings, Threshold
+from torchfbi.settings import Settings
 from torchfbi.verification import Verdict
 from torchfbi.walk import ForwardBackward
 
@@ -27,7 +27,6 @@ __all__ = [
     "Photo",
     "Preprocess",
     "Settings",
-    "Threshold",
     "TorchFBIError",
     "Verdict",
     "explain",

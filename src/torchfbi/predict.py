@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,9 +17,7 @@ from torchfbi.graph import Graph
 _networks: WeakKeyDictionary[Graph, dict[torch.device, fx.GraphModule]] = WeakKeyDictionary()
 
 
-def executable(
-    graph: Graph, replaced: Mapping[fx.Node, nn.Module] | None = None
-) -> fx.GraphModule:
+def executable(graph: Graph, replaced: Mapping[fx.Node, nn.Module] | None = None) -> fx.GraphModule:
     """The graph as a module from images (N, C, ...) to logits (N, classes, ...).
 
     Its parameters share memory with the user's and require no gradient.

@@ -16,10 +16,15 @@ def share_tensors(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
     except Exception:  # an attribute that cannot be copied, a lock say: share the attributes too
-        return _copy_parts(module, {})
+        return copy_parts(module, {})
 
 
-def _copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """A copy of the modules alone, which share their attributes with the originals.
+
+    Args:
+        made: the copies so far, by the identity of their originals.
+    """
     if id(module) in made:
         return made[id(module)]
     copied = made[id(module)] = type(module).__new__(type(module))
@@ -28,7 +33,7 @@ def _copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
         tensors = vars(module)[kind].items()
         vars(copied)[kind] = {name: None if t is None else _usable(t) for name, t in tensors}
     vars(copied)["_modules"] = {
-        name: None if part is None else _copy_parts(part, made)
+        name: None if part is None else copy_parts(part, made)
         for name, part in module._modules.items()
     }
     return copied

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi import evidence
 from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.models import Model, load
 from torchfbi.predict import predictor
@@ -44,18 +45,6 @@ class Asked(NamedTuple):
         return self._replace(x=self.x[index : index + 1] if len(self.x) > 1 else self.x)
 
 
-def evidence(values: Tensor) -> Tensor:
-    """How much each pixel speaks for the class: the map that is verified.
-
-    Args:
-        values: of an explanation, (N, C, ...).
-
-    Returns:
-        (N, ...), larger speaks more for the class.
-    """
-    return values.abs().sum(1)
-
-
 def verify_explanation(
     explanation: Explanation,
     model: str | Model | nn.Module | None,
@@ -77,12 +66,12 @@ def verify_explanation(
         walker = ForwardBackward(
             asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
         )
-        rivals = evidence(walker(x, others)[0])
+        rivals = evidence.of_values(walker(x, others)[0], explanation.settings.values)
     else:
         others = rivals = None
     return verify_maps(
         asked,
-        evidence(explanation.values),
+        explanation.evidence,
         target,
         explanation.label,
         rivals=None if others is None or rivals is None else (others, rivals),
@@ -192,4 +181,3 @@ def _asked(
         images = torch.stack([model.preprocess(photo)[0] for photo in explanation.photos])
         images = images.to(next(module.parameters(), images))
     return Asked(module, images)
-

@@ -21,14 +21,18 @@ SIDE = 20
 
 @pytest.fixture(scope="module")
 def network() -> nn.Sequential:
-    """Random weights in double precision, but a class that looks at the upper left corner."""
+    """Random filters of detail in double precision; class 2 looks at the upper left corner, class 0
+    is the answer where there is no detail."""
     torch.manual_seed(3)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(),
-        nn.Linear(8 * 25, 4),
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(8 * 36, 4),
     ).double().eval()  # fmt: skip
-    corner = net[4].weight.data.view(4, 8, 5, 5)
+    filters = net[0].weight.data
+    filters -= filters.mean((2, 3), keepdim=True)
+    net[0].bias.data.zero_()
+    corner = net[4].weight.data.view(4, 8, 6, 6)
     corner[2, :, :2, :2] += 1.5
+    net[4].bias.data[0] += 1.0
     return net
 
 
@@ -36,7 +40,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     """(C, H, W): every pixel the weighted mean of those around it, edges continued."""
     reach = math.ceil(3 * sigma)
     weights = [math.exp(-((d / sigma) ** 2) / 2) for d in range(-reach, reach + 1)]
-    channels, height, width = image.shape
+    _, height, width = image.shape
     result = np.zeros_like(image)
     for y in range(height):
         for x in range(width):
@@ -51,7 +55,7 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
 def test_every_number_of_a_verdict(network: nn.Sequential) -> None:
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64, generator=generator)
-    x[:, :, :8, :8] += 1.5
+    x[:, :, 1:7, 1:7] *= 4.0
     explanation = explain(network, x, 2)
     (verdict,) = explanation.verify()
     image = x[0].numpy()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from torchfbi import Model
@@ -101,5 +100,3 @@ def test_rows_with_and_without_verdicts_are_not_mixed(model: Model, out: Path) -
 
     with pytest.raises(SettingsError, match="verify was True, is False"):
         run(model, out.parent, out, workers=0)
-
-

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfbi import evidence
 from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
@@ -18,7 +19,7 @@ from torchfbi.errors import InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, evidence, next_classes, verify_maps
+from torchfbi.verifying import Asked, next_classes, verify_maps
 from torchfbi.walk import ForwardBackward
 
 
@@ -123,9 +124,11 @@ class Explainer:
         rivals = None
         if logits.shape[1] > 1:
             others = next_classes(logits, classes)
-            rivals = others, evidence(self.walker(x.to(self._like), others)[0])
+            walked, _ = self.walker(x.to(self._like), others)
+            rivals = others, evidence.of_values(walked, self.job.settings.values)
+        own = evidence.of_values(values, self.job.settings.values)
         asked = Asked(module, x.to(self._like))
-        return verify_maps(asked, evidence(values), classes, labels.__getitem__, rivals=rivals)
+        return verify_maps(asked, own, classes, labels.__getitem__, rivals=rivals)
 
     def _target(self, samples: int) -> Any:
         return resolve(self.job.target, self.job.model.labels, samples)

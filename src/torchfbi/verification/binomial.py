@@ -6,9 +6,7 @@ from collections.abc import Callable
 from math import comb
 
 
-def clopper_pearson(
-    successes: int, trials: int, confidence: float = 0.95
-) -> tuple[float, float]:
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """The exact confidence interval of a binomial share (Clopper and Pearson 1934).
 
     Its ends are the shares at which a count as high, or as low, as the one seen would have a

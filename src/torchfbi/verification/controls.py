@@ -1,4 +1,4 @@
-"""What a part has to beat: the same shape elsewhere, and orders that know nothing of the network."""
+"""What a part has to beat: its shape elsewhere, and orders that know nothing of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def elsewhere(patches: Tensor) -> Tensor:
     """
     axes = tuple(range(patches.ndim))
     moved = [
-        patches.roll(tuple(far * size // 2 for far, size in zip(way, patches.shape, strict=True)), axes)
+        patches.roll(
+            tuple(far * size // 2 for far, size in zip(way, patches.shape, strict=True)), axes
+        )
         for way in product((0, 1), repeat=patches.ndim)
         if any(way)
     ]

@@ -26,7 +26,9 @@ def compared(grid: Grid, evidence: Tensor, other: Tensor, label: str) -> Rival:
     against = (-grid.means(evidence.double())).clamp_min(0).flatten()
     named = (theirs < TENTH * grid.count).flatten()
     total = against.sum().item()
-    return Rival(label, correlation(own, theirs), against[named].sum().item() / total if total > 0 else None)
+    return Rival(
+        label, correlation(own, theirs), against[named].sum().item() / total if total > 0 else None
+    )
 
 
 def correlation(one: Tensor, other: Tensor) -> float:

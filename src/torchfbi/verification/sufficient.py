@@ -68,7 +68,7 @@ def beginnings(question: Question, order: Tensor) -> Beginnings:
     """
 
     def first(lengths: tuple[float, ...]) -> Tensor:
-        return torch.stack([order < max(1, round(l * order.numel())) for l in lengths])
+        return torch.stack([order < max(1, round(share * order.numel())) for share in lengths])
 
     answer = question.keep(first(FIRST))
     short, long = answer.kept.tolist()

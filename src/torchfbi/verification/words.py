@@ -44,8 +44,8 @@ def _sufficient(verdict: Verdict) -> str:
         return f"No part of the image found keeps {name} ({whole}): only the whole does."
     if not verdict.is_answer:
         return (
-            f"{name} is not the network's answer to this image ({whole}), but {percent(found.share)} "
-            f"of it, kept alone, {'makes' if found.share else 'make'} it as probable ({alone})."
+            f"{name} is not the network's answer to this image ({whole}), but "
+            f"{percent(found.share)} of it, kept alone, make it as probable (at least {alone})."
         )
     only = next(iter(found.probabilities)) if len(found.probabilities) == 1 else None
     under = f" (tested by {REMOVED[only]} alone)" if only else ""
