@@ -81,7 +81,7 @@ def predictor(
         if fixed is not None:  # the code wants so many at a time
             missing = -count % fixed
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
-        logits = torch.cat([network(part) for part in images.split(fixed or count)])[:count]
+        logits = torch.cat([network(part) for part in torch.split(images, fixed or count)])[:count]
         wide = torch.promote_types(logits.dtype, torch.float32)
         return heads.probabilities(logits.to(wide), graph.head)
 

@@ -61,20 +61,20 @@ def verify_explanation(
             "the image could keep: explain a class to verify it."
         )
     x = asked.x.expand(len(explanation), *asked.x.shape[1:])
+    rivals: tuple[Tensor, Tensor] | None = None
     if explanation.logits.ndim == 2 and explanation.logits.shape[1] > 1:
         others = next_classes(explanation.logits, target)
         walker = ForwardBackward(
             asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
         )
-        rivals = evidence.of_values(walker(x, others)[0], explanation.settings.values)
-    else:
-        others = rivals = None
+        walked, _ = walker(x, others)
+        rivals = others, evidence.of_values(walked, explanation.settings.values)
     return verify_maps(
         asked,
         explanation.evidence,
         target,
         explanation.label,
-        rivals=None if others is None or rivals is None else (others, rivals),
+        rivals=rivals,
         expected=explanation.probabilities.gather(1, target[:, None])[:, 0],
         seed=seed,
         progress=progress,

@@ -69,9 +69,13 @@ def test_controls_by_hand() -> None:
     assert not (moved & part).any()
     image = torch.zeros(1, 2, 8, 8)
     image[..., 4:] = 1.0
-    found = edges(image)
-    assert found[:, 3:5].min() > 0
-    assert found[:, :3].max() == found[:, 5:].max() == 0
+    for found in edges(image):
+        assert found[:, 3:5].min() > 0
+        assert found[:, :3].max() == found[:, 5:].max() == 0
+    image[0, 1] = -image[0, 0]  # a change of colour alone
+    coloured, grey = edges(image)
+    assert coloured.max() > 0
+    assert grey.max() == 0
     nearness = centre(Grid.of((9, 9)))
     assert nearness.argmax() == 40
     assert nearness[0, 0] == nearness.min()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,10 +55,14 @@ def explain(
     results: list[dict[str, Any]] = []
     doubtful: list[Verdict] = []
 
+    # With several images there is a bar already.
+    one = report.waiting("testing whether the explanation holds")
+    waiting = one if len(images) == 1 else nullcontext()
+
     def work(image: Path) -> None:
         answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
         if verify:
-            with report.waiting(f"{image.name}: testing whether the explanation holds"):
+            with waiting:
                 answer = replace(answer, verdicts=answer.verify())
         for explanation in answer:
             doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
@@ -75,7 +80,7 @@ def explain(
             results + [{"photo": str(path), "error": text} for path, text in failures.items()]
         )
     if require_verified and doubtful:
-        report.complain(f"{len(doubtful)} explanations do not hold as a whole.")
+        report.complain(f"{len(doubtful)} of {len(results)} explanations do not hold as a whole.")
     raise typer.Exit(1 if failures or (require_verified and doubtful) else 0)
 
 

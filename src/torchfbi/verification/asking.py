@@ -145,7 +145,7 @@ class Question:
         """(M, classes) float64, on the CPU."""
         found = []
         with torch.inference_mode():
-            for part in images.split(max(1, AT_ONCE // prod(images.shape[2:]))):
+            for part in torch.split(images, max(1, AT_ONCE // prod(images.shape[2:]))):
                 answer = self._predict(part)
                 if answer.ndim != 2 or len(answer) != len(part):
                     raise InputError(

@@ -36,15 +36,26 @@ def random(shape: tuple[int, ...], count: int, generator: torch.Generator) -> Te
     return chosen.view(shape)
 
 
-def edges(image: Tensor) -> Tensor:
-    """How much the image changes at each pixel, (1, C, ...) -> (...): where its edges are.
+def edges(image: Tensor) -> list[Tensor]:
+    """How much the image changes at each pixel: where its edges are, of all channels and of their
+    mean, which sees no change of colour alone.
 
-    The sum over axes and channels of the squared central differences.
+    The root of the sum over axes and channels of the squared central differences.
+
+    Args:
+        image: (1, C, ...).
+
+    Returns:
+        Two maps (...), float64 >= 0.
     """
-    total = torch.zeros_like(image[0, 0], dtype=torch.float64)
+    return [_slope(image.double()), _slope(image.double().mean(1, keepdim=True))]
+
+
+def _slope(image: Tensor) -> Tensor:
+    total = torch.zeros_like(image[0, 0])
     for axis in range(2, image.ndim):
         if image.shape[axis] > 1:
-            (slope,) = torch.gradient(image.double(), dim=axis)
+            (slope,) = torch.gradient(image, dim=axis)
             total += slope.square().sum((0, 1))
     return total.sqrt()
 

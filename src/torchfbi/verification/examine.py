@@ -19,9 +19,9 @@ from torchfbi.verification.words import REASONS
 MOST_PASSES, MOST_TRIALS = 60, 12
 """Images that the network is shown at most, and how many of them test random additions."""
 
-CLAIMED, SMALL = 0.4, 0.3
-"""Where the beginning of the map's order that keeps the class is larger than the one share of the
-image, or what is left of it after trimming than the other, the map explains nothing."""
+SMALL = 0.4
+"""Where the beginning of the map's order that keeps the class is larger than this share of the
+image, the map explains nothing, whatever trimming makes of it."""
 
 MOST = 0.9
 """The share of the whole image's probability that ``Verdict.most`` keeps."""
@@ -91,7 +91,8 @@ def _tested(question: Question, evidence: Tensor, generator: torch.Generator) ->
     sufficient = trimmed(question, claimed, order, generator)
     removed = remove(question, order, sufficient.patches)
     length = int(claimed.patches.sum())
-    edges = grid.order(controls.edges(question.image).cpu(), generator)
+    each = [grid.order(one.cpu(), generator) for one in controls.edges(question.image)]
+    edges = max(each, key=lambda other: correlation(order, other))
     others = {
         "control": controls.elsewhere(sufficient.patches),
         "random": grid.order(torch.zeros(grid.sizes), generator) < length,
@@ -134,12 +135,11 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
     if not found.parts or found.stability is None:
         return checks
     parts = found.parts
-    small = parts["claimed"].share <= CLAIMED and parts["sufficient"].share <= SMALL
     beaten = {
         name: _total(parts[name]) < limit * _total(parts[COMPARED[name]])
         for name, limit in BEATEN.items()
     }
-    checks["sufficient"] = small
+    checks["sufficient"] = parts["claimed"].share <= SMALL
     checks["better than elsewhere"] = beaten["control"]
     checks["better than chance"] = beaten["random"]
     checks["better than edges"] = beaten["edges"] and found.edges < EDGES

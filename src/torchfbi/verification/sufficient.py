@@ -15,7 +15,7 @@ SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
 """Beginnings of the map's order, as shares of the patches: the first ones, and which come next if
 both keep the class, the second one alone, or neither."""
 
-ROUNDS, TRIES, CONFIRMED = 6, 3, 1
+ROUNDS, TRIES, CONFIRMED = 7, 3, 1
 """Trimming: so many rounds, so many ways a round to leave patches out, of which so many at most
 are tested under the other removal."""
 

@@ -13,13 +13,13 @@ ASSUMPTIONS = (
 )
 
 REASONS = {
-    "sufficient": "no small part keeps the class",
+    "sufficient": "only a large part keeps the class where the map alone says what comes first",
     "better than elsewhere": "a part of the same shape elsewhere does nearly as well",
     "better than chance": "randomly drawn patches do nearly as well",
     "better than edges": "an edge detector orders the image nearly as well",
     "better than the centre": "the middle of the image does nearly as well",
     "about this class": "the map is nearly that of the class that comes next",
-    "necessary": "removing what it names does not lose the class",
+    "necessary": "it is not clear that the class needs what the map names first",
     "stable": "other parts of the image, when they join, often change the answer",
 }
 """What a failed check means."""
@@ -72,16 +72,16 @@ def _controls(verdict: Verdict) -> str:
 def _necessary(verdict: Verdict) -> str:
     if verdict.necessary is not None:
         share, left = percent(verdict.necessary.share), percent(_largest(verdict.necessary))
-        return f"Without {share} of the image the class is lost ({left} are left)."
+        return f"Without {share} of the image it no longer does ({left} at most)."
     if verdict.second is not None:
         share = percent(verdict.second.share)
         return (
             "The evidence is redundant: without the half that the map names first, another "
-            f"{share} of the image still keep the class."
+            f"{share} of the image is enough."
         )
     if verdict.sufficient is None:
         return ""
-    return "Whether half of the image can be missed depends on what takes its place."
+    return "Whether the class needs what the map names first depends on what takes its place."
 
 
 def _stable(verdict: Verdict) -> str:
