@@ -8,7 +8,7 @@ import math
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from torchfbi.preprocess import Region
 from torchfbi.reading import regular, unpacked
 from torchfbi.settings import Settings
 from torchfbi.verification import Verdict
+
+if TYPE_CHECKING:
+    from torchfbi.explanation import Explanation
 
 SCHEMA = 1
 
@@ -62,6 +65,52 @@ def read(path: Path, most: int) -> tuple[dict[str, Any], dict[str, Array]]:
     return manifest, arrays
 
 
+def manifest(explanation: Explanation) -> dict[str, Any]:
+    """Everything but the arrays, as plain JSON values."""
+    return {
+        "schema": SCHEMA,
+        "model": explanation.model,
+        "settings": explanation.settings.to_dict(),
+        "values": explanation.settings.values,
+        "versions": explanation.versions,
+        "shape": list(explanation.values.shape),
+        "head": explanation.head,
+        "fitting_tau": explanation.fitting_tau,
+        "samples": [
+            {
+                "photo": explanation.photos[i].name if explanation.photos else None,
+                "region": list(explanation.regions[i]) if explanation.regions else None,
+                "target": None if explanation.target is None else int(explanation.target[i]),
+                "title": explanation.title(i),
+                "top": explanation.top(5, i),
+                "density": explanation.density[i].item(),
+                "verdict": explanation.verdicts[i].to_dict() if explanation.verdicts else None,
+            }
+            for i in range(len(explanation))
+        ],
+        "layers": [layer.layer for layer in explanation.layers],
+        "labels": None if explanation.labels is None else list(explanation.labels),
+    }
+
+
+def npz(explanation: Explanation) -> bytes:
+    """The npz that ``save`` writes, the manifest inside."""
+    arrays = {
+        "manifest": np.array(json.dumps(explanation.manifest(), indent=1)),
+        "values": numpy(explanation.values),
+        "logits": numpy(explanation.logits),
+    }
+    if explanation.target is not None:
+        arrays["target"] = explanation.target.cpu().numpy()
+    for i, layer in enumerate(explanation.layers):
+        arrays[f"layer_{i}"] = layer.support.cpu().numpy()
+    for i, photo in enumerate(explanation.photos):
+        arrays[f"photo_{i}"] = photo.pixels
+    for i, verdict in enumerate(explanation.verdicts):
+        arrays[f"verdict_{i}"] = verdict.stacked().numpy()
+    return packed(arrays)
+
+
 def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
     """What was read as the fields of an ``Explanation``."""
     samples = manifest["samples"]
@@ -86,6 +135,7 @@ def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]
         "model": manifest["model"],
         "versions": manifest["versions"],
         "head": manifest.get("head"),  # none in files of before
+        "fitting_tau": manifest.get("fitting_tau"),
         "verdicts": _verdicts(samples, arrays),
     }
 
@@ -95,6 +145,9 @@ def _verdicts(samples: list[Any], arrays: dict[str, Array]) -> tuple[Verdict, ..
     if not samples or samples[0].get("verdict") is None:
         return ()
     masks = [torch.from_numpy(arrays[f"verdict_{i}"]) for i in range(len(samples))]
+    sizes = arrays["values"].shape[2:]
+    if any(parts.numel() and parts.shape[1:] != sizes for parts in masks):
+        raise ValueError("its verdicts are not those of its values")
     return tuple(
         Verdict.from_dict(sample["verdict"], parts)
         for sample, parts in zip(samples, masks, strict=True)

@@ -68,7 +68,7 @@ def verify_explanation(
             asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
         )
         walked, _ = walker(x, others)
-        rivals = others, evidence.of_values(walked, explanation.settings.values)
+        rivals = others, evidence.of_values(walked, explanation.settings)
     return verify_maps(
         asked,
         explanation.evidence,

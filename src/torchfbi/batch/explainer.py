@@ -15,7 +15,7 @@ from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
-from torchfbi.errors import InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
 from torchfbi.verification import Verdict
@@ -78,6 +78,8 @@ class Explainer:
     def _explain(self, batch: Sequence[Decoded]) -> list[Row]:
         try:
             return self._walk(batch)
+        except CaptureError:  # the network is not what was captured
+            raise
         except TorchFBIError as error:  # of one of them: NaN in the network's answer
             reason = str(error)
         except (RuntimeError, MemoryError) as error:
@@ -125,8 +127,8 @@ class Explainer:
         if logits.shape[1] > 1:
             others = next_classes(logits, classes)
             walked, _ = self.walker(x.to(self._like), others)
-            rivals = others, evidence.of_values(walked, self.job.settings.values)
-        own = evidence.of_values(values, self.job.settings.values)
+            rivals = others, evidence.of_values(walked, self.job.settings)
+        own = evidence.of_values(values, self.job.settings)
         asked = Asked(module, x.to(self._like))
         return verify_maps(asked, own, classes, labels.__getitem__, rivals=rivals)
 
