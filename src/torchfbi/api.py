@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -14,17 +13,20 @@ from torch.export import ExportedProgram
 
 from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.explanation import Explanation
 from torchfbi.fitting import fitting_tau
-from torchfbi.flow import LayerFlow
+from torchfbi.flow import LayerFlow, LayerSupport
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
+from torchfbi.predict import predictor
 from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
 from torchfbi.several import InputExplanations
 from torchfbi.tokens import shares
+from torchfbi.verification import Verdict
+from torchfbi.verifying import Asked, verify_maps
 from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
@@ -32,32 +34,16 @@ AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor
 
 @overload
 def explain(
-    model: str | Model | nn.Module | ExportedProgram,
-    images: tuple[Tensor, ...] | dict[str, Tensor],
-    target: AnyTarget = None,
-    settings: Settings | str | None = None,
-    *,
-    output: int | str | None = None,
-    record: bool = False,
-    forwards: Forwards | None = None,
-    low_memory: bool = False,
-) -> InputExplanations: ...
-
-
+    model: str | Model | nn.Module | ExportedProgram, images: several.Inputs, target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> InputExplanations: ...  # fmt: skip
 @overload
 def explain(
-    model: str | Model | nn.Module | ExportedProgram,
-    images: Any,
-    target: AnyTarget = None,
-    settings: Settings | str | None = None,
-    *,
-    output: int | str | None = None,
-    record: bool = False,
-    forwards: Forwards | None = None,
-    low_memory: bool = False,
-) -> Explanation: ...
-
-
+    model: str | Model | nn.Module | ExportedProgram, images: Any, target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> Explanation: ...  # fmt: skip
 def explain(
     model: str | Model | nn.Module | ExportedProgram,
     images: Any,
@@ -80,8 +66,7 @@ def explain(
             mode. It is not changed.
         images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
             a list of them: paths, bytes, PIL images, arrays or ``Photo``. For a network of several
-            inputs a tuple of tensors, or a dictionary by the names of the forward's arguments: each
-            image-like one is explained with the others held, and ``InputExplanations`` returned.
+            inputs a tuple or dictionary of tensors (see ``InputExplanations``).
         target: None: the top class. An integer: that class. A text: the class of that name,
             or ``"top2"`` for the second most probable. A list of these, or a tensor of
             integers: one for each sample; several for one image share its forward pass, and
@@ -104,10 +89,8 @@ def explain(
     if isinstance(model, str):
         model = load(model)
     if several.are_several(images):
-        return _explain_inputs(
-            model, images, target, settings=settings, output=output, record=record,
-            low_memory=low_memory,
-        )  # fmt: skip
+        options: Any = {"settings": settings, "record": record, "low_memory": low_memory}
+        return several.explain_inputs(explain, model, images, target, output, **options)
     if isinstance(settings, str):
         settings = Settings.from_preset(settings)
     if not (settings is None or isinstance(settings, Settings)):
@@ -153,35 +136,65 @@ def explain(
         head=walker.graph.head,
         shares=shares({name: part for name, part in absorbed.items() if part.any()}),
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
+        _asked=Asked(module, x, output, low_memory),
     )
 
 
-def _explain_inputs(
-    model: Model | nn.Module | ExportedProgram, inputs: Any, target: AnyTarget, **options: Any
-) -> InputExplanations:
-    """Each image-like input with the others held, and what every input contributes."""
-    module: Any = model.module if isinstance(model, Model) else model
-    given = several.named(module, inputs)
-    explanations: dict[str, Explanation] = {}
-    contributions: dict[str, Tensor] = {}
-    asked: Any = target
-    for name in sorted(given, key=lambda name: given[name].ndim < 3):  # images tell the target
-        if not given[name].is_floating_point():
-            continue
-        one: Any = several.of_one(module, given, name)
-        if given[name].ndim > 2:
-            whole = replace(model, module=one) if isinstance(model, Model) else one
-            found = explanations[name] = explain(whole, given[name], asked, **options)
-            asked = asked if found.target is None else found.target
-        walker = ForwardBackward(one, given[name], Settings.plain(), options["output"])
-        values, _ = walker(given[name], asked)
-        contributions[name] = (values * given[name]).flatten(1).sum(1)
-    if not explanations:
-        raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")
-    ordered = [name for name in given if name in contributions]
-    return InputExplanations(
-        {name: explanations[name] for name in ordered if name in explanations},
-        shares({name: contributions[name] for name in ordered}),
+def verify(
+    model: str | Model | nn.Module | ExportedProgram,
+    images: Any,
+    maps: Tensor | np.ndarray,
+    target: AnyTarget = None,
+    *,
+    output: int | str | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Verdict, ...]:
+    """Test any method's maps on the images that they explain; see docs/verify.md.
+
+    >>> verify(network, tensor, my_map, target=3)[0].sentence
+
+    At most 60 forward passes an image.
+
+    Args:
+        model, images, output: as for ``explain``.
+        maps: (N, ...) of the images' sizes, or (...) for one image, finite. Larger speaks more for
+            the class; only the order counts.
+        target: the class that the map is about, as for ``explain``; the top class by default.
+        seed: of what is drawn at random.
+        progress: called with the number of images that are done, and of all.
+
+    Returns:
+        A verdict for each image.
+
+    Raises:
+        InputError: the maps do not fit the images. NonFiniteError: they hold NaN.
+        TargetError: no such class, or no class at all: a function of the logits gave a seed.
+        ImageError, CaptureError, ModelError: as for ``explain``.
+    """
+    if isinstance(model, str):
+        model = load(model)
+    module = model.module if isinstance(model, Model) else model
+    labels = model.labels if isinstance(model, Model) else None
+    x, _, _ = as_batch(model, images)
+    evidence = torch.as_tensor(maps)
+    evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
+    chosen = resolve(target, labels, len(x))
+    predict, _ = predictor(module, x, output)
+    with torch.inference_mode():
+        answers = predict(x)
+    classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
+    if classes is None:
+        raise TargetError(
+            "the target is a function that gives a seed, so there is no class that a part of the "
+            "image could keep: give a class."
+        )
+
+    def name(number: int) -> str:
+        return labels[number] if labels and number < len(labels) else f"class {number}"
+
+    return verify_maps(
+        Asked(module, x, output), evidence, classes, name, seed=seed, progress=progress
     )
 
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import copy
 import inspect
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from torchfbi.errors import InputError
 from torchfbi.explanation import Explanation
+from torchfbi.models import Model
+from torchfbi.settings import Settings
+from torchfbi.tokens import shares
+from torchfbi.walk import ForwardBackward
+
+Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,49 @@ def are_several(images: Any) -> bool:
     return isinstance(images, tuple) and all(isinstance(part, Tensor) for part in images)
 
 
-def named(module: Any, inputs: tuple[Tensor, ...] | dict[str, Tensor]) -> dict[str, Tensor]:
+def explain_inputs(
+    explain: Callable[..., Any],
+    model: Model | nn.Module | ExportedProgram,
+    inputs: Inputs,
+    target: Any,
+    output: int | str | None,
+    **options: Any,
+) -> InputExplanations:
+    """Each image-like input with the others held, and what every input contributes.
+
+    Args:
+        explain: ``torchfbi.explain``, which answers for one input.
+        model, inputs, target, output, options: as it takes them.
+
+    Raises:
+        InputError: the inputs do not fit the model, or none is an image. And what ``explain`` does.
+    """
+    module: Any = model.module if isinstance(model, Model) else model
+    given = named(module, inputs)
+    explanations: dict[str, Explanation] = {}
+    contributions: dict[str, Tensor] = {}
+    for name in sorted(given, key=lambda name: given[name].ndim < 3):  # images tell the target
+        if not given[name].is_floating_point():
+            continue
+        one = of_one(module, given, name)
+        if given[name].ndim > 2:
+            whole = replace(model, module=one) if isinstance(model, Model) else one
+            found = explain(whole, given[name], target, output=output, **options)
+            explanations[name] = found
+            target = target if found.target is None else found.target
+        walker = ForwardBackward(one, given[name], Settings.plain(), output)
+        values, _ = walker(given[name], target)
+        contributions[name] = (values * given[name]).flatten(1).sum(1)
+    if not explanations:
+        raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")
+    ordered = [name for name in given if name in contributions]
+    return InputExplanations(
+        {name: explanations[name] for name in ordered if name in explanations},
+        shares({name: contributions[name] for name in ordered}),
+    )
+
+
+def named(module: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The inputs by the names of the forward's arguments.
 
     Raises:

@@ -17,14 +17,8 @@ from torchfbi import adjoints
 from torchfbi.errors import CaptureError
 from torchfbi.graph import Graph, is_activation
 from torchfbi.maps import channel_dim
-from torchfbi.peers.network import (
-    Operator,
-    executable,
-    graph_of,
-    to_image,
-    top_layer,
-    with_backward,
-)
+from torchfbi.peers.network import Operator, graph_of, to_image, top_layer, with_backward
+from torchfbi.predict import executable
 
 aten = torch.ops.aten
 
