@@ -23,7 +23,7 @@ from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
-from torchfbi.several import InputExplanations
+from torchfbi.several import InputExplanations, Inputs
 from torchfbi.tokens import shares
 from torchfbi.verification import Verdict
 from torchfbi.verifying import Asked, verify_maps
@@ -34,7 +34,7 @@ AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor
 
 @overload
 def explain(
-    model: str | Model | nn.Module | ExportedProgram, images: several.Inputs, target: AnyTarget = None,
+    model: str | Model | nn.Module | ExportedProgram, images: Inputs, target: AnyTarget = None,
     settings: Settings | str | None = None, *, output: int | str | None = None,
     record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
 ) -> InputExplanations: ...  # fmt: skip
