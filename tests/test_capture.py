@@ -366,3 +366,15 @@ def test_maps_are_followed_through_what_moves_dimensions() -> None:
     tensors = [node for node in graph.nodes if isinstance(node.meta["val"], Tensor)]
     moved = [channel_dim(node) for node in tensors if node.meta["val"].ndim > 2]
     assert moved == [1, 1, 2, 3, 5, 5, 4, 5, 4, 5, 5]
+
+
+def test_a_constant_is_viewed_whatever_its_layout() -> None:
+    """Swin's position biases in transformers: permuted, copied, and viewed."""
+    table = torch.randn(4, 3, 2, 2)
+
+    def body(x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :48] + table.permute(0, 2, 3, 1).contiguous().view(1, 48)
+
+    net, x = Lambda(body), torch.randn(2, 3, 8, 8)
+    _, logits = ForwardBackward(net, x, Settings.plain())(x, 0)
+    torch.testing.assert_close(logits, net(x))

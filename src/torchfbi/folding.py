@@ -34,7 +34,9 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         args, kwargs = fx.node.map_arg(
             (node.args, node.kwargs), lambda source: tensors[str(source.target)]
         )
-        value = node.target(*args, **kwargs)
+        # A view would ask for the layout that its tensor had before its copy was dropped.
+        run: Any = aten.reshape.default if node.target is aten.view.default else node.target
+        value = run(*args, **kwargs)
         with graph.inserting_before(node):
             folded = add_tensor(graph, tensors, node.name, _laid_out(value))
             names = [source.meta["layer"] for source in inputs if "layer" in source.meta]
