@@ -114,7 +114,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
-        fitting_tau=fitting_tau(walker, x, lambda _: answers[0], walks) if silent else None,
+        fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
         _asked=Asked(module, x, output, low_memory),
     )
 

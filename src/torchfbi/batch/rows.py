@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
+from torchfbi.evidence import support_of_values
 from torchfbi.images import Array
 from torchfbi.verification import Verdict
 
@@ -107,7 +109,7 @@ def explained(
         milliseconds: what it took.
         verdict: whether it holds, where that was tested.
     """
-    support = (values != 0).any(0)
+    support = support_of_values(torch.from_numpy(values)[None], job.settings)[0].numpy()
     scale = np.float32(np.abs(values).max())
     relative = values / scale if scale > 0 else values
     return {
