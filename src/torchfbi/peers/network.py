@@ -73,7 +73,7 @@ def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
 def executable(graph: Graph, replaced: Mapping[fx.Node, Operator] | None = None) -> fx.GraphModule:
     """The graph as a module from images (N, C, H, W) to logits (N, classes).
 
-    Its parameters share memory with the user's and require no gradient.
+    Its parameters are the graph's and require no gradient.
 
     Args:
         graph: as captured; it is not changed.
