@@ -37,15 +37,16 @@ def two_objects() -> None:
 
 
 def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
-    """One support over the photo, and how much of its energy lies on the cat's half."""
+    """One support over the photo, and how much of what speaks for it lies on the cat's half."""
     axes = sheet.panel(x, TOP, SIDE, SIDE, label=title)
     seen = raster(explanation, 0)
     strength = strengthen(explanation.to_heatmap()[0].numpy(), seen.shape[:2])
     sheet.picture(axes, overlay(seen, strength, sheet.theme), seen.shape[:2])
-    energy = explanation.values[0].abs().sum(0)
+    energy = explanation.evidence[0].relu()
     left = (energy[:, : energy.shape[1] // 2].sum() / energy.sum()).item()
     sheet.write(x, TOP + SIDE + 0.06, title, bold=True, size=SMALL, width=SIDE)
-    sheet.write(x, TOP + SIDE + 0.24, f"{left:.0%} of the energy on the cat's half", size=SMALL)
+    claim = f"{left:.0%} of what speaks for it on the cat's half"
+    sheet.write(x, TOP + SIDE + 0.24, claim, size=SMALL)
 
 
 def cat() -> None:
@@ -56,10 +57,9 @@ def cat() -> None:
 
 
 def eight_photos() -> None:
-    """The study's: the default, the signal before it is placed, the paper, and two peers."""
+    """The study's: the default, the signal that it rests on, the paper, and two peers."""
     photos = [*SHIPPED, Photo(cat_beside_coffee(), "cat beside coffee")]
-    bare = {"antialias": False, "place_gate": None, "place_power": 0.0, "image_threshold": None}
-    signed = replace(find(Settings.contrast(**bare)), name="not placed")
+    signed = replace(find(Settings.contrast(values="signal")), name="signal")
     positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="paper, tau 0, k 100 %")
     methods = ["fbi", signed, positive, "guided-backprop", "grad-cam"]
     found = compare("efficientnet-lite0", photos, methods)

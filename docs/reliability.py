@@ -1,6 +1,6 @@
 """The measurements and figures of docs/reliability.md: ``make reliability`` (some minutes).
 
-``python docs/reliability.py signal memory determinism`` makes those that are named.
+``python docs/reliability.py signal memory soak determinism`` makes those that are named.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi import ForwardBackward, Photo, Settings
 from torchfbi.errors import NonFiniteError
+from torchfbi.evidence import support_of_values
 
 HERE = Path(__file__).parent
 PHOTOS = [
@@ -30,7 +31,7 @@ PHOTOS = [
 WALKS = {
     "gradient": Settings.plain(),
     "paper, tau 0, k 50 %": Settings.paper(tau=0.0, k=0.5),
-    "contrast without its gate": Settings.contrast(evidence_gate=None, evidence_power=0.0),
+    "contrast without excitation": Settings.contrast(gamma=0.0),
     "contrast, the default": Settings.contrast(),
 }  # fmt: skip
 COLOURS = ("#555555", "#c0504d", "#2a6fbb", "#2e8b57")
@@ -135,12 +136,17 @@ def explanations(count: int) -> Iterator[int]:
         yield i
 
 
+def resident() -> float:
+    """The memory of this process, MiB."""
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
+    return int(line.split()[1]) / 1024
+
+
 def memory(count: int = 1000) -> str:
     """The resident memory over a thousand explanations, no two of them of the same photo."""
     seen = []
     for i in explanations(count):
-        line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
-        seen.append(int(line.split()[1]) / 1024)
+        seen.append(resident())
         if i % 100 == 99:
             print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
     figure = Figure(figsize=(8, 3), layout="constrained")
@@ -163,6 +169,37 @@ def memory(count: int = 1000) -> str:
     )
 
 
+EACH = 50
+"""So often a network is explained in the soak, before the next takes its place."""
+
+
+def soak(count: int = 10_000) -> str:
+    """The resident memory over ten thousand explanations, of changing sizes and networks."""
+    generator, seen = torch.Generator().manual_seed(0), []
+    for i in range(count):
+        number = i // EACH
+        if i % EACH == 0:
+            torch.manual_seed(number)
+            width, side = 4 + number % 13, 24 + number % 9
+            layers: list[nn.Module] = [nn.Conv2d(3, width, 3), nn.ReLU()]
+            for _ in range(number % 4):
+                layers += [nn.Conv2d(width, width, 3), nn.BatchNorm2d(width), nn.SiLU()]
+            head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+            network = nn.Sequential(*layers, *head).eval()
+        x = torch.randn(1 + i % 3, 3, side, side + i % 2, generator=generator)
+        torchfbi.explain(network, x, settings=("contrast", "paper")[i % 2])
+        if i % EACH == EACH - 1:
+            seen.append(resident())
+            print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
+    captures = 2 * len(seen)  # one for each size
+    slope = np.polyfit(np.arange(len(seen)), seen, 1)[0] / 2
+    return (
+        f"Over {count} explanations of {len(seen)} networks, {captures} captures: {seen[0]:.0f} "
+        f"MiB after the first network, {seen[len(seen) // 2]:.0f} half-way, {seen[-1]:.0f} at the "
+        f"end; a straight line rises by {1024 * slope:.0f} KiB a capture."
+    )
+
+
 def determinism() -> str:
     """How often an entry of the support changes with the batch size or the threads."""
     model = torchfbi.load()
@@ -181,22 +218,22 @@ def determinism() -> str:
         threads = torch.cat([fbi(one[None])[0] for one in x])
         torch.set_num_threads(1)
         for what, other in (("nothing", again), ("batches of 8", batch), ("2 threads", threads)):
-            rows.append(f"| {name} | {what} | {differences(alone, other)} |")
+            rows.append(f"| {name} | {what} | {differences(alone, other, settings)} |")
             print(rows[-1], flush=True)
     return "\n".join(rows)
 
 
-def differences(values: Tensor, other: Tensor) -> str:
+def differences(values: Tensor, other: Tensor, settings: Settings) -> str:
     if torch.equal(values, other):
         return "none, the same bytes | 0"
-    support, theirs = (v.ne(0).any(1) for v in (values, other))
+    support, theirs = (support_of_values(v, settings) for v in (values, other))
     flips = int((support != theirs).sum())
     largest = values.abs().flatten(1).amax(1)
     off = ((values - other).abs().flatten(1).amax(1) / largest).max().item()
     return f"{flips} of {int(support.sum())} | {off:.1e}"
 
 
-MEASUREMENTS = {"signal": signal, "memory": memory, "determinism": determinism}
+MEASUREMENTS = {"signal": signal, "memory": memory, "soak": soak, "determinism": determinism}
 
 
 def main(parts: list[str]) -> None:

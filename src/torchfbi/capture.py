@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.nn.parameter import is_lazy
 
-from torchfbi import adjoints, folding, own, rewrite
+from torchfbi import adjoints, folding, own, programs, rewrite
 from torchfbi.errors import (
     CaptureError,
     ControlFlowError,
@@ -29,6 +29,7 @@ from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
 from torchfbi.quiet import quiet
 from torchfbi.shadow import share_tensors
+from torchfbi.tracing import traced_here
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -79,11 +80,15 @@ def capture(
     if found is not None:
         return found
     # Whatever torch.export says about its own internals, the user gets our error instead.
-    with quiet("stderr", loggers=_NOISY), own.neutral(example.device):
+    with quiet("stderr", loggers=_NOISY), traced_here(), own.neutral(example.device):
         found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
         if found is not None:
             return found
-        graph = _to_graph(_exported(module, example), output)
+        program = _exported(module, example)
+        graph = _to_graph(program, output)
+        if graph.batch is None:
+            # They hold each other in a circle through C++, so that neither would ever be freed.
+            programs.batch(program).node.shape_env.fake_tensor_cache.clear()
         with _lock:
             cached = _cache.setdefault(module, {})
             if len(cached) >= SIZES_KEPT:
@@ -126,9 +131,9 @@ def _check_module(module: Any) -> None:
 
 def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
     if isinstance(module, ExportedProgram):
-        made_for = module.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
+        made_for = programs.sizes(module)
         if len(made_for) != example.ndim or any(
-            concrete(ours) not in (None, theirs)
+            programs.concrete(ours) not in (None, theirs)
             for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
         ):
             raise InputError(
@@ -139,8 +144,8 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
     shadow = share_tensors(module)
     batch = example.shape[0]
     with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
-        program = _export(shadow, example, max(2, batch))
-        size = _batch_size(program)
+        program = _export(shadow, example, max(2, batch), any_batch=True)
+        size = programs.batch_size(program)
         if size == batch or (size is None and _takes_any_batch(program, shadow, example)):
             return program
     try:
@@ -149,16 +154,12 @@ def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedP
         raise _diagnosis(shadow, example, error) from error
 
 
-def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
+def _export(
+    module: nn.Module, example: Tensor, batch: int, any_batch: bool = False
+) -> ExportedProgram:
     x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
-    sizes = ({0: Dim.AUTO},) if batch > 1 else None
+    sizes = ({0: Dim.AUTO},) if any_batch else None
     return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
-
-
-def _batch_size(program: ExportedProgram) -> int | None:
-    """The batch size that a program is fixed to, if it is."""
-    size = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
-    return concrete(size)
 
 
 def _takes_any_batch(program: ExportedProgram, module: nn.Module, example: Tensor) -> bool:
@@ -167,20 +168,11 @@ def _takes_any_batch(program: ExportedProgram, module: nn.Module, example: Tenso
     While it is traced, PyTorch writes down what its code asks about the batch size; only whether
     there is more than one image it takes for granted, so that is tried.
     """
-    size: Any = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
-    if size.node.shape_env.guards:
+    if programs.batch(program).node.shape_env.guards:
         return False
     noise = torch.rand(1, *example.shape[1:], generator=torch.Generator().manual_seed(0))
     traced, asked = (own.outputs(each, noise.to(example)) for each in (program, module))
     return all(map(own.agree, traced.values(), asked.values()))
-
-
-def concrete(size: int | torch.SymInt) -> int | None:
-    """A size in an exported program as a number; None where the program leaves it open."""
-    # Here, since it imports SymPy, which takes half a second.
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int
-
-    return int(size) if is_concrete_int(size) else None
 
 
 def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
@@ -212,26 +204,12 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
     rewrite.name_layers(graph)
     rewrite.canonicalise(graph, tensors)
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
-    constants = _owned({name: tensors[name] for name in sorted(used)}, program)
-    captured = Graph(graph, constants, _batch_size(program), head, ending)
+    constants = programs.owned({name: tensors[name] for name in sorted(used)}, program)
+    for node in graph.find_nodes(op="get_attr"):
+        node.meta["val"] = constants[str(node.target)]
+    captured = Graph(graph, constants, programs.batch_size(program), head, ending)
     _check_operators(captured)
     return captured
-
-
-def _owned(tensors: dict[str, Tensor], program: ExportedProgram) -> dict[str, Tensor]:
-    """The tensors, those that lie in the network's memory as copies: whoever trains it writes
-    there, and what was folded or packed would no longer fit."""
-    shared = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in (*program.state_dict.values(), *program.constants.values())
-        if isinstance(tensor, Tensor)
-    }
-    return {
-        name: tensor.detach().clone()
-        if tensor.untyped_storage().data_ptr() in shared
-        else tensor.detach()
-        for name, tensor in tensors.items()
-    }
 
 
 def _has_inner_graphs(program: ExportedProgram) -> bool:
@@ -264,7 +242,7 @@ def _lift(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
         key: copies[node]
-        for key, name in own.output_names(program).items()
+        for key, name in programs.output_names(program).items()
         if (node := nodes.get(name)) is not None
         if adjoints.is_tensor(node) and node.meta["val"].is_floating_point()
     }

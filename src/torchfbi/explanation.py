@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
+
+_SAVING = threading.Lock()
 
 
 class LayerSupport(NamedTuple):
@@ -253,15 +256,18 @@ class Explanation:
         """Write ``path`` (.npz) and beside it the manifest (.json).
 
         The manifest is also inside the npz, so the npz alone can be loaded. Both are written
-        under another name first: an interrupted save leaves no half file.
+        under another name first: an interrupted save leaves no half file, and threads that save
+        to one path leave the two of one of them.
 
         Returns:
             The npz's path.
         """
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-        atomic.write(path, self.to_npz())
-        atomic.write(path.with_suffix(".json"), json.dumps(self.manifest(), indent=1).encode())
+        content, manifest = self.to_npz(), json.dumps(self.manifest(), indent=1).encode()
+        with _SAVING:
+            atomic.write(path, content)
+            atomic.write(path.with_suffix(".json"), manifest)
         return path
 
     def to_npz(self) -> bytes:

@@ -52,7 +52,8 @@ def test_a_dense_layer_equals_the_formulas(seed: int, gamma: float, positive: bo
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-12)
     # 0 <= s' / s <= 1 / (1 + gamma): nothing can explode.
     share = survived / s.numpy()
-    assert (share >= 0).all() and (share <= (1 + 1e-12) / (1 + gamma)).all()
+    assert (share >= 0).all()
+    assert (share <= (1 + 1e-12) / (1 + gamma)).all()
     # What is handed back sums to what came, but for the bias.
     z, b = z[0].numpy(), b.numpy()
     bias = survived * (b + gamma * np.where(b * z > 0, b, 0))

@@ -14,6 +14,7 @@ from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.transposed import left_over, transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
 from torchfbi.settings import Settings
+from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -109,7 +110,7 @@ def _is_matrix(weight: Tensor, padding: list[int], groups: int) -> bool:
 def _maps_innermost(s: Tensor) -> bool:
     """Whether a position's maps lie beside each other, as matrix products need them."""
     return (
-        not torch.compiler.is_compiling()
+        not tracing()
         and s.device.type == "cpu"
         and (s.dtype == torch.float32 or onednn_takes(s))  # else convolutions alone are quick
         and s.movedim(1, -1).is_contiguous()

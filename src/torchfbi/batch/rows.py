@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
-from torchfbi.plot.style import Array
+from torchfbi.evidence import support_of_values
+from torchfbi.images import Array
 
 Row = dict[str, Any]
 
@@ -99,7 +101,7 @@ def explained(
         probability: of that class.
         milliseconds: what it took.
     """
-    support = (values != 0).any(0)
+    support = support_of_values(torch.from_numpy(values)[None], job.settings)[0].numpy()
     scale = np.float32(np.abs(values).max())
     relative = values / scale if scale > 0 else values
     return {

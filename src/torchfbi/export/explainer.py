@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 from torchfbi.evidence import support_of_values
 from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
+from torchfbi.tracing import traced_here
 from torchfbi.walk import ForwardBackward
 
 TOP_CLASS = -1
@@ -115,7 +116,7 @@ def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> 
     if size is None:
         batch = Dim("batch")
         shapes.update(image={0: batch}, target={0: batch})
-    with torch.no_grad(), quiet():  # torch.export warns about its own internals
+    with torch.no_grad(), quiet(), traced_here():  # torch.export warns about its own internals
         return torch.export.export(
             Explainer(walker), (), kwargs=question, dynamic_shapes=shapes, strict=False
         )
