@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from photos import CAT, SHIPPED, cat_beside_coffee
+from photos import COFFEE, SHIPPED, cat_beside_coffee
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
 from torchfbi.evaluate import compare
 from torchfbi.peers import find
-from torchfbi.plot.overlay import overlay, raster, strengthen
+from torchfbi.plot.overlay import raster, revealed, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
 HERE = Path(__file__).parent
@@ -40,8 +40,8 @@ def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
     """One support over the photo, and how much of what speaks for it lies on the cat's half."""
     axes = sheet.panel(x, TOP, SIDE, SIDE, label=title)
     seen = raster(explanation, 0)
-    strength = strengthen(explanation.to_heatmap()[0].numpy(), seen.shape[:2])
-    sheet.picture(axes, overlay(seen, strength, sheet.theme), seen.shape[:2])
+    strength = strengthen(explanation.evidence[0].numpy(), seen.shape[:2])
+    sheet.picture(axes, revealed(seen, strength), seen.shape[:2])
     energy = explanation.evidence[0].relu()
     left = (energy[:, : energy.shape[1] // 2].sum() / energy.sum()).item()
     sheet.write(x, TOP + SIDE + 0.06, title, bold=True, size=SMALL, width=SIDE)
@@ -49,10 +49,11 @@ def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
     sheet.write(x, TOP + SIDE + 0.24, claim, size=SMALL)
 
 
-def cat() -> None:
+def espresso() -> None:
     """The demo's figure, and the flow behind it."""
-    explanation = explain("efficientnet-lite0", CAT, record=True)
-    plot.save(explanation.plot(), HERE / "cat.png", dpi=120)
+    explanation = explain("efficientnet-lite0", COFFEE, record=True)
+    explanation = replace(explanation, verdicts=explanation.verify())
+    plot.save(explanation.plot(), HERE / "espresso.png", dpi=120)
     plot.save(plot.flow_figure(explanation), HERE / "flow.png", dpi=120)
 
 
@@ -67,6 +68,6 @@ def eight_photos() -> None:
 
 
 if __name__ == "__main__":
-    cat()
+    espresso()
     two_objects()
     eight_photos()

@@ -149,8 +149,8 @@ def test_values_are_separated_only_after_their_options() -> None:
 def test_demo_version_and_help(run, tmp_path: Path) -> None:
     result = run("demo")
     assert result.code == 0
-    assert (tmp_path / "fbi-out" / "demo-cat.png").exists()
-    assert "demo-cat.png" in result.out
+    assert (tmp_path / "fbi-out" / "demo-espresso.png").exists()
+    assert "demo-espresso.png" in result.out
     assert "torchfbi" in run("--version").out
     help_text = run("explain", "--help")
     assert help_text.code == 0
