@@ -15,29 +15,29 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from torchfbi import adjoints, folding, rewrite
 from torchfbi.errors import (
     CaptureError,
-    ControlFlowError,
     InputError,
     OutputError,
-    TrainingModeError,
+    TorchFBIError,
     UnsupportedOperatorError,
     first_line,
 )
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
-from torchfbi.shadow import share_tensors
+from torchfbi.refusals import check_module
+from torchfbi.shadow import uncompiled
+from torchfbi.tracing import batch_size, exported
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.RLock()
 
-# They dump whole graphs before the exceptions that _diagnosis puts into words.
+# They dump whole graphs before the exceptions that ``tracing`` puts into words.
 _NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
 SIZES_KEPT = 4
@@ -63,11 +63,13 @@ def capture(
         TrainingModeError: a part of the module is in training mode.
         InputError: the module itself rejects such an input.
         ControlFlowError: the module's Python code depends on the values of a tensor.
+        RandomnessError: the answer depends on chance, in evaluation mode too.
         OutputError: the module does not return one tensor and none was chosen.
         UnsupportedOperatorError: operators without an adjoint, all of them listed.
         CaptureError: torch.export failed for another reason.
     """
-    _check_module(module)
+    module = uncompiled(module) if isinstance(module, nn.Module) else module
+    check_module(module)
     sizes = (example.shape[1:], example.dtype, example.device, output)
     with _lock:
         cached = _cache.setdefault(module, {})
@@ -76,7 +78,7 @@ def capture(
             if key in cached and cached[key][0] == tensors:
                 return cached[key][1]
         with _neutral(example.device):
-            graph = _to_graph(_exported(module, example), output)
+            graph = _to_graph(exported(module, example), output)
         if len(cached) >= SIZES_KEPT:
             cached.pop(next(iter(cached)))  # the oldest
         cached[(graph.batch, *sizes)] = (tensors, graph)
@@ -107,102 +109,26 @@ def _neutral(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_module(module: Any) -> None:
-    if isinstance(module, ExportedProgram):
-        return
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError(
-            "the model is a TorchScript module, which torch.export does not read: give the "
-            "original nn.Module, or an exported program (torch.export.export)."
-        )
-    if not isinstance(module, nn.Module):
-        raise CaptureError(f"the model must be a torch.nn.Module, not {type(module).__name__}.")
-    if isinstance(module, fx.GraphModule):
-        return  # exported programs turned into modules cannot change their mode
-    if any(is_lazy(t) for t in (*module.parameters(), *module.buffers())):
-        raise CaptureError("the model has lazy parts without weights yet: run it once first.")
-    training = [name or "the model itself" for name, m in module.named_modules() if m.training]
-    if training:
-        shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
-        raise TrainingModeError(
-            f"the model is in training mode ({shown}), where its answer depends on the batch "
-            "and on chance: call model.eval() first."
-        )
-
-
-def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
-    if isinstance(module, ExportedProgram):
-        made_for = module.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
-        if len(made_for) != example.ndim or any(
-            concrete(ours) not in (None, theirs)
-            for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
-        ):
-            raise InputError(
-                f"the program was exported for inputs {tuple(made_for)}, not "
-                f"{tuple(example.shape)}."
-            )
-        return module
-    shadow = share_tensors(module)
-    batch = example.shape[0]
-    with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
-        program = _export(shadow, example, max(2, batch))
-        if _batch_size(program) in (None, batch):
-            return program
-    try:
-        return _export(shadow, example, batch)
-    except Exception as error:
-        raise _diagnosis(shadow, example, error) from error
-
-
-def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
-    x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
-    sizes = ({0: Dim.AUTO},) if batch > 1 else None
-    return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
-
-
-def _batch_size(program: ExportedProgram) -> int | None:
-    """The batch size that a program is fixed to, if it is."""
-    size = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
-    return concrete(size)
-
-
-def concrete(size: int | torch.SymInt) -> int | None:
-    """A size in an exported program as a number; None where the program leaves it open."""
-    # Here, since it imports SymPy, which takes half a second.
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int
-
-    return int(size) if is_concrete_int(size) else None
-
-
-def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
-    shape = tuple(example.shape)
-    try:
-        module(torch.zeros_like(example))
-    except Exception as own:
-        return InputError(f"the model rejects an input of shape {shape}: {first_line(own)}")
-    text = str(error)
-    if "data-dependent" in text or "dynamic control flow" in text:
-        places = re.findall(r'File "(.+?)", line (\d+), in', text)
-        where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
-        return ControlFlowError(
-            f"the model's forward{where} decides by the values of a tensor which operators to "
-            "run, so it has no single graph: replace the branch, for example by torch.where."
-        )
-    return CaptureError(f"torch.export could not capture the model: {first_line(error)}")
-
-
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
-    if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
-        # It also inlines the parts under another mode, with autocast's casts written out.
-        program = program.run_decompositions({})
-    graph, tensors, outputs = _lift(program)
-    logits, head = rewrite.strip_head(_choose(outputs, output))
-    graph.output(logits)
-    rewrite.name_layers(graph)
-    rewrite.canonicalise(graph, tensors)
+    try:
+        if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
+            # It also inlines the parts under another mode, with autocast's casts written out.
+            program = program.run_decompositions({})
+        batch = batch_size(program)  # before anything runs on its tensors and fixes their sizes
+        graph, tensors, outputs = _lift(program)
+        logits, tail = rewrite.strip_tail(_choose(outputs, output))
+        graph.output(logits)
+        rewrite.name_layers(graph)
+        rewrite.canonicalise(graph, tensors)
+    except TorchFBIError:
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"the operators that torch.export found could not be rewritten: {first_line(error)}"
+        ) from error
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     constants = {name: tensors[name].detach() for name in sorted(used)}
-    captured = Graph(graph, constants, _batch_size(program), head)
+    captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
     return captured
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from torchfbi import pickling
 from torchfbi.adjoints import find, receivers, tensor_arguments
-from torchfbi.heads import Head
+from torchfbi.heads import Head, Tail
 
 aten = torch.ops.aten
 
@@ -26,13 +26,18 @@ class Graph:
         tensors: the values of the ``get_attr`` nodes. They share memory with the user's
             parameters unless a batch norm was folded into them.
         batch: the only batch size the model allows, or None where it takes any.
-        head: what was stripped behind the logits, or None where the model ends at them.
+        tail: what was stripped behind the logits, or None where the model ends at them.
     """
 
     calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
-    head: Head | None
+    tail: Tail | None
+
+    @property
+    def head(self) -> Head | None:
+        """What makes probabilities of classes out of the logits."""
+        return None if self.tail is None else self.tail.head
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
@@ -155,7 +160,7 @@ class Graph:
         return args, node.kwargs
 
     def __reduce__(self) -> Any:
-        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)
+        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.tail)
 
     def __deepcopy__(self, memo: Any) -> Graph:
         return self  # nothing ever writes to it
@@ -195,6 +200,8 @@ def channel_dim(node: fx.Node) -> int:
     if node.target in (aten.linear.default, aten.layer_norm.default):
         return ndim - 1
     source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
+    if source is not None and node.target is aten.squeeze.dim and _argument(node, 1) == 0:
+        return channel_dim(source) - 1  # of the batch as one image
     if source is None or source.meta["val"].ndim != ndim:
         return 1
     dim = channel_dim(source)
@@ -206,7 +213,12 @@ def channel_dim(node: fx.Node) -> int:
     return dim
 
 
-_MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
+_MAPS_FIRST = {
+    aten.convolution.default,
+    aten.batch_norm.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+}
 
 
 def _argument(node: fx.Node, index: int) -> Any:

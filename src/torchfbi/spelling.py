@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
 
@@ -72,8 +74,34 @@ def _insert(operator: Any, x: fx.Node, *args: Any) -> fx.Node:
     """A new call right after ``x``."""
     with x.graph.inserting_after(x):
         node = x.graph.call_function(operator, (x, *args))
-    node.meta = {**x.meta, "val": operator(x.meta["val"], *args)}
+    node.meta = {**x.meta, "val": shaped(operator, x, *args)}
     return node
+
+
+def shaped(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    """What an operator returns, without values, so that the batch size stays open."""
+    from torch._dispatch.python import enable_python_dispatcher
+
+    nodes = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, fx.Node)]
+    fakes = dict(zip(nodes, fake_of(nodes), strict=True))
+    args, kwargs = fx.node.map_arg((args, kwargs), fakes.__getitem__)
+    # Without the dispatcher the C++ code of some operators would ask for sizes as numbers.
+    with enable_python_dispatcher():
+        return operator(*args, **kwargs)
+
+
+def fake_of(nodes: Sequence[fx.Node]) -> list[Any]:
+    """The nodes' values as tensors of shapes alone, all of one mode."""
+    values = [node.meta["val"] for node in nodes]
+    modes = [value.fake_mode for value in values if isinstance(value, FakeTensor)]
+    if not modes:
+        return values
+    return [
+        modes[0].from_tensor(value)
+        if isinstance(value, Tensor) and not isinstance(value, FakeTensor)
+        else value
+        for value in values
+    ]
 
 
 def _transposed_conv(dims: int) -> Callable[[fx.Node], None]:
@@ -134,6 +162,7 @@ def _addcmul(node: fx.Node) -> None:
 
 def _maximum(node: fx.Node) -> None:
     """max(x, t) = relu(x - t) + t with a fixed t: the thresholded linear unit."""
+    node.target = aten.maximum.default
     fixed, varying = sorted(node.all_input_nodes, key=lambda source: source.op != "get_attr")
     if fixed.op != "get_attr" or varying.op == "get_attr":
         return
@@ -143,6 +172,67 @@ def _maximum(node: fx.Node) -> None:
     excess.meta, rectified.meta = dict(node.meta), dict(node.meta)
     node.target = aten.add.Tensor
     node.args = (rectified, fixed)
+
+
+def _index(node: fx.Node) -> None:
+    """One fixed list of positions is a selection along its dimension."""
+    x, indices = node.args
+    given = [(dim, index) for dim, index in enumerate(indices) if index is not None]  # type: ignore[arg-type]
+    (dim, index), *others = given
+    if not others and index.op == "get_attr" and index.meta["val"].ndim == 1:  # type: ignore[union-attr]
+        if index.meta["val"].dtype in (torch.int64, torch.int32):  # type: ignore[union-attr]
+            node.target, node.args = aten.index_select.default, (x, dim, index)
+
+
+def _squeeze(node: fx.Node) -> None:
+    """The dimensions that are 1 for every batch: one image alone stays a batch."""
+    x: Any = node.args[0]
+    node.target = aten.squeeze.dims
+    node.args = (x, [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1])
+
+
+def _batch_norm(node: fx.Node) -> None:
+    """By the batch's own statistics it is an instance norm of the batch as one image."""
+    x, weight, bias, mean, var, training, *rest = node.args
+    if not training and mean is not None and var is not None:
+        return
+    if True:
+        swapped = call_before(node, aten.transpose.int, x, 0, 1)
+        together = call_before(node, aten.unsqueeze.default, swapped, 0)
+        own = (together, weight, bias, None, None, True, *rest)
+        normed = call_before(node, aten.instance_norm.default, *own)
+        apart = call_before(node, aten.squeeze.dim, normed, 0)
+    node.target, node.args = aten.transpose.int, (apart, 0, 1)
+
+
+def call_before(node: fx.Node, operator: Any, *args: Any) -> fx.Node:
+    """A new call before ``node``, of its layer."""
+    with node.graph.inserting_before(node):
+        new = node.graph.call_function(operator, args)
+    new.meta = {**node.meta, "val": shaped(operator, *args)}
+    return new
+
+
+def _variance(node: fx.Node) -> None:
+    """The mean square of what is left of the mean, by one degree of freedom less."""
+    x, dims, *_ = node.args
+    correction, keepdim = node.kwargs.get("correction", 1), node.kwargs.get("keepdim", False)
+    ndim = x.meta["val"].ndim  # type: ignore[union-attr]
+    dims = [dim % ndim for dim in (dims or range(ndim))]  # type: ignore[union-attr]
+    sizes = [x.meta["val"].shape[dim] for dim in dims]  # type: ignore[union-attr]
+    if not all(isinstance(size, int) for size in sizes):
+        return  # over the batch
+    free = max(math.prod(sizes) - (1 if correction is None else correction), 0)  # type: ignore[operator]
+    mean = call_before(node, aten.mean.dim, x, dims, True)
+    rest = call_before(node, aten.sub.Tensor, x, mean)
+    squares = call_before(node, aten.pow.Tensor_Scalar, rest, 2)
+    total = call_before(node, aten.sum.dim_IntList, squares, dims, keepdim)
+    root = node.target is aten.std.correction
+    divided = (aten.div.Tensor, (total, free))
+    if root:
+        divided = (aten.sqrt.default, (call_before(node, *divided[:1], *divided[1]),))
+    node.target, node.args = divided
+    node.kwargs = {}
 
 
 def _expand_as(node: fx.Node) -> None:
@@ -207,6 +297,13 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.to.dtype_layout: _cast,
     aten.addcmul.default: _addcmul,
     aten.maximum.default: _maximum,
+    aten.max.other: _maximum,
+    aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
+    aten.index.Tensor: _index,
+    aten.squeeze.default: _squeeze,
+    aten.batch_norm.default: _batch_norm,
+    aten.var.correction: _variance,
+    aten.std.correction: _variance,
     aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
@@ -220,59 +317,5 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
 }
 
 
-def untuple(graph: fx.Graph) -> None:
-    """Operators that return several tensors become several operators that return one."""
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target is operator.getitem:
-            source, index = node.args
-            if replacement := _part(node, source, index):
-                node.target, node.args = replacement
-                node.kwargs = {}
-
-
-def _part(node: fx.Node, source: fx.Node, index: int) -> tuple[Any, tuple[Any, ...]] | None:
-    if source.op != "call_function":
-        return None
-    target = source.target
-    args: Any = source.args  # as the schemas below have them
-    if target in (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default,
-                  aten.split.sizes, aten.tensor_split.sections):  # fmt: skip
-        dim = args[2] % args[0].meta["val"].ndim
-        sizes = [part.shape[dim] for part in source.meta["val"]]
-        start = sum(sizes[:index])
-        return aten.slice.Tensor, (args[0], dim, start, start + sizes[index], 1)
-    if target is aten.unbind.int:
-        return aten.select.int, (*args, index)
-    if index != 0:
-        return None
-    if target in (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default):
-        return _MAX_POOLS[len(args[1])], args
-    if target in _ADAPTIVE_MAX_POOLS:
-        return _equal_windows(*args)
-    if target is aten._native_batch_norm_legit_no_training.default:
-        x, weight, bias, mean, var, momentum, eps = args
-        return aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, True)
-    if target is aten.native_layer_norm.default:
-        return aten.layer_norm.default, (*args, True)
-    return None
-
-
-_MAX_POOLS = {
-    1: aten.max_pool1d.default,
-    2: aten.max_pool2d.default,
-    3: aten.max_pool3d.default,
-}
-_ADAPTIVE_MAX_POOLS = {
-    aten.adaptive_max_pool1d.default,
-    aten.adaptive_max_pool2d.default,
-    aten.adaptive_max_pool3d.default,
-}
-
-
-def _equal_windows(x: fx.Node, outputs: list[int]) -> tuple[Any, tuple[Any, ...]] | None:
-    """Adaptive max pooling as the ordinary one, where its windows are all of one size."""
-    inputs = x.meta["val"].shape[2:]
-    if any(n % out for n, out in zip(inputs, outputs, strict=True)):
-        return None
-    kernel, dims = [n // out for n, out in zip(inputs, outputs, strict=True)], len(outputs)
-    return _MAX_POOLS[dims], (x, kernel, kernel, [0] * dims, [1] * dims, False)
+SPELLED = frozenset(_SPELLINGS)
+"""Operators that ``spell_out`` replaces, or at least writes out."""

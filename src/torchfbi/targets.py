@@ -61,8 +61,9 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     >>> explain(model, images, target=score(lambda logits: logits[:, 3] - logits[:, 7]))
 
     Args:
-        function: from the output (N, ...) to a number, or to several that are summed;
-            differentiable.
+        function: from what the network returns, (N, ...), to a number, or to several that are
+            summed; differentiable. A softmax or sigmoid at the network's end is seen here,
+            although classes are asked about the logits before it.
 
     Raises:
         TargetError: when called, if the score has no gradient.
@@ -79,6 +80,7 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return gradient.argmax(1)
         return gradient
 
+    target.sees_output = True  # type: ignore[attr-defined]
     return target
 
 

@@ -132,7 +132,7 @@ class ForwardBackward(nn.Module):
         values, logits = self._see(x)
         if not self._is_one(values):
             return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        seeds = torch.cat([seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets])
         return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:
@@ -165,7 +165,6 @@ class ForwardBackward(nn.Module):
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
-        chosen = target(logits) if callable(target) else target
         evidence: list[Tensor] = []
 
         def look(
@@ -178,7 +177,8 @@ class ForwardBackward(nn.Module):
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not torch.compiler.is_compiling()
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
+        seed = seed_for(target, logits, settings.seed, graph.tail)
+        s = self._back(seed, values, look, overwrite, walks)
         if evidence and settings.antialias:
             s = antialias(s, evidence[0])
         if evidence and settings.place_gate is not None:

@@ -1,6 +1,6 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, linear, pointwise, pooling, shape
+from torchfbi.adjoints import activations, functions, linear, pointwise, pooling, shape
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
@@ -20,6 +20,7 @@ __all__ = [
     "activations",
     "adjoint",
     "find",
+    "functions",
     "is_tensor",
     "linear",
     "operators",

@@ -1,0 +1,271 @@
+"""Running a module once for ``torch.export``, with what Python asks of tensors answered."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export import Dim, ExportedProgram
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from torchfbi.errors import (
+    CaptureError,
+    ControlFlowError,
+    InputError,
+    OutputError,
+    RandomnessError,
+    TorchFBIError,
+    first_line,
+)
+from torchfbi.shadow import share_tensors
+
+
+def exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
+    """The module as ``torch.export`` sees it, for any batch size unless its code wants one.
+
+    Raises:
+        InputError: the module, or the program, does not take such an input.
+        ControlFlowError: its code decides by the values of a tensor what to run.
+        RandomnessError: it decides so by chance.
+        CaptureError: ``torch.export`` failed for another reason.
+    """
+    if isinstance(module, ExportedProgram):
+        _check_sizes(module, example)
+        return module
+    shadow = share_tensors(module)
+    batch = example.shape[0]
+    with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
+        program = _export(shadow, example, max(2, batch))
+        if batch_size(program) in (None, batch):
+            return program
+    try:
+        return _export(shadow, example, batch)
+    except Exception as error:
+        raise _diagnosis(shadow, example, error) from error
+
+
+def batch_size(program: ExportedProgram) -> int | None:
+    """The batch size that a program is fixed to, if it is."""
+    return concrete(program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0])
+
+
+def concrete(size: int | torch.SymInt) -> int | None:
+    """A size in an exported program as a number; None where the program leaves it open."""
+    # Here, since it imports SymPy, which takes half a second.
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+    return int(size) if is_concrete_int(size) else None
+
+
+def _check_sizes(program: ExportedProgram, example: Tensor) -> None:
+    made_for = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape
+    if len(made_for) != example.ndim or any(
+        concrete(ours) not in (None, theirs)
+        for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
+    ):
+        raise InputError(
+            f"the program was exported for inputs {tuple(made_for)}, not {tuple(example.shape)}."
+        )
+
+
+def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
+    x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
+    sizes = ({0: Dim.AUTO},) if batch > 1 else None
+    try:
+        with _answering(module, Autograd()):
+            return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
+    except Exception as error:
+        if not _decides(error):
+            raise
+    # What it decides by may be constant: a check of its own parameters.
+    with _answering(module, Constants(module)):
+        return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
+
+
+@contextlib.contextmanager
+def _answering(module: nn.Module, mode: Autograd) -> Iterator[None]:
+    """Run the module's forward under ``mode``, and return its outputs in plain containers."""
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def answered(*args: Any, **kwargs: Any) -> Any:
+        with mode:
+            return _plain(forward(*args, **kwargs))
+
+    module.forward = answered
+    try:
+        yield
+    finally:
+        del module.forward  # the class's own again
+        if module.forward != forward:
+            module.forward = forward
+
+
+def _plain(output: Any) -> Any:
+    """Dataclasses and namespaces as dictionaries, whose parts ``torch.export`` finds."""
+    if isinstance(output, SimpleNamespace):
+        return {name: _plain(value) for name, value in vars(output).items()}
+    known = type(output) in pytree.SUPPORTED_NODES
+    if dataclasses.is_dataclass(output) and not isinstance(output, type) and not known:
+        names = [field.name for field in dataclasses.fields(output)]
+        return {name: _plain(getattr(output, name)) for name in names}
+    if type(output) is dict:
+        return {key: _plain(value) for key, value in output.items()}
+    return type(output)(map(_plain, output)) if type(output) in (tuple, list) else output
+
+
+class Autograd(TorchFunctionMode):
+    """Tensors without autograd: ``.data`` is ``.detach()``, and hooks for gradients, which nobody
+    will compute, are left out."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == _DATA:
+            return args[0].detach()
+        if func is Tensor.register_hook:
+            return RemovableHandle({})
+        if func in (Tensor.retain_grad, _REQUIRES_GRAD):
+            return None
+        if func is Tensor.requires_grad_:
+            return args[0]
+        return self.answer(func, args, kwargs or {})
+
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The function's own answer."""
+        return func(*args, **kwargs)
+
+
+_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
+_REQUIRES_GRAD: Any = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
+
+
+class Constants(Autograd):
+    """Knows the values of all that does not depend on the image, and tells them to Python.
+
+    ``torch.export`` runs a module on tensors without values, so that a check of the module's own
+    parameters (``if (std == 0).any()``) cannot be decided. Here what is computed from parameters
+    and constants alone is computed with their values too.
+
+    Args:
+        module: the module that is to be traced, before its tensors are taken from it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._module = module
+        self._own = dict(_named_tensors(module))
+        self._values = WeakTensorKeyDictionary()
+
+    def __enter__(self) -> Any:
+        for name, traced in _named_tensors(self._module):
+            self._values[traced] = self._own[name]
+        return super().__enter__()
+
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The answer for known values where that is no tensor; else the function's own."""
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        known = [self._known(leaf) for leaf in leaves]
+        if any(value is None for value in known) or _writes(func, kwargs):
+            for leaf in leaves:
+                if _writes(func, kwargs) and isinstance(leaf, Tensor):
+                    self._values.pop(leaf, None)
+            return func(*args, **kwargs)
+        args_, kwargs_ = pytree.tree_unflatten([value for (value,) in known], spec)  # type: ignore[misc]
+        state = torch.random.get_rng_state()
+        with _disable_current_modes(), torch._C.DisableTorchFunction():
+            value = func(*args_, **kwargs_)
+            chance = not torch.equal(torch.random.get_rng_state(), state)
+            if chance:
+                torch.random.set_rng_state(state)
+        values, _ = pytree.tree_flatten(value)
+        if not chance and not any(isinstance(leaf, Tensor) for leaf in values):
+            return value
+        traced = func(*args, **kwargs)
+        for ours, theirs in zip(pytree.tree_leaves(traced), values, strict=False):
+            if isinstance(ours, Tensor) and not chance:
+                self._values[ours] = theirs
+        return traced
+
+    def _known(self, leaf: Any) -> tuple[Any] | None:
+        """The leaf's value in a tuple, or None where it depends on the image or its size."""
+        if isinstance(leaf, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return None
+        if not isinstance(leaf, Tensor):
+            return (leaf,)
+        if leaf in self._values:
+            return (self._values[leaf],)
+        is_plain = type(leaf) in (Tensor, nn.Parameter)  # an attribute that is no buffer
+        return (leaf,) if is_plain and not isinstance(leaf, FakeTensor) else None
+
+
+def _named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in ("__setitem__", "__set__") or kwargs.get("out") is not None
+
+
+def _decides(error: Exception) -> bool:
+    text = str(error)
+    return any(word in text for word in ("data-dependent", "dynamic control flow", "fake tensor"))
+
+
+def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
+    if isinstance(error, TorchFBIError):
+        return error
+    shape = tuple(example.shape)
+    try:
+        answer = module(torch.zeros_like(example))
+    except Exception as own:
+        return InputError(
+            f"the model rejects an input of shape {shape}: {first_line(own)}{_other_inputs(module)}"
+        )
+    text = str(error)
+    if "data-dependent" in text or "dynamic control flow" in text:
+        places = re.findall(r'File "(.+?)", line (\d+), in', text)
+        where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+        return ControlFlowError(
+            f"the model's forward{where} decides by the values of a tensor which operators to "
+            "run, so it has no single graph: replace the branch, for example by torch.where."
+        )
+    if "nsupported output type" in text or "unknown type" in text:
+        return OutputError(
+            f"the model returns a {type(answer).__name__}, of which torch.export does not know "
+            "the parts: return a tensor, or tensors in a tuple, dictionary or dataclass."
+        )
+    return CaptureError(f"torch.export could not capture the model: {first_line(error)}")
+
+
+def _other_inputs(module: nn.Module) -> str:
+    """What to do about inputs beside the image."""
+    try:
+        parameters = list(inspect.signature(module.forward).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return ""
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    if not needed:
+        return ""
+    return (
+        f". Its forward wants {', '.join(needed)} as well: wrap it in a module of one input that "
+        "passes the others fixed."
+    )
