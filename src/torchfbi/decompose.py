@@ -17,8 +17,9 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from torchfbi import adjoints
+from torchfbi.calls import fake_of
 from torchfbi.folding import Tensors, add_tensor, fold_constants
-from torchfbi.spelling import SPELLED, fake_of, spell_out
+from torchfbi.spelling import SPELLED, spell_out
 from torchfbi.untuple import untuple
 
 aten = torch.ops.aten
@@ -53,13 +54,13 @@ def decompose(graph: fx.Graph, tensors: Tensors) -> None:
 
 def _next(graph: fx.Graph, tried: set[fx.Node]) -> fx.Node | None:
     """The last operator on the signal's way without an adjoint that was not tried yet."""
-    reached = {node for node in graph.output_node().all_input_nodes}
+    reached = set(graph.output_node().all_input_nodes)
     for node in reversed(graph.nodes):
         if node not in reached or node.op != "call_function":
             continue
-        if adjoints.find(node.target) is None and node not in tried:
-            if hasattr(node.target, "_schema") and node.target not in _WHOLE:
-                return node
+        composite = hasattr(node.target, "_schema") and node.target not in _WHOLE
+        if composite and adjoints.find(node.target) is None and node not in tried:
+            return node
         reached.update(adjoints.receivers(node))
     return None
 
@@ -129,7 +130,7 @@ def _parts(node: fx.Node, tensors: Tensors) -> fx.Graph | None:
 def _canonical(part: fx.Graph, tensors: Tensors) -> None:
     for node in list(part.nodes):
         if node.op == "call_function" and node.target in _COPIES:
-            node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+            node.replace_all_uses_with(node.args[0])
             part.erase_node(node)
     fold_constants(part, tensors)
     spell_out(part)
@@ -154,7 +155,7 @@ def _hands_back(part: fx.Graph, node: fx.Node) -> bool:
             continue
         if inner.target in (aten.mul.Tensor, aten.div.Tensor) and node.target not in _GATED:
             varying = [a for a in adjoints.tensor_arguments(inner) if a.op != "get_attr"]
-            if len(varying) > 1 or inner.args[0] not in varying and inner.target is aten.div.Tensor:
+            if len(varying) > 1:
                 return False
         if adjoints.find(inner.target) is None:
             return False

@@ -12,8 +12,6 @@ Head = Literal["softmax", "sigmoid"]
 classes of which several can be present (multi-label)."""
 
 
-
-
 class Tail(NamedTuple):
     """What a network does behind its logits, which the capture strips.
 

@@ -38,8 +38,8 @@ def check_module(module: Any) -> None:
             )
         if ".quantized" in type(part).__module__:
             raise CaptureError(
-                f"the model's part {name!r} is quantised ({type(part).__name__}), and integers have "
-                "no adjoint: explain the network as it was before it was converted."
+                f"the model's part {name!r} is quantised ({type(part).__name__}), and integers "
+                "have no adjoint: explain the network as it was before it was converted."
             )
     tensors = [*module.named_parameters(), *module.named_buffers()]
     if any(is_lazy(t) for _, t in tensors):

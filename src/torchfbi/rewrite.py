@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from torchfbi.errors import OutputError, RandomnessError
 from torchfbi.decompose import decompose
+from torchfbi.errors import OutputError, RandomnessError
 from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
 from torchfbi.heads import Tail
 from torchfbi.layout import laid_out

@@ -43,9 +43,7 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
     return one_hot - rivals
 
 
-def seed_for(
-    target: Target, logits: Tensor, kind: SeedKind, tail: Tail | None = None
-) -> Tensor:
+def seed_for(target: Target, logits: Tensor, kind: SeedKind, tail: Tail | None = None) -> Tensor:
     """The seed for any form of target: a class, one for each sample, or a function's answer.
 
     Args:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils import _pytree as pytree
+from torch import fx
+
+from torchfbi.calls import call_after, call_before
 
 aten = torch.ops.aten
 
@@ -61,47 +61,13 @@ def _conv(dims: int) -> Callable[[fx.Node], None]:
             total = reach if padding == "same" else [0] * dims
             if any(t % 2 for t in total):
                 pads = [p for t in reversed(total) for p in (t // 2, t - t // 2)]
-                x = _insert(aten.constant_pad_nd.default, x, pads, 0.0)
+                x = call_after(aten.constant_pad_nd.default, x, pads, 0.0)
                 total = [0] * dims
             padding = [t // 2 for t in total]
         return (x, w, b, _full(stride, dims), _full(padding, dims), dilation, False,
                 [0] * dims, groups)  # fmt: skip
 
     return _spell(aten.convolution.default, arguments)
-
-
-def _insert(operator: Any, x: fx.Node, *args: Any) -> fx.Node:
-    """A new call right after ``x``."""
-    with x.graph.inserting_after(x):
-        node = x.graph.call_function(operator, (x, *args))
-    node.meta = {**x.meta, "val": shaped(operator, x, *args)}
-    return node
-
-
-def shaped(operator: Any, *args: Any, **kwargs: Any) -> Any:
-    """What an operator returns, without values, so that the batch size stays open."""
-    from torch._dispatch.python import enable_python_dispatcher
-
-    nodes = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, fx.Node)]
-    fakes = dict(zip(nodes, fake_of(nodes), strict=True))
-    args, kwargs = fx.node.map_arg((args, kwargs), fakes.__getitem__)
-    # Without the dispatcher the C++ code of some operators would ask for sizes as numbers.
-    with enable_python_dispatcher():
-        return operator(*args, **kwargs)
-
-
-def fake_of(nodes: Sequence[fx.Node]) -> list[Any]:
-    """The nodes' values as tensors of shapes alone, all of one mode."""
-    values = [node.meta["val"] for node in nodes]
-    modes = [value.fake_mode for value in values if isinstance(value, FakeTensor)]
-    if not modes:
-        return values
-    return [
-        modes[0].from_tensor(value)
-        if isinstance(value, Tensor) and not isinstance(value, FakeTensor)
-        else value
-        for value in values
-    ]
 
 
 def _transposed_conv(dims: int) -> Callable[[fx.Node], None]:
@@ -137,7 +103,7 @@ def _addmm(node: fx.Node) -> None:
     if not node.kwargs:  # beta and alpha are 1
         bias, x, weight = node.all_input_nodes
         node.target = aten.linear.default
-        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), bias)
+        node.args = (x, call_after(aten.permute.default, weight, [1, 0]), bias)
 
 
 def _matmul(node: fx.Node) -> None:
@@ -145,7 +111,7 @@ def _matmul(node: fx.Node) -> None:
     x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
     if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
         node.target = aten.linear.default
-        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), None)
+        node.args = (x, call_after(aten.permute.default, weight, [1, 0]), None)
 
 
 def _addcmul(node: fx.Node) -> None:
@@ -176,19 +142,21 @@ def _maximum(node: fx.Node) -> None:
 
 def _index(node: fx.Node) -> None:
     """One fixed list of positions is a selection along its dimension."""
-    x, indices = node.args
-    given = [(dim, index) for dim, index in enumerate(indices) if index is not None]  # type: ignore[arg-type]
-    (dim, index), *others = given
-    if not others and index.op == "get_attr" and index.meta["val"].ndim == 1:  # type: ignore[union-attr]
-        if index.meta["val"].dtype in (torch.int64, torch.int32):  # type: ignore[union-attr]
-            node.target, node.args = aten.index_select.default, (x, dim, index)
+    indices: Any = node.args[1]
+    (dim, index), *others = [(i, index) for i, index in enumerate(indices) if index is not None]
+    is_list = index.op == "get_attr" and index.meta["val"].ndim == 1
+    if is_list and not others and index.meta["val"].dtype in (torch.int64, torch.int32):
+        node.target, node.args = aten.index_select.default, (node.args[0], dim, index)
 
 
 def _squeeze(node: fx.Node) -> None:
     """The dimensions that are 1 for every batch: one image alone stays a batch."""
     x: Any = node.args[0]
     node.target = aten.squeeze.dims
-    node.args = (x, [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1])
+    node.args = (
+        x,
+        [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1],
+    )
 
 
 def _batch_norm(node: fx.Node) -> None:
@@ -205,33 +173,26 @@ def _batch_norm(node: fx.Node) -> None:
     node.target, node.args = aten.transpose.int, (apart, 0, 1)
 
 
-def call_before(node: fx.Node, operator: Any, *args: Any) -> fx.Node:
-    """A new call before ``node``, of its layer."""
-    with node.graph.inserting_before(node):
-        new = node.graph.call_function(operator, args)
-    new.meta = {**node.meta, "val": shaped(operator, *args)}
-    return new
-
-
 def _variance(node: fx.Node) -> None:
     """The mean square of what is left of the mean, by one degree of freedom less."""
-    x, dims, *_ = node.args
-    correction, keepdim = node.kwargs.get("correction", 1), node.kwargs.get("keepdim", False)
-    ndim = x.meta["val"].ndim  # type: ignore[union-attr]
-    dims = [dim % ndim for dim in (dims or range(ndim))]  # type: ignore[union-attr]
-    sizes = [x.meta["val"].shape[dim] for dim in dims]  # type: ignore[union-attr]
-    if not all(isinstance(size, int) for size in sizes):
+    x, chosen, *_ = node.args
+    over: Any = chosen
+    settings: Any = {"correction": 1, "keepdim": False, **node.kwargs}
+    shape = x.meta["val"].shape  # type: ignore[union-attr]
+    dims = [dim % len(shape) for dim in (over or range(len(shape)))]
+    if not all(isinstance(shape[dim], int) for dim in dims):
         return  # over the batch
-    free = max(math.prod(sizes) - (1 if correction is None else correction), 0)  # type: ignore[operator]
+    correction = 1 if settings["correction"] is None else settings["correction"]
+    free = max(math.prod(shape[dim] for dim in dims) - correction, 0)
     mean = call_before(node, aten.mean.dim, x, dims, True)
     rest = call_before(node, aten.sub.Tensor, x, mean)
     squares = call_before(node, aten.pow.Tensor_Scalar, rest, 2)
-    total = call_before(node, aten.sum.dim_IntList, squares, dims, keepdim)
-    root = node.target is aten.std.correction
-    divided = (aten.div.Tensor, (total, free))
-    if root:
-        divided = (aten.sqrt.default, (call_before(node, *divided[:1], *divided[1]),))
-    node.target, node.args = divided
+    total = call_before(node, aten.sum.dim_IntList, squares, dims, settings["keepdim"])
+    if node.target is aten.std.correction:
+        variance = call_before(node, aten.div.Tensor, total, free)
+        node.target, node.args = aten.sqrt.default, (variance,)
+    else:
+        node.target, node.args = aten.div.Tensor, (total, free)
     node.kwargs = {}
 
 

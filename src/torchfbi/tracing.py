@@ -26,7 +26,6 @@ from torchfbi.errors import (
     ControlFlowError,
     InputError,
     OutputError,
-    RandomnessError,
     TorchFBIError,
     first_line,
 )
@@ -39,7 +38,6 @@ def exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedPr
     Raises:
         InputError: the module, or the program, does not take such an input.
         ControlFlowError: its code decides by the values of a tensor what to run.
-        RandomnessError: it decides so by chance.
         CaptureError: ``torch.export`` failed for another reason.
     """
     if isinstance(module, ExportedProgram):
@@ -173,7 +171,7 @@ class Constants(Autograd):
     def __enter__(self) -> Any:
         for name, traced in _named_tensors(self._module):
             self._values[traced] = self._own[name]
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """The answer for known values where that is no tensor; else the function's own."""
@@ -182,7 +180,7 @@ class Constants(Autograd):
         if any(value is None for value in known) or _writes(func, kwargs):
             for leaf in leaves:
                 if _writes(func, kwargs) and isinstance(leaf, Tensor):
-                    self._values.pop(leaf, None)
+                    self._values.pop(leaf, None)  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         args_, kwargs_ = pytree.tree_unflatten([value for (value,) in known], spec)  # type: ignore[misc]
         state = torch.random.get_rng_state()

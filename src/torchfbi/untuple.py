@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from torchfbi.spelling import call_before
+from torchfbi.calls import call_before
 
 aten = torch.ops.aten
 

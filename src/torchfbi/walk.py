@@ -132,7 +132,9 @@ class ForwardBackward(nn.Module):
         values, logits = self._see(x)
         if not self._is_one(values):
             return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets])
+        seeds = torch.cat(
+            [seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets]
+        )
         return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:

@@ -1,6 +1,6 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, functions, linear, pointwise, pooling, shape
+from torchfbi.adjoints import activations, functions, linear, places, pointwise, pooling, shape
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
@@ -24,6 +24,7 @@ __all__ = [
     "is_tensor",
     "linear",
     "operators",
+    "places",
     "pointwise",
     "pooling",
     "receivers",

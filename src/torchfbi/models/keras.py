@@ -172,7 +172,9 @@ def wrap(model: Any, name: str, preprocess: Preprocess | None = None) -> Model:
     module = ChannelsFirst(model)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
-        raise ModelError(f"{name}: its input has shape {shape}, not that of pictures. {_AS_TENSORS}")
+        raise ModelError(
+            f"{name}: its input has shape {shape}, not that of pictures. {_AS_TENSORS}"
+        )
     _, *sides, channels = shape if module.channels_last else (shape[0], *shape[2:], shape[1])
     if channels not in (1, 3):
         raise ModelError(

@@ -65,7 +65,7 @@ def no_network(path: Path) -> str:
                 f"{path} is a TorchScript network, which torch.export does not read: build the "
                 "original nn.Module, and save that as an exported program (torch.export.save)."
             )
-        case "pickle" if (found := _module_in(path)):
+        case "pickle" if found := _module_in(path):
             return (
                 f"{path} is a pickled module ({found}), which is code: where it came from, save "
                 "its weights (torch.save(model.state_dict(), ...)), and name the network: "
