@@ -40,6 +40,8 @@ _lock = threading.RLock()
 # They dump whole graphs before the exceptions that ``tracing`` puts into words.
 _NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
+aten = torch.ops.aten
+
 SIZES_KEPT = 4
 """How many graphs of one module are kept: each may hold its own folded copy of the weights."""
 
@@ -199,7 +201,13 @@ def _check_operators(graph: Graph) -> None:
             several = node.target is operator.getitem  # one of an operator's several outputs
             unknown = node.all_input_nodes[0] if several else node
             missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
-        elif node in graph.path and node.op == "call_function" and _swallows(node):
+        elif node in graph.path and _over_samples(node):
+            name = f"{node.target} over the samples of a batch"
+            missing.setdefault(name, []).append(node.meta["layer"])
+        elif node in graph.path and _is_softmax(node):
+            name = f"{node.target} of exponentials and their sum, a softmax,"
+            missing.setdefault(name, []).append(node.meta["layer"])
+        elif node in graph.path and (_swallows(node) or _depends_twice(node)):
             name = f"{node.target} by what depends on the image"
             missing.setdefault(name, []).append(node.meta["layer"])
     if missing:
@@ -212,3 +220,58 @@ def _swallows(node: fx.Node) -> bool:
     if node.target in adjoints.SHAPE_ONLY or not inputs:
         return False
     return not adjoints.receivers(node)
+
+
+def _depends_twice(node: fx.Node) -> bool:
+    """Whether an activation has a second argument that depends on the image: x ** y(x)."""
+    found = adjoints.find(node.target)
+    others = adjoints.tensor_arguments(node)[1:]
+    return found is not None and found.activation and any(a.op != "get_attr" for a in others)
+
+
+def _is_softmax(node: fx.Node) -> bool:
+    """Whether exponentials are divided by what depends on them. To hold that would be a guess at
+    what the softmax weighs."""
+    factors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or len(factors) < 2:
+        return False
+    pairs = [factors, factors[::-1]][: 1 if node.target is aten.div.Tensor else 2]
+    for exponential, other in pairs:
+        queue, seen = [other], set[fx.Node]()
+        while queue and exponential.target is aten.exp.default:
+            current = queue.pop()
+            if current.target is aten.exp.default and current.args == exponential.args:
+                return True
+            if current not in seen:
+                seen.add(current)
+                queue += current.all_input_nodes
+    return False
+
+
+def _over_samples(node: fx.Node) -> bool:
+    """Whether one sample's answer is computed from others', which the walk takes for alone."""
+    along: Any = _ALONG.get(node.target)
+    shape: Any = node.all_input_nodes[0].meta["val"].shape if along is not None else ()
+    if not shape or isinstance(shape[0], int):  # no batch of any size
+        return False
+    dims = node.args[along] if len(node.args) > along else None
+    dims = range(len(shape)) if dims is None or dims == [] else dims
+    return 0 in [dim % len(shape) for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+_ALONG = {
+    aten.flip.default: 1,
+    aten.roll.default: 2,
+    aten.cumsum.default: 1,
+    aten.gather.default: 1,
+    aten.index_select.default: 1,
+    aten.unfold.default: 1,
+    aten.sum.dim_IntList: 1,
+    aten.sum.default: 1,
+    aten.mean.dim: 1,
+    aten.mean.default: 1,
+    aten.amax.default: 1,
+    aten.amin.default: 1,
+    aten.select.int: 1,
+}
+"""Operators along dimensions, and which argument says which; none stands for all."""

@@ -8,6 +8,7 @@ refused by its own name.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -36,6 +37,14 @@ _WHOLE = {
 """They mean more than their parts: what a softmax weighs is another question than what an
 exponential and a sum do."""
 
+_PRODUCTS = {
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.baddbmm.default,
+    aten.matmul.default,
+}
 _GATED = {aten.glu.default}
 """Operators whose product of two parts is a gate, as they are documented. In any other a product
 or quotient of what depends on the image would hold a factor that nobody called a gate."""
@@ -61,20 +70,24 @@ def _next(graph: fx.Graph, tried: set[fx.Node]) -> fx.Node | None:
         composite = hasattr(node.target, "_schema") and node.target not in _WHOLE
         if composite and adjoints.find(node.target) is None and node not in tried:
             return node
-        reached.update(adjoints.receivers(node))
+        taken = node.target is operator.getitem  # one of the outputs of an operator of several
+        reached.update(node.all_input_nodes if taken else adjoints.receivers(node))
     return None
 
 
 @cache
 def _table() -> dict[Any, Callable[..., Any]]:
     """PyTorch's decompositions of what has neither an adjoint nor a spelling that has one."""
-    import torch._refs  # noqa: F401 (it registers more of them)
+    import torch._refs  # it registers more of them
     from torch._decomp import decomposition_table
 
     return {
-        operator: parts
-        for operator, parts in decomposition_table.items()
-        if adjoints.find(operator) is None and operator not in SPELLED and operator not in _WHOLE
+        composite: parts
+        for composite, parts in decomposition_table.items()
+        if isinstance(composite, torch._ops.OpOverload)
+        and torch.Tag.core not in composite.tags  # the small set that is left of all others
+        and adjoints.find(composite) is None
+        and composite not in SPELLED | _WHOLE
     }
 
 
@@ -83,7 +96,7 @@ def _parts(node: fx.Node, tensors: Tensors) -> fx.Graph | None:
     from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    operator: Any = node.target
+    composite: Any = node.target
     leaves, structure = pytree.tree_flatten((list(node.args), dict(node.kwargs)))
     sources = [leaf for leaf in leaves if isinstance(leaf, fx.Node) and adjoints.is_tensor(leaf)]
     if any(isinstance(leaf, fx.Node) and leaf not in sources for leaf in leaves):
@@ -96,15 +109,17 @@ def _parts(node: fx.Node, tensors: Tensors) -> fx.Graph | None:
             [given.get(leaf, leaf) if isinstance(leaf, fx.Node) else leaf for leaf in leaves],
             structure,
         )
-        return operator(*args, **kwargs)
+        return composite(*args, **kwargs)
 
     try:
         values = fake_of(sources)
         with enable_python_dispatcher():
             traced = make_fx(
-                run, decomposition_table=_table(), tracing_mode="symbolic",
+                torch.func.functionalize(run),  # some are written with assignments to a buffer
+                decomposition_table=_table(),
+                tracing_mode="symbolic",
                 _allow_non_fake_inputs=True,
-            )(*values)  # fmt: skip
+            )(*values)
     except Exception:  # there is no decomposition, or none for these sizes
         return None
     part, copies = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -121,7 +136,7 @@ def _parts(node: fx.Node, tensors: Tensors) -> fx.Graph | None:
             copies[inner] = add_tensor(part, tensors, f"{node.name}_{inner.name}", value)
         else:
             copies[inner] = part.node_copy(inner, copies.__getitem__)
-    if {n.target for n in part.nodes if n.op == "call_function"} == {operator}:
+    if {n.target for n in part.nodes if n.op == "call_function"} == {composite}:
         return None
     _canonical(part, tensors)
     return part
@@ -153,13 +168,15 @@ def _hands_back(part: fx.Graph, node: fx.Node) -> bool:
     for inner in reversed(part.nodes):
         if inner not in reached or inner.op != "call_function":
             continue
-        if inner.target in (aten.mul.Tensor, aten.div.Tensor) and node.target not in _GATED:
+        if inner.target in _PRODUCTS and node.target not in _GATED:
             varying = [a for a in adjoints.tensor_arguments(inner) if a.op != "get_attr"]
             if len(varying) > 1:
                 return False
-        if adjoints.find(inner.target) is None:
+        receivers = adjoints.receivers(inner)
+        lost = not receivers and inner.target not in adjoints.SHAPE_ONLY
+        if adjoints.find(inner.target) is None or lost:
             return False
-        reached.update(adjoints.receivers(inner))
+        reached.update(receivers)
     return any(n in reached for n in part.nodes if n.op == "placeholder")
 
 

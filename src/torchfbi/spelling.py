@@ -146,7 +146,9 @@ def _index(node: fx.Node) -> None:
     (dim, index), *others = [(i, index) for i, index in enumerate(indices) if index is not None]
     is_list = index.op == "get_attr" and index.meta["val"].ndim == 1
     if is_list and not others and index.meta["val"].dtype in (torch.int64, torch.int32):
-        node.target, node.args = aten.index_select.default, (node.args[0], dim, index)
+        x: Any = node.args[0]
+        positive = call_after(aten.remainder.Scalar, index, x.meta["val"].shape[dim])
+        node.target, node.args = aten.index_select.default, (x, dim, positive)
 
 
 def _squeeze(node: fx.Node) -> None:
@@ -194,6 +196,22 @@ def _variance(node: fx.Node) -> None:
     else:
         node.target, node.args = aten.div.Tensor, (total, free)
     node.kwargs = {}
+
+
+def _lerp(node: fx.Node) -> None:
+    """x + w (y - x)."""
+    x, y, weight = node.args
+    step = call_before(node, aten.mul.Tensor, call_before(node, aten.sub.Tensor, y, x), weight)
+    node.target, node.args = aten.add.Tensor, (x, step)
+
+
+def _clamp(node: fx.Node) -> None:
+    """Between limits that are tensors: the larger one, then the smaller one."""
+    x, low, high = node.args
+    if low is not None and high is not None:
+        x = call_before(node, aten.maximum.default, x, low)
+    node.target = aten.maximum.default if high is None else aten.minimum.default
+    node.args = (x, low if high is None else high)
 
 
 def _expand_as(node: fx.Node) -> None:
@@ -248,6 +266,12 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.relu6.default: _spell(aten.hardtanh.default, lambda x: (x, 0.0, 6.0)),
     aten.clamp_min.default: _spell(aten.clamp.default, lambda x, low: (x, low, None)),
     aten.clamp_max.default: _spell(aten.clamp.default, lambda x, high: (x, None, high)),
+    aten.clamp.Tensor: _clamp,
+    aten.clamp_min.Tensor: _spell(aten.maximum.default, lambda x, low: (x, low)),
+    aten.clamp_max.Tensor: _spell(aten.minimum.default, lambda x, high: (x, high)),
+    aten.lerp.Scalar: _lerp,
+    aten.lerp.Tensor: _lerp,
+    aten.rrelu.default: _spell(aten.leaky_relu.default, lambda x, a, b, *_: (x, (a + b) / 2)),
     aten.mul.Scalar: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
     aten.div.Scalar: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.add.Scalar: _spell(aten.add.Tensor, lambda x, y, alpha: (x, y * alpha)),

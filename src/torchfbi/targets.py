@@ -1,7 +1,7 @@
 """Targets for outputs that are no (N, classes): a region of a dense output, any score.
 
-A target is a class, or a function from the network's output to a seed of its shape. These two
-make such functions; any other of your own will do as well.
+A target is a class, or a function from the logits to a seed of their shape. These make such
+functions; any other of your own will do as well.
 """
 
 from __future__ import annotations
@@ -48,6 +48,30 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
         everywhere = seed(flat, classes, kind).reshape(pixels.shape).movedim(-1, 1)
         weights = mask.to(output)
         return everywhere * (weights if mask.ndim == output.ndim - 2 else weights[:, None])
+
+    return target
+
+
+def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
+    """What speaks against a class? The negative of its seed: for the answer "no" of a network with
+    a single logit, which has no class of its own.
+
+    >>> explain(tumour_or_not, images, target=against(0))
+
+    Args:
+        channel: the class, 0 where there is one logit.
+        kind: the seed whose negative is taken.
+
+    Raises:
+        TargetError: when called, if the network has no such class.
+    """
+
+    def target(logits: Tensor) -> Tensor:
+        if logits.ndim != 2 or not 0 <= channel < logits.shape[1]:
+            raise TargetError(
+                f"there is no channel {channel}: the output has shape {tuple(logits.shape)}."
+            )
+        return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), kind)
 
     return target
 

@@ -57,6 +57,13 @@ _function(aten.atanh.default, lambda x: 1 / (1 - x * x))
 _function(aten.erf.default, lambda x: 2 / math.sqrt(math.pi) * torch.exp(-x * x))
 _function(aten.erfc.default, lambda x: -2 / math.sqrt(math.pi) * torch.exp(-x * x))
 _function(aten.log_sigmoid.default, lambda x: torch.sigmoid(-x))
+_function(
+    aten.logit.default,
+    lambda x, eps=None: torch.where(
+        (x >= (eps or 0)) & (x <= 1 - (eps or 0)), 1 / (x * (1 - x)), 0.0
+    ),
+    origin=0.5,
+)
 _function(aten.softshrink.default, lambda x, low=0.5: (x.abs() > low).to(x.dtype))
 _function(aten.hardshrink.default, lambda x, low=0.5: (x.abs() > low).to(x.dtype))
 _function(aten.threshold.default, lambda x, low, value: (x > low).to(x.dtype))

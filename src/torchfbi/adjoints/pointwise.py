@@ -91,14 +91,14 @@ def rsub(s: Tensor, at: Site, x: Tensor, other: float, alpha: float = 1) -> Tens
     return s * -alpha
 
 
-@adjoint(aten.maximum.default, keeps=("inputs",), receivers=tensor_arguments)
+@adjoint(aten.maximum.default, aten.fmax.default, keeps=("inputs",), receivers=tensor_arguments)
 def maximum(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The larger one gets the signal, equal ones half each."""
     first = torch.where(x == y, 0.5, (x > y).to(s.dtype))
     return _fit(s * first, x), _fit(s * (1 - first), y)
 
 
-@adjoint(aten.minimum.default, keeps=("inputs",), receivers=tensor_arguments)
+@adjoint(aten.minimum.default, aten.fmin.default, keeps=("inputs",), receivers=tensor_arguments)
 def minimum(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """The smaller one gets the signal, equal ones half each."""
     first = torch.where(x == y, 0.5, (x < y).to(s.dtype))

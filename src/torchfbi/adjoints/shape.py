@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -250,11 +251,15 @@ def upsample(s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any)
     *aligned, scales = args
 
     def resize(basis: Tensor, axis: int) -> Tensor:
-        one_size, one_scale = (
-            None if along is None else [n if i == axis else 1 for i, n in enumerate(along)]
-            for along in (size, scales)
+        # Two pixels wide: PyTorch's antialiased kernel is wrong where the width is 1.
+        wide = [n if i == axis else 2 for i, n in enumerate(basis.shape[2:])]
+        one_size = None if size is None else [n if i == axis else 2 for i, n in enumerate(size)]
+        one_scale = (
+            None if scales is None else [n if i == axis else 1 for i, n in enumerate(scales)]
         )
-        return operator(basis, one_size, *aligned, one_scale)
+        resized = operator(basis.expand(-1, -1, *wide).contiguous(), one_size, *aligned, one_scale)
+        others = [i + 2 for i in range(len(wide)) if i != axis]
+        return functools.reduce(lambda part, dim: part.narrow(dim, 0, 1), others, resized)
 
     return separable(s, x, resize)
 
@@ -265,12 +270,12 @@ def separable(s: Tensor, x: Tensor, operator: Callable[[Tensor, int], Tensor]) -
     Args:
         s: signal at the output, (N, C, *outputs).
         x: the forward input (only its shape counts), (N, C, *inputs).
-        operator: called as ``operator(basis, axis)`` with a basis of shape (1, n, ..., n, ...),
+        operator: called as ``operator(basis, axis)`` with a basis of shape (n, 1, ..., n, ...),
             whose spatial size is n along ``axis`` and 1 elsewhere.
     """
     for axis in range(x.ndim - 2):
         n = x.shape[axis + 2]
-        shape = [1, n, *([1] * (x.ndim - 2))]
+        shape = [n, 1, *([1] * (x.ndim - 2))]
         shape[axis + 2] = n
         basis = torch.eye(n, dtype=s.dtype, device=s.device).reshape(shape)
         columns = operator(basis, axis).reshape(n, -1)
