@@ -140,7 +140,7 @@ def test_randomness_that_stays_on_is_told(maps: Callable[..., Tensor], name: str
 def test_randomness_that_nothing_depends_on_does_not_matter() -> None:
     def unused(net: Any, x: Tensor) -> Tensor:
         F.dropout(x, 0.5)
-        return x + torch.zeros_like(torch.rand(6, 1, 1))
+        return x
 
     assert torch.equal(reference(maps=unused), reference())
 
@@ -244,7 +244,9 @@ def test_an_exported_program_is_a_part_like_others() -> None:
     net = Net()
     module = torch.export.export(net, (X,)).module()
     assert torch.allclose(explain(module, X, 1, "plain").values, reference())
-    assert torch.allclose(explain(nn.Sequential(module), X, 1, "plain").values, reference())
+    around = nn.Sequential(module)
+    around.training = False  # eval() would ask the program, which refuses
+    assert torch.allclose(explain(around, X, 1, "plain").values, reference())
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -135,7 +136,7 @@ class Autograd(TorchFunctionMode):
         if func == _DATA:
             return args[0].detach()
         if func is Tensor.register_hook:
-            return RemovableHandle({})
+            return RemovableHandle(OrderedDict())
         if func in (Tensor.retain_grad, _REQUIRES_GRAD):
             return None
         if func is Tensor.requires_grad_:
@@ -244,7 +245,7 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
             f"the model's forward{where} decides by the values of a tensor which operators to "
             "run, so it has no single graph: replace the branch, for example by torch.where."
         )
-    if "nsupported output type" in text or "unknown type" in text:
+    if "output, which is not a known type" in text:
         return OutputError(
             f"the model returns a {type(answer).__name__}, of which torch.export does not know "
             "the parts: return a tensor, or tensors in a tuple, dictionary or dataclass."
