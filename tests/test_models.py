@@ -284,7 +284,7 @@ def test_another_failure_of_torchvision_is_a_model_error(monkeypatch: pytest.Mon
 
 def test_available() -> None:
     names = available()
-    assert names[:2] == ["efficientnet-lite0", "digits"]
+    assert names[:3] == ["efficientnet-lite0", "efficientnet-lite1", "digits"]
     assert {"torchvision:vgg16", "torchvision:resnet50"} < set(names)
     assert not any("rcnn" in name or "deeplab" in name for name in names)
 
@@ -302,7 +302,7 @@ def test_without_torchvision_the_embedded_names_remain(monkeypatch: pytest.Monke
         ("resnet50", "Did you mean torchvision:resnet50"),
         ("torchvision:resnet5", "Did you mean torchvision:resnet"),
         ("EfficientNet-Lite0", "Did you mean efficientnet-lite0"),
-        ("torchvision:", "Known are efficientnet-lite0, digits"),
+        ("torchvision:", "Known are efficientnet-lite0, efficientnet-lite1, digits"),
         ("timm:xyzzyxyzzy", "'timm:xyzzyxyzzy'. Known are"),
         ("", "Known are"),
     ],

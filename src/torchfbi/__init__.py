@@ -13,7 +13,7 @@ from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Preprocess
-from torchfbi.settings import Settings, Threshold
+from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "Photo",
     "Preprocess",
     "Settings",
-    "Threshold",
     "TorchFBIError",
     "explain",
     "load",

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import operator
-import re
 import threading
-import warnings
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,9 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.utils import _pytree as pytree
 
-from torchfbi import adjoints, folding, rewrite
+from torchfbi import adjoints, folding, own, rewrite
 from torchfbi.errors import (
     CaptureError,
     InputError,
@@ -30,12 +23,13 @@ from torchfbi.errors import (
 )
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
+from torchfbi.quiet import quiet
 from torchfbi.refusals import check_module
 from torchfbi.shadow import uncompiled
 from torchfbi.tracing import batch_size, exported
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
-_lock = threading.RLock()
+_lock = threading.Lock()
 
 # They dump whole graphs before the exceptions that ``tracing`` puts into words.
 _NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
@@ -47,19 +41,25 @@ SIZES_KEPT = 4
 
 
 def capture(
-    module: nn.Module | ExportedProgram, example: Tensor, output: int | str | None = None
+    module: nn.Module | ExportedProgram,
+    example: Tensor,
+    output: int | str | None = None,
+    *,
+    anew: bool = False,
 ) -> Graph:
     """The functional operator graph of ``module`` for inputs like ``example``.
 
     The module is not changed in any way: a copy that shares its tensors is traced, on fake
-    data. The graph takes any batch size (unless the model itself does not) and exactly the
-    example's other sizes. It is cached for as long as the module lives and its tensors, and
-    the example's shape, dtype and device, stay the same.
+    data. The graph owns its tensors: it is the network of this moment. It takes any batch size,
+    unless the model's code asks for it, and exactly the example's other sizes. It is cached for as
+    long as the module lives and looks the same, for each shape, dtype and device of the example;
+    what looks the same may compute something else, which ``captured`` finds out.
 
     Args:
         module: a network of one input tensor in evaluation mode, or an exported program.
         example: a tensor (N, C, ...); only its shape, dtype and device count.
         output: which output is explained, by key or position; None where there is only one.
+        anew: whatever is cached for the module is forgotten first.
 
     Raises:
         TrainingModeError: a part of the module is in training mode.
@@ -74,41 +74,33 @@ def capture(
     check_module(module)
     sizes = (example.shape[1:], example.dtype, example.device, output)
     with _lock:
-        cached = _cache.setdefault(module, {})
-        tensors = fingerprint(module)
-        for key in ((None, *sizes), (example.shape[0], *sizes)):
-            if key in cached and cached[key][0] == tensors:
-                return cached[key][1]
-        with _neutral(example.device):
-            graph = _to_graph(exported(module, example), output)
-        if len(cached) >= SIZES_KEPT:
-            cached.pop(next(iter(cached)))  # the oldest
-        cached[(graph.batch, *sizes)] = (tensors, graph)
+        if anew:
+            _cache.pop(module, None)
+    looks = fingerprint(module)
+    found = _cached(module, looks, example.shape[0], sizes)
+    if found is not None:
+        return found
+    # Whatever torch.export says about its own internals, the user gets our error instead.
+    with quiet("stderr", loggers=_NOISY), own.neutral(example.device):
+        found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
+        if found is not None:
+            return found
+        graph = _to_graph(exported(module, example), output)
+        with _lock:
+            cached = _cache.setdefault(module, {})
+            if len(cached) >= SIZES_KEPT:
+                cached.pop(next(iter(cached)))  # the oldest
+            cached[(graph.batch, *sizes)] = (looks, graph)
         return graph
 
 
-@contextlib.contextmanager
-def _neutral(device: torch.device) -> Iterator[None]:
-    """Whatever the caller's modes are, the capture is the same; torch.export's warnings and
-    logs about its own internals do not reach the user, who gets our error instead."""
-    own = threading.get_ident()
-
-    def of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != own
-
-    with (
-        contextlib.ExitStack() as stack,
-        contextlib.redirect_stderr(io.StringIO()),  # where it prints the graph it failed at
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch.autocast(device.type, enabled=False),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        for logger in map(logging.getLogger, _NOISY):
-            stack.callback(logger.removeFilter, of_another_thread)
-            logger.addFilter(of_another_thread)
-        yield
+def _cached(module: Any, looks: Any, batch: int, sizes: Any) -> Graph | None:
+    with _lock:
+        cached = _cache.get(module, {})
+        for key in ((None, *sizes), (batch, *sizes)):
+            if key in cached and cached[key][0] == looks:
+                return cached[key][1]
+    return None
 
 
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
@@ -129,10 +121,26 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
             f"the operators that torch.export found could not be rewritten: {first_line(error)}"
         ) from error
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
-    constants = {name: tensors[name].detach() for name in sorted(used)}
+    constants = _owned({name: tensors[name] for name in sorted(used)}, program)
     captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
     return captured
+
+
+def _owned(tensors: dict[str, Tensor], program: ExportedProgram) -> dict[str, Tensor]:
+    """The tensors, those that lie in the network's memory as copies: whoever trains it writes
+    there, and what was folded or packed would no longer fit."""
+    shared = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*program.state_dict.values(), *program.constants.values())
+        if isinstance(tensor, Tensor)
+    }
+    return {
+        name: tensor.detach().clone()
+        if tensor.untyped_storage().data_ptr() in shared
+        else tensor.detach()
+        for name, tensor in tensors.items()
+    }
 
 
 def _has_inner_graphs(program: ExportedProgram) -> bool:
@@ -155,6 +163,7 @@ def _lift(
             "graph: replace that, for example by torch.where."
         )
     graph, tensors, copies = fx.Graph(), dict[str, Tensor](), dict[fx.Node, fx.Node]()
+    nodes = {node.name: node for node in program.graph.nodes}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name != inputs[0]:
             target = specs[node.name].target
@@ -164,20 +173,11 @@ def _lift(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
         key: copies[node]
-        for key, node in _output_keys(program).items()
+        for key, name in own.output_names(program).items()
+        if (node := nodes.get(name)) is not None
         if adjoints.is_tensor(node) and node.meta["val"].is_floating_point()
     }
     return graph, tensors, outputs
-
-
-def _output_keys(program: ExportedProgram) -> dict[str, Any]:
-    """The user's outputs by their key or position in what the module returns."""
-    names = program.graph_signature.user_outputs
-    nodes = {node.name: node for node in program.graph.nodes}
-    structure = pytree.tree_unflatten(list(names), program.call_spec.out_spec)
-    flat, _ = pytree.tree_flatten_with_path(structure)
-    keys = (".".join(re.findall(r"[\w-]+", pytree.keystr(path))) for path, _ in flat)
-    return {key: nodes[name] for key, (_, name) in zip(keys, flat, strict=True) if name in nodes}
 
 
 def _choose(outputs: dict[str, fx.Node], output: int | str | None) -> fx.Node:
@@ -250,11 +250,12 @@ def _is_softmax(node: fx.Node) -> bool:
 
 def _over_samples(node: fx.Node) -> bool:
     """Whether one sample's answer is computed from others', which the walk takes for alone."""
-    along: Any = _ALONG.get(node.target)
+    target: Any = node.target
+    along = _ALONG.get(target)
     shape: Any = node.all_input_nodes[0].meta["val"].shape if along is not None else ()
     if not shape or isinstance(shape[0], int):  # no batch of any size
         return False
-    dims = node.args[along] if len(node.args) > along else None
+    dims: Any = node.args[along] if len(node.args) > along else None
     dims = range(len(shape)) if dims is None or dims == [] else dims
     return 0 in [dim % len(shape) for dim in ([dims] if isinstance(dims, int) else dims)]
 

@@ -1,16 +1,12 @@
-"""What an explainer takes: images of its size, and names of features that the network has."""
+"""What an explainer takes: images of its size."""
 
 from __future__ import annotations
-
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from torchfbi import forked
-from torchfbi.errors import InputError, NonFiniteError, SettingsError
-from torchfbi.graph import Graph
-from torchfbi.settings import Settings
+from torchfbi.errors import InputError, NonFiniteError
 
 
 def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | None) -> None:
@@ -48,21 +44,14 @@ def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | N
         raise NonFiniteError("the input contains NaN or infinite values.")
 
 
-def choose_features(graph: Graph, settings: Settings) -> set[str]:
-    """The names of the nodes at which ``settings.layers`` has the signal selected.
+def check_walks(walks: int, x: Tensor) -> None:
+    """Refuse several targets for each of several images.
 
     Raises:
-        SettingsError: one of its names is no feature of the network.
+        InputError: there is not one image, and more than one walk.
     """
-    names = [node.meta["layer"] for node in graph.features]
-    for pattern in settings.layers:
-        if names and not any(fnmatchcase(name, pattern) for name in names):
-            raise SettingsError(
-                f"layers: no feature of this network is called {pattern!r}; "
-                f"they are {', '.join(names)}."
-            )
-    return {
-        node.name
-        for node, name in zip(graph.features, names, strict=True)
-        if any(fnmatchcase(name, pattern) for pattern in settings.layers)
-    }
+    if walks < 1 or (walks > 1 and len(x) != 1):
+        raise InputError(
+            f"walks={walks} walks back that often from one image, and there are {len(x)}: give "
+            "each image alone, or one target for each."
+        )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi import atomic, saved
+from torchfbi import atomic, evidence, saved
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.flow import LayerFlow
 from torchfbi.heads import Head, probabilities
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
+
+
+def evidence_of(values: Tensor, settings: Settings) -> Tensor:
+    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
+    are a signal its magnitude, (N, ...)."""
+    return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
+
+
+def support_of(values: Tensor, settings: Settings) -> Tensor:
+    """The pixels that carry an attribution (N, C, ...): the fewest that hold most of what speaks
+    for the class, or where the values are a signal all that it reached, (N, ...) bool."""
+    if settings.values == "evidence":
+        return evidence.support(values.sum(1))
+    return (values != 0).any(1)
 
 
 class LayerSupport(NamedTuple):
@@ -49,7 +63,11 @@ class Explanation:
     """Which pixels made the network say that, and how the information got there.
 
     Args:
-        values: the attribution, (N, C, ...) float, signed and raw; zero off the support.
+        values: the attribution, (N, C, ...) float, raw and signed. In the default preset
+            ``values.sum(1)`` is a pixel's evidence, positive where it speaks for the class and
+            negative where it speaks against it; the channels share it as they share the magnitude
+            of the signal, and have its sign. In the others they are the signal that reached each
+            channel, zero off the support: what it says of a pixel is in its magnitude.
         logits: the network's output before a final softmax or sigmoid, (N, classes) or
             (N, classes, ...).
         target: the probed class of each sample, (N,) int64; None if a function gave the seed.
@@ -84,8 +102,16 @@ class Explanation:
 
     @property
     def support(self) -> Tensor:
-        """The pixels that carry the explanation, (N, ...) bool."""
-        return (self.values != 0).any(1)
+        """The pixels that carry the explanation, (N, ...) bool: the fewest that hold most of what
+        speaks for the class (``torchfbi.evidence.support``), or where values are a signal all that
+        it reached."""
+        return support_of(self.values, self.settings)
+
+    @property
+    def evidence(self) -> Tensor:
+        """One number a pixel, (N, ...) float: its signed evidence, or where values are a signal its
+        magnitude."""
+        return evidence_of(self.values, self.settings)
 
     @property
     def density(self) -> Tensor:
@@ -145,15 +171,15 @@ class Explanation:
         return f"{self.label(number)} ({self.probabilities[index, number].item():.1%})"
 
     def to_heatmap(self) -> Tensor:
-        """The magnitude of ``values`` summed over the channels, each sample scaled to [0, 1].
+        """What speaks for the class at each pixel, each sample scaled to [0, 1].
 
-        The scale is the 99.5th percentile on the support, so that a few peaks do not hide the
-        rest; an empty support gives zeros.
+        The scale is the 99.5th percentile of what is not zero, so that a few peaks do not hide the
+        rest; where nothing is all are zero.
 
         Returns:
             (N, ...) float.
         """
-        magnitude = self.values.abs().sum(1)
+        magnitude = torch.relu(self.evidence)
         maps = []
         for one in magnitude:
             inside = one[one > 0].float()

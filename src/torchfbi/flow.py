@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
+from torchfbi import evidence
 from torchfbi.graph import channel_dim
+from torchfbi.settings import Settings
 
 
 class LayerFlow(NamedTuple):
@@ -19,9 +21,13 @@ class LayerFlow(NamedTuple):
         incoming: the signal before selection, (N, C, ...).
         signal: the signal that went on, (N, C, ...).
         kept_maps: which maps went on, (N, C) bool; all True where no maps were chosen.
-        support: positions at which some map's signal went on, (N, ...) bool without C; for a
-            dense layer its units, (N, C).
+        support: positions at which some map's signal went on, or where the walk is after evidence
+            those that hold most of it (``torchfbi.evidence.support``), (N, ...) bool without C; for
+            a dense layer its units, (N, C).
         density: the share of the support's positions that are True, (N,) in [0, 1].
+        evidence: the signed evidence at each position, the sum over the maps of signal times
+            activation (``torchfbi.evidence``), (N, ...) without C; for a dense layer that of each
+            unit, (N, C).
     """
 
     layer: str
@@ -31,18 +37,33 @@ class LayerFlow(NamedTuple):
     kept_maps: Tensor
     support: Tensor
     density: Tensor
+    evidence: Tensor
 
 
 def observe(
-    node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
+    node: fx.Node,
+    value: Tensor,
+    incoming: Tensor,
+    s: Tensor,
+    maps: Tensor | None,
+    settings: Settings,
 ) -> LayerFlow:
-    """The record of one feature: its forward value, and its signal before and after selection."""
-    channel = channel_dim(node)
-    support = s != 0
-    if s.ndim > 2:
-        support = support.any(channel)
+    """The record of one feature: its forward value, and its signal before and after selection.
+
+    Args:
+        settings: of the walk: what ``values`` are decides what carries a support.
+    """
+    channel, after_evidence = channel_dim(node), settings.values == "evidence"
+    if node.op == "placeholder" and after_evidence:
+        e = s.sum(channel)  # it is evidence already
+    else:
+        e = evidence.of_feature(s, value, channel) if s.ndim > 2 else s * value
+    if after_evidence:
+        support = evidence.support(e)
+    else:
+        support = (s != 0).any(channel) if s.ndim > 2 else s != 0
     if maps is None:
         maps = torch.ones(s.shape[0], s.shape[channel], dtype=torch.bool, device=s.device)
     density = support.flatten(1).float().mean(1)
     layer = node.meta.get("layer", "image")
-    return LayerFlow(layer, value, incoming, s, maps, support, density)
+    return LayerFlow(layer, value, incoming, s, maps, support, density, e)

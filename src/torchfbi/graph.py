@@ -16,6 +16,9 @@ from torchfbi.heads import Head, Tail
 
 aten = torch.ops.aten
 
+AFFINE = {aten.convolution.default, aten.linear.default}
+"""The layers that the excitation walk knows."""
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -23,8 +26,8 @@ class Graph:
 
     Args:
         calls: one placeholder (the image), ``get_attr`` nodes (tensors), calls, one output node.
-        tensors: the values of the ``get_attr`` nodes. They share memory with the user's
-            parameters unless a batch norm was folded into them.
+        tensors: the values of the ``get_attr`` nodes: the graph's own, whatever is written to the
+            network's later.
         batch: the only batch size the model allows, or None where it takes any.
         tail: what was stripped behind the logits, or None where the model ends at them.
     """
@@ -38,6 +41,10 @@ class Graph:
     def head(self) -> Head | None:
         """What makes probabilities of classes out of the logits."""
         return None if self.tail is None else self.tail.head
+
+    def finish(self, logits: Tensor) -> Tensor:
+        """What the network itself returns where its logits are these."""
+        return logits if self.tail is None else self.tail(logits)
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
@@ -76,44 +83,68 @@ class Graph:
         return next((node for node in reversed(self.features) if is_spatial(node)), None)
 
     @cached_property
-    def evidence(self) -> fx.Node | None:
-        """Where the evidence gate stands: the first tensor from the top feature on through
-        which all signal passes, so that no shortcut goes around the gate."""
-        return None if self.top_feature is None else self._narrows(self.top_feature)
-
-    @cached_property
-    def stem(self) -> fx.Node | None:
-        """Where evidence has its finest resolution: the first tensor from the first feature on
-        through which all signal passes, with the image's dimensions."""
-        ndim = self.image.meta["val"].ndim
-        finest = (n for n in self.features if is_spatial(n) and n.meta["val"].ndim == ndim)
-        first = next(finest, None)
-        return None if first is None else self._narrows(first)
-
-    def _narrows(self, feature: fx.Node) -> fx.Node | None:
-        """The first spatial tensor from ``feature`` on through which all signal passes; the
-        feature itself where there is none, None where it is the logits, which the seed fills."""
+    def narrow(self) -> list[fx.Node]:
+        """The tensors with spatial extent that no shortcut goes around: all signal passes through
+        each of them. Image and logits are not among them."""
         order = [self.image, *self.nodes]
-        position = {node: i for i, node in enumerate(order)}
-        ndim, reaches = feature.meta["val"].ndim, 0  # how far down values so far are used
+        position, reaches = {node: i for i, node in enumerate(order)}, 0  # where values are used
+        found = []
         for i, node in enumerate(order):
-            narrow = i >= position[feature] and reaches <= i and is_spatial(node)
-            if narrow and node.meta["val"].ndim == ndim:
-                return None if node is self.logits else node
-            if node in self.path:
+            if node in self.path and reaches <= i and is_spatial(node):
+                found.append(node)
+            if node in self.path or node is self.image:
                 uses = (position[user] for user in node.users if user in self.path)
                 reaches = max(reaches, *uses, i)
-        return feature
+        return [node for node in found if node is not self.image and node is not self.logits]
 
     @cached_property
     def top_layer(self) -> fx.Node | None:
-        """Where ``top_k_at="top layer"`` ranks: all maps of a top layer that has branches."""
-        return self.top_feature if self.evidence is None else self.evidence
+        """The paper's "top convolutional layer": the last feature with spatial extent, or where it
+        has branches the tensor in which they meet again."""
+        if self.top_feature is None:
+            return None
+        behind = self.nodes[self.nodes.index(self.top_feature) :]
+        same_dimensions = (
+            node
+            for node in self.narrow
+            if node in behind and node.meta["val"].ndim == self.top_feature.meta["val"].ndim
+        )
+        return next(same_dimensions, self.top_feature)
 
     @cached_property
-    def stations(self) -> set[fx.Node]:
-        """Where the walk stops to look or filter: the features, the evidence gate, the stem."""
-        return {node for node in (*self.features, self.evidence, self.stem) if node is not None}
+    def resolutions(self) -> list[fx.Node]:
+        """Where evidence is looked at: for each spatial size the tensor closest to the image
+        through which all signal passes, from the coarsest to the finest; empty where there is none.
+
+        Such a tensor has the image's dimensions and lies behind an affine layer: before the first
+        there is nothing but the image.
+        """
+        position = {node: i for i, node in enumerate(self.nodes)}
+        affine = [position[node] for node in self.path if node.target in AFFINE]
+        found: dict[tuple[str, ...], fx.Node] = {}
+        for node in self.narrow:
+            shape, channel = node.meta["val"].shape, channel_dim(node)
+            behind = bool(affine) and position[node] >= min(affine)
+            if behind and len(shape) == self.image.meta["val"].ndim:
+                size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
+                found.setdefault(tuple(size), node)
+        return list(reversed(found.values()))
+
+    @cached_property
+    def hidden(self) -> set[fx.Node]:
+        """The affine layers between two others: not those that see the image itself, whose values
+        are signed as people chose, and not those that the seed reaches first: it contrasts their
+        units."""
+        affine = {node for node in self.path if node.target in AFFINE}
+        behind, before = set[fx.Node](), set[fx.Node]()
+        for node in self.nodes:
+            sources = [source for source in receivers(node) if node in self.path]
+            if any(source in affine or source in behind for source in sources):
+                behind.add(node)
+        for node in reversed(self.nodes):
+            if any(user in affine or user in before for user in node.users if user in self.path):
+                before.add(node)
+        return affine & behind & before
 
     # The walk asks the following at every operator, and each answer costs as much as a small one.
 

@@ -25,7 +25,7 @@ class Packing:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._packed: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        self._packed: dict[fx.Node, tuple[Tensor, int, Tensor]] = {}
         self._positions = {
             node: node.meta["val"].shape[2:].numel()
             for node in graph.nodes
@@ -46,13 +46,14 @@ class Packing:
             return None
         x, weight, bias, stride, padding, dilation, transposed, _, groups = args
         few = x.shape[0] * self._positions[node] <= _MOST_POSITIONS
-        if transposed or not few or not onednn_takes(x):
+        if transposed or not few or not onednn_takes(x) or weight.is_inference():
             return None
-        source, packed = self._packed.get(node, (None, weight))
-        if source is not weight:
+        version = weight._version
+        source, made_for, packed = self._packed.get(node, (None, None, weight))
+        if source is not weight or made_for != version:
             pack: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # whose stub lacks an argument
             packed = pack(weight.to_mkldnn(), padding, stride, dilation, groups, x.shape)
-            self._packed[node] = weight, packed
+            self._packed[node] = weight, version, packed
         value: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, packed, bias, padding, stride, dilation, groups, "none", [], ""
         )

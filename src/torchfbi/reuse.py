@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from torchfbi.graph import Graph
-from torchfbi.settings import Settings, Threshold
+from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
 
@@ -42,7 +42,8 @@ class Forwards:
 
     def keep(self, graph: Graph, settings: Settings, x: Tensor, values: dict[fx.Node, Any]) -> None:
         """Remember a forward pass; the oldest is forgotten."""
-        self._passes.append(_Pass(graph, _needs(settings), x, dict(values)))
+        # The caller may write the next image over this one.
+        self._passes.append(_Pass(graph, _needs(settings), x.clone(), dict(values)))
 
 
 class Reusing(ForwardBackward):
@@ -74,7 +75,7 @@ class Reusing(ForwardBackward):
 
 def _needs(settings: Settings) -> Settings:
     """Settings that are equal where the walk reads the same of the forward pass: it does not
-    matter how many maps are kept, how large a threshold is, and what happens at the image."""
-    threshold = None if settings.threshold is None else Threshold("absolute", 0.0)
-    k = 1.0 if settings.k == 1.0 else 0.5
-    return replace(settings, preset="", k=k, threshold=threshold, image_threshold=None)
+    matter how many maps are kept, and how large tau and gamma are."""
+    tau = None if settings.tau is None else 0.0
+    gamma = float(settings.gamma > 0)
+    return replace(settings, preset="", k=1.0 if settings.k == 1.0 else 0.5, tau=tau, gamma=gamma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -68,7 +68,8 @@ def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Sche
         low_memory: keep only what crosses the borders of segments, and run them again.
     """
     by_rules = {node: _reads(graph, node, settings) for node in graph.nodes}
-    reads = {node: read | ({node} & graph.stations) for node, read in by_rules.items()}
+    stops = stations(graph, settings)
+    reads = {node: read | ({node} & stops) for node, read in by_rules.items()}
     ends = {graph.image, graph.logits}
     if not low_memory:
         by_sign = set(graph.features).difference(ends, *by_rules.values())
@@ -82,6 +83,12 @@ def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Sche
         (segment.nodes, _again(segment, reads, ends)) for segment in cut
     ]
     return Schedule(graph, settings, low_memory, forward, parts)
+
+
+def stations(graph: Graph, settings: Settings) -> set[fx.Node]:
+    """Where the walk stops to look or filter: the features, and where it looks at evidence."""
+    evidence = graph.resolutions if settings.values == "evidence" else ()
+    return {*graph.features, *evidence}
 
 
 def _again(segment: Segment, reads: dict[fx.Node, set[fx.Node]], ends: set[fx.Node]) -> Plan:
@@ -114,7 +121,7 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
     read = set[fx.Node]()
     rule = find(node.target)
     if node in graph.path and rule is not None:
-        what = rule.reads(settings)
+        what = rule.reads(settings if node in graph.hidden else replace(settings, gamma=0.0))
         if "inputs" in what:
             read.update(tensor_arguments(node))
         if "output" in what:
@@ -124,9 +131,7 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
 
 def _signs_decide(settings: Settings) -> bool:
     """Whether nothing on the way back asks more of an activation than if it is positive."""
-    evidence = settings.evidence_gate is not None or settings.place_gate is not None
-    ranked = settings.rank == "contribution"
-    return passes_by_sign(settings) and not (ranked or evidence or settings.antialias)
+    return passes_by_sign(settings) and settings.values == "signal"
 
 
 def _may_be_written(source: Any, node: fx.Node, kept: set[fx.Node]) -> bool:

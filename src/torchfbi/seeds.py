@@ -23,8 +23,8 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
         logits: z, (N, classes), floating point.
         target: c, (N,), integer in [0, classes).
         kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
-            e_c. ``centered``: e_c - 1/(classes - 1) elsewhere. ``contrast``: e_c minus the
-            softmax of the other logits, that is e_c - sum_{j != c} p_j / (1 - p_c) e_j.
+            e_c. ``contrast``: e_c minus the softmax of the other logits, that is
+            e_c - sum_{j != c} p_j / (1 - p_c) e_j.
 
     Returns:
         A tensor like ``logits``.
@@ -37,8 +37,6 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
     one_hot = is_target.to(logits.dtype)
     if kind == "one-hot" or classes == 1:
         return one_hot
-    if kind == "centered":
-        return torch.where(is_target, one_hot, -1.0 / (classes - 1))
     rivals = torch.softmax(logits.masked_fill(is_target, -math.inf), 1)
     return one_hot - rivals
 

@@ -19,8 +19,8 @@ def share_tensors(module: nn.Module) -> nn.Module:
         copied = copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
         _same_mode(module, copied)
     except Exception:  # an attribute that cannot be copied, a lock say: share the attributes too
-        copied = _copy_parts(module, {})
-    return _traceable(copied)
+        copied = copy_parts(module, {})
+    return traceable(copied)
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
@@ -34,13 +34,15 @@ def uncompiled(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def _traceable(module: nn.Module) -> nn.Module:
-    """A copy's parts, those of them replaced that ``torch.export`` cannot look into."""
+def traceable(module: nn.Module) -> nn.Module:
+    """A copy whose parts are as they were before they were compiled, and such that
+    ``torch.export`` can look into them. The copy itself is changed."""
     module = uncompiled(module)
     for part in list(module.modules()):
+        vars(part).pop("_compiled_call_impl", None)  # of module.compile()
         for name, child in part._modules.items():
             if child is not None and (replaced := _replacement(child)) is not child:
-                part._modules[name] = _traceable(replaced)
+                part._modules[name] = traceable(replaced)
     return module
 
 
@@ -60,7 +62,12 @@ def _same_mode(module: nn.Module, copied: nn.Module) -> None:
         its_copy.training = part.training
 
 
-def _copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """A copy of the modules alone, which share their attributes with the originals.
+
+    Args:
+        made: the copies so far, by the identity of their originals.
+    """
     if id(module) in made:
         return made[id(module)]
     copied = made[id(module)] = type(module).__new__(type(module))
@@ -69,7 +76,7 @@ def _copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
         tensors = vars(module)[kind].items()
         vars(copied)[kind] = {name: None if t is None else _usable(t) for name, t in tensors}
     vars(copied)["_modules"] = {
-        name: None if part is None else _copy_parts(part, made)
+        name: None if part is None else copy_parts(part, made)
         for name, part in module._modules.items()
     }
     return copied

@@ -1,4 +1,4 @@
-"""The study of the paper's section 3 as a grid: how k and the threshold shape the support."""
+"""The study of the paper's section 3 as a grid: how k and tau shape the support."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torchfbi.explanation import Explanation
 from torchfbi.images import Photo
 from torchfbi.models import Model, load
 from torchfbi.reuse import Forwards
-from torchfbi.settings import Settings, Threshold
+from torchfbi.settings import Settings
 
 _CHUNK = 8  # altered images in one forward pass
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep:
-    """One image explained with every share k and every threshold, and what the supports are worth.
+    """One image explained with every share k and every tau, and what the supports are worth.
 
-    Rows are ``ks``, columns ``thresholds``. "Blurred" is the image after a Gaussian blur of
+    Rows are ``ks``, columns ``taus``. "Blurred" is the image after a Gaussian blur of
     ``sigma`` pixels, which removes the detail and keeps the colours.
 
     Args:
         ks: the shares of feature maps that went on, as given.
-        thresholds: the thresholds, as given; None keeps everything.
+        taus: the thresholds, as given; None keeps everything.
         explanations: one a cell, ``explanations[row][column]``, each of one sample.
         target: the probed class, the same in all cells.
         density: the support's share of the pixels, (rows, columns) float in [0, 1].
@@ -45,7 +45,7 @@ class Sweep:
     """
 
     ks: tuple[float, ...]
-    thresholds: tuple[Threshold | None, ...]
+    taus: tuple[float | None, ...]
     explanations: tuple[tuple[Explanation, ...], ...]
     target: int
     density: Tensor
@@ -69,19 +69,19 @@ class Sweep:
             "cells": [
                 {
                     "k": k,
-                    "threshold": None if threshold is None else str(threshold),
+                    "tau": tau,
                     "density": self.density[row, column].item(),
                     "kept": self.kept[row, column].item(),
                     "removed": self.removed[row, column].item(),
                 }
                 for row, k in enumerate(self.ks)
-                for column, threshold in enumerate(self.thresholds)
+                for column, tau in enumerate(self.taus)
             ],
         }
 
     def __repr__(self) -> str:
         title = self.explanations[0][0].title()
-        return f"Sweep({title}: {len(self.ks)} shares k x {len(self.thresholds)} thresholds)"
+        return f"Sweep({title}: {len(self.ks)} shares k x {len(self.taus)} thresholds tau)"
 
 
 def sweep(
@@ -89,12 +89,11 @@ def sweep(
     image: Any,
     *,
     ks: Sequence[float],
-    taus: Sequence[float] | None = None,
-    thresholds: Sequence[Threshold | str | None] | None = None,
+    taus: Sequence[float | None],
     target: AnyTarget = None,
     settings: Settings | str | None = None,
 ) -> Sweep:
-    """Explain one image with every k and every threshold.
+    """Explain one image with every k and every tau.
 
     >>> grid = sweep("efficientnet-lite0", "cat.jpg", ks=[0.1, 0.5, 1.0], taus=[0, 1, 10])
 
@@ -102,15 +101,12 @@ def sweep(
         model: as for ``explain``.
         image: one photo, for a ``Model``; or a tensor (1, C, H, W).
         ks: shares of the feature maps, in (0, 1].
-        taus: absolute thresholds, the paper's tau >= 0.
-        thresholds: thresholds of any kind, as ``Threshold``, ``"mass:0.9"`` or None; give
-            either these or ``taus``.
+        taus: thresholds, the paper's tau >= 0; None keeps everything.
         target: as for ``explain``; it must name a class.
         settings: everything else; the paper's preset by default.
 
     Raises:
-        SettingsError: neither or both of taus and thresholds, an empty list, a number out of
-            range.
+        SettingsError: an empty list, or a number out of range.
         InputError: a tensor that does not hold exactly one image.
         TargetError: no such class, or a function that gives a seed.
         ImageError, CaptureError, ModelError: as for ``explain``.
@@ -119,10 +115,11 @@ def sweep(
         model = load(model)
     if settings is None or isinstance(settings, str):
         settings = Settings.from_preset(settings or "paper")
-    columns = _columns(taus, thresholds)
-    grid = [[settings.override(k=k, threshold=t) for t in columns] for k in ks]
-    if not grid:
+    if not ks:
         raise SettingsError("ks is empty: give at least one share of the feature maps.")
+    if not taus:
+        raise SettingsError("taus is empty: give at least one threshold.")
+    grid = [[settings.override(k=k, tau=tau) for tau in taus] for k in ks]
     x, image = _input(model, image)
     if x.ndim != 4 or len(x) != 1:
         raise InputError(f"the image has shape {tuple(x.shape)}: a sweep takes (1, C, H, W).")
@@ -139,10 +136,10 @@ def sweep(
     supports = torch.cat([cell.support for row in rows for cell in row])[:, None]
     altered = [torch.where(supports, x, blurred), torch.where(supports, blurred, x), blurred]
     probabilities = _probabilities(model, torch.cat(altered), number)
-    shape, cells = (len(grid), len(columns)), len(supports)
+    shape, cells = (len(grid), len(taus)), len(supports)
     return Sweep(
         ks=tuple(ks),
-        thresholds=columns,
+        taus=tuple(taus),
         explanations=rows,
         target=number,
         density=torch.cat([cell.density for row in rows for cell in row]).reshape(shape),
@@ -163,20 +160,6 @@ def _input(model: Model | nn.Module, image: Any) -> tuple[Tensor, Tensor | Photo
     photo = image if isinstance(image, Photo) else Photo.read(image)
     x = model.preprocess(photo)[0][None]
     return x.to(next(model.module.parameters(), x)), photo
-
-
-def _columns(
-    taus: Sequence[float] | None, thresholds: Sequence[Threshold | str | None] | None
-) -> tuple[Threshold | None, ...]:
-    if taus is not None and thresholds is None:
-        columns: tuple[Threshold | None, ...] = tuple(Threshold("absolute", t) for t in taus)
-    elif thresholds is not None and taus is None:
-        columns = tuple(Threshold.parse(t) if isinstance(t, str) else t for t in thresholds)
-    else:
-        raise SettingsError("give either taus (absolute thresholds) or thresholds of any kind.")
-    if not columns:
-        raise SettingsError("there is no threshold: give at least one.")
-    return columns
 
 
 def _probabilities(model: Model | nn.Module, images: Tensor, target: int) -> Tensor:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from torchfbi import own
 from torchfbi.errors import (
     CaptureError,
     ControlFlowError,
@@ -48,7 +44,8 @@ def exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedPr
     batch = example.shape[0]
     with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
         program = _export(shadow, example, max(2, batch))
-        if batch_size(program) in (None, batch):
+        size = batch_size(program)
+        if size == batch or (size is None and _takes_any_batch(program, shadow, example)):
             return program
     try:
         return _export(shadow, example, batch)
@@ -59,6 +56,20 @@ def exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedPr
 def batch_size(program: ExportedProgram) -> int | None:
     """The batch size that a program is fixed to, if it is."""
     return concrete(program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0])
+
+
+def _takes_any_batch(program: ExportedProgram, module: nn.Module, example: Tensor) -> bool:
+    """Whether the module's code does the same to any number of images.
+
+    While it is traced, PyTorch writes down what its code asks about the batch size; only whether
+    there is more than one image it takes for granted, so that is tried.
+    """
+    size: Any = program.graph.find_nodes(op="placeholder")[-1].meta["val"].shape[0]
+    if size.node.shape_env.guards:
+        return False
+    noise = torch.rand(1, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    traced, asked = (own.outputs(each, noise.to(example)) for each in (program, module))
+    return all(map(own.agree, traced.values(), asked.values()))
 
 
 def concrete(size: int | torch.SymInt) -> int | None:
@@ -84,7 +95,7 @@ def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
     x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
     sizes = ({0: Dim.AUTO},) if batch > 1 else None
     try:
-        with _answering(module, Autograd()):
+        with _answering(module, own.WithoutAutograd()):
             return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
     except Exception as error:
         if not _decides(error):
@@ -95,14 +106,14 @@ def _export(module: nn.Module, example: Tensor, batch: int) -> ExportedProgram:
 
 
 @contextlib.contextmanager
-def _answering(module: nn.Module, mode: Autograd) -> Iterator[None]:
+def _answering(module: nn.Module, mode: own.WithoutAutograd) -> Iterator[None]:
     """Run the module's forward under ``mode``, and return its outputs in plain containers."""
     forward = module.forward
 
     @functools.wraps(forward)
     def answered(*args: Any, **kwargs: Any) -> Any:
         with mode:
-            return _plain(forward(*args, **kwargs))
+            return own.plain(forward(*args, **kwargs))
 
     module.forward = answered
     try:
@@ -113,46 +124,7 @@ def _answering(module: nn.Module, mode: Autograd) -> Iterator[None]:
             module.forward = forward
 
 
-def _plain(output: Any) -> Any:
-    """Dataclasses and namespaces as dictionaries, whose parts ``torch.export`` finds."""
-    if isinstance(output, SimpleNamespace):
-        return {name: _plain(value) for name, value in vars(output).items()}
-    known = type(output) in pytree.SUPPORTED_NODES
-    if dataclasses.is_dataclass(output) and not isinstance(output, type) and not known:
-        names = [field.name for field in dataclasses.fields(output)]
-        return {name: _plain(getattr(output, name)) for name in names}
-    if type(output) is dict:
-        return {key: _plain(value) for key, value in output.items()}
-    return type(output)(map(_plain, output)) if type(output) in (tuple, list) else output
-
-
-class Autograd(TorchFunctionMode):
-    """Tensors without autograd: ``.data`` is ``.detach()``, and hooks for gradients, which nobody
-    will compute, are left out."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func == _DATA:
-            return args[0].detach()
-        if func is Tensor.register_hook:
-            return RemovableHandle(OrderedDict())
-        if func in (Tensor.retain_grad, _REQUIRES_GRAD):
-            return None
-        if func is Tensor.requires_grad_:
-            return args[0]
-        return self.answer(func, args, kwargs or {})
-
-    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The function's own answer."""
-        return func(*args, **kwargs)
-
-
-_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
-_REQUIRES_GRAD: Any = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
-
-
-class Constants(Autograd):
+class Constants(own.WithoutAutograd):
     """Knows the values of all that does not depend on the image, and tells them to Python.
 
     ``torch.export`` runs a module on tensors without values, so that a check of the module's own
@@ -166,12 +138,12 @@ class Constants(Autograd):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self._module = module
-        self._own = dict(_named_tensors(module))
+        self._before = dict(_named_tensors(module))
         self._values = WeakTensorKeyDictionary()
 
     def __enter__(self) -> Any:
         for name, traced in _named_tensors(self._module):
-            self._values[traced] = self._own[name]
+            self._values[traced] = self._before[name]
         return super().__enter__()  # type: ignore[no-untyped-call]
 
     def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -232,10 +204,12 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
         return error
     shape = tuple(example.shape)
     try:
-        answer = module(torch.zeros_like(example))
-    except Exception as own:
+        with own.WithoutAutograd():
+            answer = module(torch.zeros_like(example))
+    except Exception as refusal:
         return InputError(
-            f"the model rejects an input of shape {shape}: {first_line(own)}{_other_inputs(module)}"
+            f"the model rejects an input of shape {shape}: {first_line(refusal)}"
+            f"{_other_inputs(module)}"
         )
     text = str(error)
     if "data-dependent" in text or "dynamic control flow" in text:

@@ -14,34 +14,33 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from torchfbi import adjoints, forked
-from torchfbi.capture import capture
-from torchfbi.checks import check_images, choose_features
-from torchfbi.errors import InputError, NonFiniteError
+from torchfbi import adjoints, evidence, forked
+from torchfbi.captured import Captured
+from torchfbi.checks import check_images, check_walks
+from torchfbi.errors import InputError
+from torchfbi.finite import finite
 from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
-from torchfbi.graph import Graph
 from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
-from torchfbi.placing import antialias, place
-from torchfbi.schedule import Plan, schedule
+from torchfbi.schedule import Plan, schedule, stations
 from torchfbi.seeds import Target, seed_for
-from torchfbi.selection import gate_by_evidence, keep_maps, select, select_pixels, top_maps
+from torchfbi.selection import select
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
-from torchfbi.thresholds import finite
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
 
 
-class ForwardBackward(nn.Module):
+class ForwardBackward(Captured):
     """Explain a network's answer by a forward pass and a backward walk, without autograd.
 
     >>> fbi = ForwardBackward(network, images, Settings.paper())
     >>> values, logits = fbi(images, target)
 
-    It shows the network as it is now: after a change of its weights make another one.
+    It shows the network as it was when it was made, whatever is written to that one later: after a
+    change make another one. Its first answer is held against the network's own.
 
     Args:
         module: a network of one input in evaluation mode, or an exported program; unchanged. Its
@@ -53,9 +52,8 @@ class ForwardBackward(nn.Module):
             way back: for very large images. The answer is the same.
 
     Raises:
-        CaptureError: see ``torchfbi.capture.capture``.
+        CaptureError: see ``torchfbi.capture.capture`` and ``torchfbi.captured``.
         InputError: the network rejects inputs like ``example``.
-        SettingsError: ``settings.layers`` names no feature of this network.
     """
 
     def __init__(
@@ -67,21 +65,21 @@ class ForwardBackward(nn.Module):
         *,
         low_memory: bool = False,
     ) -> None:
-        super().__init__()
         if not example.is_floating_point():
             raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
         forked.on_one_thread()
-        self.graph: Graph = capture(module, example, output)
+        super().__init__(module, example, output)
         self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
-        self._selected = choose_features(self.graph, self.settings)
-        self._schedule = schedule(self.graph, self.settings, low_memory)
-        self._packing = Packing(self.graph)
-        # It knows the dtype and device that an input must have, and moves with .to().
-        self.register_buffer("_like", example.new_zeros(()), persistent=False)
-        for name, tensor in self.graph.tensors.items():
-            self.register_buffer(f"network_{name}", tensor)
+        self._low_memory = low_memory
+        self._plan()
         self.eval()
+
+    def _plan(self) -> None:
+        """What follows from the graph."""
+        self._stations = stations(self.graph, self.settings)
+        self._schedule = schedule(self.graph, self.settings, self._low_memory)
+        self._packing = Packing(self.graph)
 
     def forward(self, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
         """Explain a batch.
@@ -112,6 +110,7 @@ class ForwardBackward(nn.Module):
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
         """
+        check_walks(walks, x)
         values, logits = self._see(x, watched=visit is not None)
         if walks > 1 and not self._is_one(values):
             x = x.expand(walks, *x.shape[1:])
@@ -148,14 +147,8 @@ class ForwardBackward(nn.Module):
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values = self._run(x, watched)
-        logits = values[self.graph.logits]
-        if not (torch.compiler.is_compiling() or torch.isfinite(logits).all()):
-            raise NonFiniteError(
-                f"the network's output is NaN or infinite for this input in {x.dtype}: its "
-                "weights may be damaged, or a wider dtype is needed."
-            )
-        return values, logits
+        values = self._run(x, watched) if torch.compiler.is_compiling() else self._held(x, watched)
+        return values, values[self.graph.logits]
 
     def _explain(
         self,
@@ -167,26 +160,25 @@ class ForwardBackward(nn.Module):
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
-        evidence: list[Tensor] = []
+        seen: list[Tensor] = []
+        resolutions = graph.resolutions if settings.values == "evidence" else []
 
         def look(
             node: fx.Node, value: Tensor, incoming: Tensor, s: Tensor, maps: Tensor | None
         ) -> None:
-            if node is graph.stem and (settings.antialias or settings.place_gate is not None):
-                evidence.append(finite((s * value).sum(graph.channel[node])))
+            if node in resolutions:
+                seen.append(finite(evidence.of_feature(s, value, graph.channel[node])))
             if visit is not None and (node in graph.features or node is graph.image):
-                visit(observe(node, value, incoming, s, maps))
+                visit(observe(node, value, incoming, s, maps, settings))
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not torch.compiler.is_compiling()
         seed = seed_for(target, logits, settings.seed, graph.tail)
         s = self._back(seed, values, look, overwrite, walks)
-        if evidence and settings.antialias:
-            s = antialias(s, evidence[0])
-        if evidence and settings.place_gate is not None:
-            s = place(s, evidence[0], settings)
-        s, _ = self._select(graph.image, s, x, look, Signals(overwrite=False))
-        return finite(s * x if settings.values == "contribution" else s).contiguous()
+        if settings.values == "evidence":
+            s = evidence.placed(s, seen, x)
+        look(graph.image, x, s, s, None)
+        return finite(s).contiguous()
 
     def _back(
         self,
@@ -223,14 +215,15 @@ class ForwardBackward(nn.Module):
         if s is None:
             return  # it computes a gate, or an output that was not probed
         activation, value = value if isinstance(value, Signs) else (value, value)
-        if node in self.graph.stations:
+        if node in self._stations:
             arrived = s
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
                 signals.own(node)
-        rectified = node.name in self._selected and self.settings.signs == "positive"
+        rectified = node in self.graph.features and self.settings.rectified
+        gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
-        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified)
+        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma)
         fresh, backs = self._hand_back(s, at, values)
         if node not in self.graph.keeps_zero_maps:
             maps = None
@@ -282,21 +275,13 @@ class ForwardBackward(nn.Module):
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals
     ) -> tuple[Tensor, Tensor | None]:
-        """Filter the signal at a feature, at the evidence gate or at the image: what goes on, and
-        the maps that do if not all."""
+        """Filter the signal at a feature: what goes on, and the maps that do if not all."""
         graph, settings, channel = self.graph, self.settings, self.graph.channel[node]
         incoming, maps = s, None
-        if node is graph.image and settings.image_threshold is not None:
-            s = select_pixels(s, settings.image_threshold)
-        if node.name in self._selected:
-            every = settings.top_k_at == "every layer" and node in graph.spatial
+        if node in graph.features:
             memory = signals.owns(node), signals.scratch
-            s, maps = select(s, value, settings, *memory, channel=channel, top_k=every)
-        if node is graph.top_layer and settings.top_k_at == "top layer":
-            maps = top_maps(s, value, settings, channel)
-            s = keep_maps(s, maps, channel)
-        if node is graph.evidence and settings.evidence_gate is not None:
-            s = gate_by_evidence(s, value, settings, channel)
+            top_k = node in graph.spatial
+            s, maps = select(s, value, settings, *memory, channel=channel, top_k=top_k)
         look(node, value, incoming, s, maps)
         some = not isinstance(settings.k, Tensor) and settings.k < 1  # as an input it may be 1
         return s, maps if some else None

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csc_matrix
 from scipy.sparse.linalg import spsolve
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchfbi.errors import InputError, SettingsError
-from torchfbi.metrics import impute, road
+from torchfbi.errors import InputError
+from torchfbi.metrics import impute, removal
+from torchfbi.metrics.removal import NOISE
 from torchfbi.models.torchvision import import_torchvision
 
 import_torchvision()  # pytorch-grad-cam imports it, and may need its operators declared
 
 from pytorch_grad_cam.metrics.road import (  # noqa: E402
     NoisyLinearImputer,
-    ROADLeastRelevantFirst,
-    ROADMostRelevantFirst,
     neighbors_weights,
 )
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
 
 # It puts tensors where NumPy 2 wants arrays.
 own_deprecation = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
-
-
-def brightness(images: Tensor) -> Tensor:
-    p = images.double().mean((1, 2, 3))
-    return torch.stack([p, 1 - p], 1)
 
 
 def holes(number: int, share: float, height: int, width: int) -> Tensor:
@@ -119,99 +108,26 @@ def test_imputation_refuses() -> None:
         impute(x, torch.ones(1, 4, 4, dtype=torch.bool))
 
 
-# The metric
-
-
-def test_a_curve_by_hand() -> None:
-    """One bright pixel among ten: removed, the whole image is 0; kept, its neighbours rise."""
-    x, maps, target = torch.zeros(1, 1, 1, 10), torch.zeros(1, 1, 10), torch.tensor([0])
-    x[..., 4] = maps[..., 4] = 1.0
-
-    def score(first: Any, percentage: int) -> float:
-        options: Any = {"first": first, "percentages": [percentage], "noise": 0.0}
-        return road(brightness, x, target, maps, **options).item()
-
-    assert score("most", 10) == 0
-    assert score("least", 80) > 0.11  # of nine dark pixels eight go, and one beside the bright
-    assert score("least", 90) == pytest.approx(1, rel=1e-3)  # all are filled from the bright one
-
-
-class _Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(torch.randn(5, 300, generator=generator))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ self.weight.T).softmax(1)
+# As a removal
 
 
 @own_deprecation
-@pytest.mark.parametrize(
-    ("first", "theirs"), [("most", ROADMostRelevantFirst), ("least", ROADLeastRelevantFirst)]
-)
-def test_pytorch_grad_cam_agrees_on_colour_images(first: Any, theirs: Any) -> None:
-    network, generator = _Network(), torch.Generator().manual_seed(1)
-    x = torch.rand(3, 3, 10, 10, generator=generator)
-    maps = torch.randperm(300, generator=generator).reshape(3, 10, 10) / 300
-    target = torch.tensor([0, 3, 4])
-    scores = []
-    for percentile in range(10, 100, 10):
-        metric = theirs(percentile)
-        metric.perturbation.imputer.noise = 0.0
-        functions = [ClassifierOutputTarget(int(t)) for t in target]
-        scores.append(metric(x, maps.numpy(), functions, network, return_diff=False))
-    expected = torch.from_numpy(np.mean(scores, 0)).double()
-    found = road(network, x, target, maps, first=first, noise=0.0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+@given(st.integers(0, 2**32), st.sampled_from([0.1, 0.5, 0.9]))
+@settings(max_examples=10, deadline=None)
+def test_pytorch_grad_cam_fills_colour_images_alike(number: int, share: float) -> None:
+    x = torch.rand(1, 3, 10, 10, generator=torch.Generator().manual_seed(number))
+    removed = holes(number, share, 10, 10)
+    theirs = NoisyLinearImputer(noise=0.0)(x[0], ~removed[0])
+    torch.testing.assert_close(impute(x, removed)[0], theirs.float(), rtol=0, atol=2e-3)
 
 
 def test_the_noise_is_seeded_and_lies_on_removed_pixels_only() -> None:
-    seen: list[Tensor] = []
-
-    def watched(images: Tensor) -> Tensor:
-        seen.append(images)
-        return brightness(images)
-
-    x, target = torch.full((2, 3, 16, 16), 0.5), torch.tensor([0, 0])
-    maps = torch.rand(2, 16, 16)
+    x, both = torch.full((2, 3, 16, 16), 0.5), torch.tensor([0, 1])
+    removed = torch.cat([holes(0, 0.25, 16, 16), holes(1, 0.5, 16, 16)])
     state = torch.get_rng_state()
-    found = road(watched, x, target, maps, percentages=[25], noise=0.1, seed=3)
+    filled = removal(x, "road", seed=3)(both, removed)
     assert torch.equal(torch.get_rng_state(), state)
-    (images,) = seen
-    changed = images != 0.5
-    for one, values in zip(changed, maps, strict=True):
-        assert (one.sum((1, 2)) == 64).all()
-        assert torch.equal(one[0], values >= values.flatten().sort(descending=True).values[63])
-    assert images[changed].std().item() == pytest.approx(0.1, rel=0.15)
-    again, other = (
-        road(brightness, x, target, maps, percentages=[25], noise=0.1, seed=seed) for seed in (3, 4)
-    )
-    assert torch.equal(again, found)
-    assert not torch.equal(other, found)
-
-
-@settings(max_examples=20)
-@given(st.integers(0, 2**32), st.integers(-30, 30), st.sampled_from(["most", "least"]))
-def test_neither_scale_nor_batch_nor_chunk_matters(number: int, power: int, first: Any) -> None:
-    generator = torch.Generator().manual_seed(number)
-    x = torch.rand(3, 3, 6, 5, generator=generator)
-    maps = torch.randint(4, (3, 6, 5), generator=generator).float()
-    target, options = torch.tensor([0, 1, 1]), {"first": first, "percentages": [20, 70]}
-    found = road(brightness, x, target, maps, **options)
-    assert found.dtype == torch.float64
-    again = road(brightness, x, target, maps * 2.0**power, chunk=2, **options)
-    torch.testing.assert_close(again, found)
-    alone = road(brightness, x[1:2], target[1:2], maps[1:2], **options)
-    torch.testing.assert_close(alone, found[1:2])
-
-
-def test_what_is_refused() -> None:
-    x, maps, target = torch.rand(1, 3, 4, 4), torch.rand(1, 4, 4), torch.tensor([0])
-    with pytest.raises(SettingsError, match="unknown first"):
-        road(brightness, x, target, maps, first="last")  # type: ignore[arg-type]
-    for percentages in ([], [0], [100], [math.nan]):
-        with pytest.raises(SettingsError, match="between 0 and 100"):
-            road(brightness, x, target, maps, percentages=percentages)
-    with pytest.raises(InputError, match="nothing is left"):
-        road(brightness, x, target, maps, percentages=[99])
+    assert torch.equal((filled != 0.5).any(1), removed)
+    assert filled[(filled != 0.5)].std().item() == pytest.approx(NOISE, rel=0.15)
+    assert torch.equal(removal(x, "road", seed=3)(both, removed), filled)
+    assert not torch.equal(removal(x, "road", seed=4)(both, removed), filled)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi.errors import InputError, SettingsError
 from torchfbi.metrics import cascade, class_correlation, max_sensitivity, randomise_head
-from torchfbi.metrics.ranks import average_ranks, order
+from torchfbi.metrics.ranks import average_ranks
 
 
 def network() -> nn.Sequential:
@@ -43,22 +43,6 @@ def test_ranks_are_those_of_scipy(number: int, levels: int) -> None:
     values = torch.randint(levels, (3, 17), generator=generator).float()
     expected = scipy.stats.rankdata(values.numpy(), axis=1)
     assert average_ranks(values).numpy().tolist() == expected.tolist()
-
-
-@given(st.integers(0, 2**32), st.integers(1, 5))
-def test_the_order_sorts_and_shuffles_ties(number: int, levels: int) -> None:
-    generator = torch.Generator().manual_seed(number)
-    maps = torch.randint(levels, (3, 4, 5), generator=generator).float()
-    places = order(maps, seed=number).flatten(1)
-    assert torch.equal(places.sort(1).values, torch.arange(20).expand(3, 20))
-    ranked = maps.flatten(1).gather(1, places.argsort(1))
-    assert (ranked.diff(dim=1) <= 0).all()
-    assert torch.equal(order(maps[2:], seed=number).flatten(1), places[2:])
-
-
-def test_every_tied_pixel_gets_every_place() -> None:
-    places = torch.cat([order(torch.zeros(1, 2, 2), seed).flatten(1) for seed in range(400)])
-    assert (places.double().mean(0) - 1.5).abs().max() < 0.2
 
 
 # Correlation between maps

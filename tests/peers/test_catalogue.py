@@ -29,13 +29,18 @@ from torchfbi.peers.captum import lime
 from torchfbi.peers.network import logits_of
 from torchfbi.peers.rise import rise
 
-SIGNALS = ["gradient", "guided-backprop", "deconvnet", "guided-grad-cam", "rectgrad"]
-CONTRIBUTIONS = ["input-x-gradient", "integrated-gradients", "deeplift"]
+SIGNALS = [
+    *("gradient", "guided-backprop", "deconvnet", "guided-grad-cam", "rectgrad"),
+    "smoothgrad-squared",
+]
+LRP = ["captum-lrp", "zennit-epsilon-plus-flat", "zennit-epsilon-gamma-box"]
+CONTRIBUTIONS = ["input-x-gradient", "integrated-gradients", "deeplift", *LRP]
 WITH_CHANNELS = ["fbi", "fbi-paper", "fbi-plain", *SIGNALS, *CONTRIBUTIONS]
-CAMS = ["grad-cam", "grad-cam++", "layer-cam", "score-cam"]
+CAMS = ["grad-cam", "grad-cam++", "layer-cam", "finer-cam", "score-cam"]
+EXCITATION = "contrastive-excitation-backprop"
 CONTROLS = ["random", "centre", "edge", "gate", "edge-x-gate"]
-NAMES = [*WITH_CHANNELS, "occlusion", "lime", "rise", *CAMS, *CONTROLS]
-SEEDED = {"lime", "rise", "random"}
+NAMES = [*WITH_CHANNELS, "occlusion", "lime", "rise", EXCITATION, *CAMS, *CONTROLS]
+SEEDED = {"lime", "rise", "random", "smoothgrad-squared"}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_the_names_and_what_each_says_of_itself() -> None:
     families = [method.family for method in peers.METHODS.values()]
     assert {family: families.count(family) for family in families} == {
         "fbi": 3,
-        "peer": 15,
+        "peer": 21,
         "control": 5,
     }
 
@@ -167,9 +172,15 @@ def test_every_method_on_efficientnet_lite0(name: str, lite0: nn.Module) -> None
     target = lite0(x).argmax(1)
     before = state(lite0)
     method = quick(name)
+    if name == "captum-lrp":
+        with pytest.raises(CaptureError, match="passes over layers"):
+            peers.attribute(method, lite0, x, target)
+        assert state(lite0) == before
+        return
     values = peers.attribute(method, lite0, x, target)
     assert values.shape == (1, 3 if name in WITH_CHANNELS else 1, 64, 64)
-    assert bool(method.to_maps(values).any()) == (name != "fbi-paper")
+    if name != EXCITATION:  # of noise nothing is left at its finer feature
+        assert bool(method.to_maps(values).any()) == (name != "fbi-paper")
     assert state(lite0) == before
 
 
@@ -225,7 +236,10 @@ def test_networks_that_peers_cannot_explain() -> None:
     with pytest.raises(TargetError, match="4 dimensions"):
         peers.attribute("gradient", dense, x, 0)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 2)).eval()
-    for name, message in (("grad-cam", "no layer for a class activation"), ("gate", "no evidence")):
+    for name, message in (
+        ("grad-cam", "no layer for a class activation"),
+        ("gate", "no layer for a class"),
+    ):
         with pytest.raises(CaptureError, match=message):
             peers.attribute(name, flat, x, 0)
     with pytest.raises(TrainingModeError):
@@ -247,7 +261,11 @@ def test_a_fixed_batch_size_is_refused_where_others_are_needed() -> None:
 
 @pytest.mark.parametrize(
     ("package", "name", "extra"),
-    [("captum.attr", "lime", "captum"), ("pytorch_grad_cam", "layer-cam", "gradcam")],
+    [
+        ("captum.attr", "lime", "captum"),
+        ("pytorch_grad_cam", "layer-cam", "gradcam"),
+        ("zennit.composites", "zennit-epsilon-plus-flat", "zennit"),
+    ],
 )
 def test_missing_libraries(
     package: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch

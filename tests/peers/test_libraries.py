@@ -17,12 +17,18 @@ from torchfbi import peers
 from torchfbi.errors import CaptureError
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers import rise as rise_module
-from torchfbi.peers.captum import lime
+from torchfbi.peers.captum import DRAWS, NOISE, lime
 from torchfbi.peers.rise import masks, rise
 
 import_torchvision()
 
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM  # noqa: E402
+from pytorch_grad_cam import (  # noqa: E402
+    FinerCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    LayerCAM,
+    ScoreCAM,
+)
 from pytorch_grad_cam.utils.image import scale_cam_image  # noqa: E402
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: E402
 
@@ -61,6 +67,19 @@ def test_integrated_gradients_are_complete(network: nn.Module, x: Tensor) -> Non
     linear = nn.Sequential(nn.Flatten(), nn.Linear(768, 5)).double().eval()
     exact = linear[1].weight[TARGET].reshape(x.shape) * x
     torch.testing.assert_close(peers.attribute("integrated-gradients", linear, x, TARGET), exact)
+
+
+def test_smoothgrad_squared_is_a_mean_of_squares(network: nn.Module, x: Tensor) -> None:
+    values = peers.attribute("smoothgrad-squared", network, x, TARGET, seed=7)
+    state = torch.get_rng_state()
+    for i in range(2):
+        sigma = (NOISE * (x[i].max() - x[i].min())).float()
+        torch.manual_seed(7)
+        noise = torch.normal(0, sigma.expand(DRAWS, 3, 16, 16))
+        noisy = (x[i] + noise).requires_grad_()
+        (g,) = torch.autograd.grad(network(noisy)[:, TARGET[i]].sum(), noisy)
+        torch.testing.assert_close(values[i], g.square().mean(0), rtol=1e-5, atol=1e-12)
+    torch.set_rng_state(state)
 
 
 # DeepLIFT
@@ -179,6 +198,17 @@ def test_the_librarys_own_call_scales_the_same_map(
         theirs = cam(input_tensor=x, targets=targets)
     assert np.allclose(scale_cam_image(values[:, 0].numpy()), theirs, atol=1e-4)
     assert theirs.std() > 0.1
+
+
+def test_finer_cam_is_the_librarys(modules: nn.Sequential) -> None:
+    x = torch.randn(1, 3, 17, 21)
+    target = int(modules(x).argmax())  # the library knows the nearest of the top class alone
+    values = peers.attribute("finer-cam", modules, x, target)
+    theirs = FinerCAM(modules, [modules[1]])(x)
+    assert np.allclose(scale_cam_image(values[:, 0].numpy()), theirs, atol=1e-4)
+    assert theirs.std() > 0.1
+    plain = peers.attribute("grad-cam", modules, x, target)
+    assert (scale_cam_image(plain[:, 0].numpy()) - theirs).std() > 0.01
 
 
 # From outside

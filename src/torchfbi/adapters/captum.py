@@ -50,8 +50,8 @@ class ForwardBackward(Attribution):  # type: ignore[misc]  # Captum has no types
 
     @property
     def multiplies_by_inputs(self) -> bool:
-        """Whether the values are contributions: the signal times the input."""
-        return self.settings.values == "contribution"
+        """Whether the values are contributions, as evidence is, and no signal."""
+        return self.settings.values == "evidence"
 
     @log_usage()  # type: ignore[untyped-decorator]  # Captum's NoiseTunnel needs its __wrapped__
     def attribute(

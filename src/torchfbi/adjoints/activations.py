@@ -3,7 +3,7 @@
 Section 2 rectifies the signal ("The adjoint of the ReLU activation function is the ReLU
 itself"). With both signs the *gate is held*: f(x) = f(0) + x g(x), and the adjoint is s g(x)
 with g held constant. For ReLU that is the 0/1 mask, for SiLU sigmoid(x), for GELU Phi(x).
-``derivative`` is f'(x); at a kink it takes PyTorch's side.
+``derivative`` is f'(x); at a kink it takes PyTorch's side. ``guided`` rectifies and derives.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def activation(
         def rule(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             if at.settings.gates == "rectify":
                 return rectified(s, at)
+            if at.settings.gates == "guided":
+                s = rectified(s, at)
             held = at.settings.gates == "held" or derivative is None
             slope = gate if held else derivative
             assert slope is not None
@@ -71,8 +73,10 @@ def rectified(s: Tensor, at: Site) -> Tensor:
 )
 def relu(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """ReLU of the signal (section 2), or the mask of the active units."""
+    if at.settings.rectified:
+        s = rectified(s, at)
     if at.settings.gates == "rectify":
-        return rectified(s, at)
+        return s
     return where_positive(s, at.output, s if at.overwrite else None)
 
 

@@ -9,14 +9,23 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.adjoints import packed, sparse
+from torchfbi.adjoints.excitation import excitation
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.transposed import left_over, transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
+from torchfbi.settings import Settings
 
 aten = torch.ops.aten
 
 
-@adjoint(aten.convolution.default, fresh=True)
+def _all_without_gamma(settings: Settings) -> set[str]:
+    """The plain adjoint knows nothing of the forward pass."""
+    return set() if settings.gamma else {"inputs", "output"}
+
+
+@adjoint(
+    aten.convolution.default, keeps=("inputs", "output"), fresh=True, spares=_all_without_gamma
+)
 def convolution(
     s: Tensor,
     at: Site,
@@ -30,7 +39,35 @@ def convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolution with the flipped filters, no bias term (section 2, "Deconvolution")."""
+    """Convolution with the flipped filters, no bias term (section 2, "Deconvolution"); or the
+    excitation walk."""
+    shape = (stride, padding, dilation, transposed, output_padding, groups)
+    if at.gamma:
+        return excitation(
+            s,
+            at.output,
+            x,
+            weight,
+            None if bias is None else _per_channel(bias, s),
+            at.gamma,
+            lambda a, w: aten.convolution.default(a, w, None, *shape),
+            lambda s, w: _plain(s, at._replace(overwrite=False), x, w, *shape),
+        )
+    return _plain(s, at, x, weight, *shape)
+
+
+def _plain(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Tensor:
     s = laid_out(s)
     if transposed:
         zeros = [0] * len(stride)
@@ -78,9 +115,13 @@ def _maps_innermost(s: Tensor) -> bool:
     )
 
 
-@adjoint(aten.linear.default, fresh=True)
+@adjoint(aten.linear.default, keeps=("inputs", "output"), fresh=True, spares=_all_without_gamma)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """W^T s, or W^T (s - b) as in section 2, "Dense layers"."""
+    """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
+    if at.gamma:
+        return excitation(
+            s, at.output, x, weight, bias, at.gamma, lambda a, w: a @ w.T, lambda s, w: s @ w
+        )
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
     if back is None:
@@ -90,13 +131,17 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
 
 def _of_bias(weight: Tensor, bias: Tensor) -> Tensor:
     """W^T b, which is the same for all images. Without it the signal stays sparse."""
-    known = _OF_BIAS.get(weight)
-    if known is None:
-        _OF_BIAS[weight] = known = bias @ weight
+    if bias.is_inference() or weight.is_inference():
+        return bias @ weight  # nobody counts what is written to them
+    versions = (bias._version, weight._version)
+    source, made_for, known = _OF_BIAS.get(bias, (None, None, bias))
+    if source is not weight or made_for != versions:
+        known = bias @ weight
+        _OF_BIAS[bias] = weight, versions, known
     return known
 
 
-_OF_BIAS: MutableMapping[Tensor, Tensor] = WeakTensorKeyDictionary()
+_OF_BIAS: MutableMapping[Tensor, tuple[Tensor, tuple[int, int], Tensor]] = WeakTensorKeyDictionary()
 
 
 @adjoint(aten.batch_norm.default)

@@ -23,20 +23,21 @@ def transposed_convolution(
 
     Args:
         s: the signal, (N, O, H, W).
-        weight: (O, I, h, w), which stays the same from call to call.
+        weight: (O, I, h, w); it is packed again when it was written to.
         window: stride, padding, dilation and leftover of the convolution.
     """
     if torch.compiler.is_compiling() or s.ndim != 4 or not onednn_takes(s):
         return None
-    if s.numel() > _MOST_POSITIONS * s.shape[1]:
+    if s.numel() > _MOST_POSITIONS * s.shape[1] or weight.is_inference():
         return None
     stride, padding, dilation, leftover = window
+    made_for = (window, weight._version)
     packed_for, packed = _PACKED.get(weight, (None, weight))
-    if packed_for != window:
+    if packed_for != made_for:
         packed = torch.ops.mkldnn._reorder_convolution_transpose_weight(
             weight, padding, leftover, stride, dilation, 1, list(s.shape)
         )
-        _PACKED[weight] = window, packed
+        _PACKED[weight] = made_for, packed
     back: Tensor = torch.ops.mkldnn._convolution_transpose_pointwise(
         s, packed, None, padding, leftover, stride, dilation, 1, "none", [], ""
     )

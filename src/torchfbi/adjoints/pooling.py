@@ -60,7 +60,7 @@ def max_pool(
 def _smaller(s: Tensor, forward: Tensor, at: Site, out: Tensor | None = None) -> Tensor:
     """The minimum of signal and forward value. With both signs it bounds the magnitude, so that
     a negative signal survives."""
-    if at.settings.signs == "positive":
+    if at.settings.rectified:
         return torch.minimum(s, forward, out=out)
     bound = torch.relu(forward)
     return torch.maximum(torch.minimum(s, bound), -bound)

@@ -39,6 +39,7 @@ class Site(NamedTuple):
         scratch: memory for what the rule computes on the way.
         maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
         rectified: the selection let no negative signal through.
+        gamma: of the excitation walk; 0 for the plain adjoint.
     """
 
     output: Tensor
@@ -48,6 +49,7 @@ class Site(NamedTuple):
     scratch: Scratch = NO_SCRATCH
     maps: Tensor | None = None
     rectified: bool = False
+    gamma: float = 0.0
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:

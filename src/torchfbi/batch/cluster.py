@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -26,6 +25,7 @@ from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.rows import Row
 from torchfbi.errors import ModelError, StorageError, first_line
 from torchfbi.models.torchvision import import_torchvision
+from torchfbi.quiet import quiet
 
 DECODING = 0.25
 """The share of a core that a task asks for which decodes a batch."""
@@ -159,8 +159,7 @@ def _quiet(ray: Any) -> Iterator[None]:
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # it warns about its own defaults
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with quiet():  # it warns about its own defaults
         context = ray.data.DataContext.get_current()
     names = ("enable_progress_bars", "print_on_execution_start")
     before = {name: getattr(context, name) for name in names if hasattr(context, name)}

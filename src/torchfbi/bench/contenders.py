@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torchfbi.bench.cases import Task
 from torchfbi.errors import InputError, ModelError
 from torchfbi.export.explainer import Question, trace
-from torchfbi.export.formats import FORMATS, quiet
+from torchfbi.export.formats import FORMATS
+from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
@@ -62,8 +62,7 @@ def guided_backprop(task: Task) -> Callable[[], Tensor]:
     method = _captum().GuidedBackprop(task.module)
 
     def run() -> Tensor:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there are hooks, for as long as it runs
+        with quiet():  # that there are hooks, for as long as it runs
             return method.attribute(task.x.detach().requires_grad_(), target=task.target)
 
     return run
@@ -121,7 +120,7 @@ def compiled(settings: Settings) -> Maker:
     def make(task: Task) -> Callable[[], Tensor]:
         explainer = ForwardBackward(task.module, task.x, settings)
         aoti, question = FORMATS["aoti"], Question.of(task.x, task.target, settings)
-        with tempfile.TemporaryDirectory() as folder, quiet():
+        with tempfile.TemporaryDirectory() as folder, quiet("stdout", "stderr"):
             path = Path(folder) / "explainer.pt2"
             aoti.write(trace(explainer, task.x, len(task.x)), path, {})
             run = aoti.open(path)

@@ -15,6 +15,7 @@ from torchfbi.benchmark.cutouts import cutouts
 from torchfbi.benchmark.digits import digits
 from torchfbi.benchmark.folder import folder
 from torchfbi.benchmark.grids import grids, photo_grids
+from torchfbi.benchmark.photos import photos
 from torchfbi.benchmark.scene import Batch, Scene, Suite
 from torchfbi.benchmark.synthetic import synthetic
 from torchfbi.errors import SettingsError
@@ -32,6 +33,7 @@ __all__ = [
     "grids",
     "load_suite",
     "photo_grids",
+    "photos",
     "synthetic",
 ]
 

@@ -57,11 +57,11 @@ def grids(
     seed: int = 0,
     tiles: Sequence[Scene] | None = None,
 ) -> Suite:
-    """Grids of n x n composites that the network recognises, each of another class.
+    """Grids of n x n images that the network recognises, each of another class.
 
     The localisation metric of Böhle, Fritz & Schiele 2021, "Convolutional Dynamic Alignment
     Networks for Interpretable Classifications", section 4: what speaks for a class must lie in the
-    cell that shows it. Here the mask also knows the object within the cell.
+    cell that shows it. Where the images have masks, the mask also knows the object within the cell.
 
     Every cell has the size of the network's input, so that the grid is n times as large; where
     the network takes no such size, the grid is shrunk to its input. Of grid g the cells 2g and
@@ -82,7 +82,7 @@ def grids(
     check(model, count, seed)
     _check_side(n)
     scenes = cutouts(model, CUTOUTS, seed).scenes if tiles is None else tuple(tiles)
-    what = "composites of cut-outs that the network recognises; the mask is the object's"
+    what = "images of one class each that the network recognises"
     return _suite(f"grid{n}", what, model, scenes, n, count, seed)
 
 
@@ -164,7 +164,8 @@ def _scenes(
         window[:] = _resized(Image.fromarray(tile.picture), window.shape)
     x = prepare(model, picture)
     scenes = []
-    for cell in ((first + i) % len(tiles) for i in range(PROBED)):
+    probed = [(first + i) % len(tiles) for i in range(PROBED)]
+    for cell, other in zip(probed, probed[1:] + probed[:1], strict=True):
         row, column = divmod(cell, len(layout.columns) - 1)
         inside = torch.zeros(picture.shape[:2], dtype=torch.bool)
         inside[layout.box(cell)] = True
@@ -177,6 +178,7 @@ def _scenes(
                 target=tile.target,
                 mask=None if tile.mask is None else _placed(tile.mask, layout, cell),
                 cell=inside,
+                rival=tiles[other].target,
             )
         )
     return scenes

@@ -27,6 +27,7 @@ class Scene:
         mask: the pixels of the target's own object, bool (H, W), at least one of them True; None
             where nobody knows.
         cell: the grid cell that the object stands in, bool (H, W); None off grids.
+        rival: the class of another object in the same image; None where there is none.
 
     Raises:
         InputError: the arrays have not the same height and width, or a mask is empty.
@@ -38,6 +39,7 @@ class Scene:
     target: int
     mask: Tensor | None = None
     cell: Tensor | None = None
+    rival: int | None = None
 
     def __post_init__(self) -> None:
         size = self.x.shape[1:]
@@ -50,9 +52,10 @@ class Scene:
                 raise InputError(f"{self.name}: no pixel belongs to the object or its cell.")
 
     @property
-    def kind(self) -> tuple[torch.Size, bool, bool]:
-        """The shape of x, and whether mask and cell are known: what can be stacked."""
-        return self.x.shape, self.mask is not None, self.cell is not None
+    def kind(self) -> tuple[torch.Size, bool, bool, bool]:
+        """The shape of x, and whether mask, cell and rival are known: what can be stacked."""
+        known = (part is not None for part in (self.mask, self.cell, self.rival))
+        return self.x.shape, *known  # type: ignore[return-value]
 
 
 class Batch(NamedTuple):
@@ -64,6 +67,7 @@ class Batch(NamedTuple):
         target: (N,) int64.
         mask: (N, H, W) bool, or None.
         cell: (N, H, W) bool, or None.
+        rival: (N,) int64, or None.
     """
 
     indices: tuple[int, ...]
@@ -71,6 +75,7 @@ class Batch(NamedTuple):
     target: Tensor
     mask: Tensor | None
     cell: Tensor | None
+    rival: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,7 @@ class Suite:
         """
         if size < 1:
             raise SettingsError(f"size={size}: a batch holds at least one scene.")
-        kinds: dict[tuple[torch.Size, bool, bool], list[int]] = {}
+        kinds: dict[tuple[torch.Size, bool, bool, bool], list[int]] = {}
         for index, scene in enumerate(self.scenes):
             kinds.setdefault(scene.kind, []).append(index)
         for alike in kinds.values():
@@ -124,9 +129,14 @@ class Suite:
             target=torch.tensor([scene.target for scene in scenes]),
             mask=_stacked([scene.mask for scene in scenes]),
             cell=_stacked([scene.cell for scene in scenes]),
+            rival=_stacked([_number(scene.rival) for scene in scenes]),
         )
 
 
 def _stacked(parts: list[Tensor | None]) -> Tensor | None:
     known = [part for part in parts if part is not None]
     return torch.stack(known) if known else None
+
+
+def _number(number: int | None) -> Tensor | None:
+    return None if number is None else torch.tensor(number)

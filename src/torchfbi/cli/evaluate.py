@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +12,21 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from torchfbi.benchmark import SUITES, Suite, folder, load_suite
+from torchfbi import plot
+from torchfbi.benchmark import SUITES, Suite, folder, grids, load_suite, photos
 from torchfbi.cli import options, report
 from torchfbi.cli.compare import Methods, Seed, split
 from torchfbi.errors import ModelError, SettingsError
-from torchfbi.evaluate import DEFAULT_METHODS, METRICS, Metric, Step, verdict
+from torchfbi.evaluate import (
+    DEFAULT_METHODS,
+    METRICS,
+    Metric,
+    Step,
+    measures,
+    pictures,
+    ranking,
+    verdict,
+)
 from torchfbi.evaluate import Table as Numbers
 from torchfbi.evaluate import evaluate as run_evaluate
 from torchfbi.evaluate import report as page
@@ -25,13 +36,19 @@ from torchfbi.models import Model
 
 DEFAULT_SUITES = ["cutouts", "grid2"]
 
+PHOTOS = "photos"
+"""The suite that is made from a user's photos."""
+
 
 def evaluate(
     network: Model,
     directory: Annotated[
         Path | None,
         typer.Argument(
-            help="A folder of photos, in place of the suites.", metavar="[DIR]", show_default=False
+            help="A folder of photos, in place of the suites; with --suites photos a folder whose "
+            "names say the classes, or a CSV file with the columns path and class.",
+            metavar="[DIR]",
+            show_default=False,
         ),
     ] = None,
     annotations: Annotated[
@@ -44,10 +61,20 @@ def evaluate(
     ] = None,
     methods: Methods = list(DEFAULT_METHODS),  # noqa: B006  # typer copies it
     metrics: Annotated[
-        list[str], typer.Option("--metrics", help=f"Any of {', '.join(METRICS)}.")
-    ] = list(DEFAULTS),  # noqa: B006
+        list[str] | None,
+        typer.Option(
+            "--metrics",
+            help=f"Any of {', '.join(METRICS)}. By default those that fit.",
+            show_default=False,
+        ),
+    ] = None,
     suites: Annotated[
-        list[str], typer.Option("--suites", help=f"Any of {', '.join(SUITES)}.")
+        list[str],
+        typer.Option(
+            "--suites",
+            help=f"Any of {', '.join(SUITES)}; or photos, with DIR: photos of known classes that "
+            "the network gets right.",
+        ),
     ] = DEFAULT_SUITES,
     count: Annotated[
         int, typer.Option(help="How many photos, scenes or grids of each suite.", min=1)
@@ -64,12 +91,21 @@ def evaluate(
 
     The same command goes on where it was stopped.
     """
-    judged, wanted = split(methods), split(metrics)
+    of_photos = PHOTOS in split(suites)
+    if of_photos and (directory is None or split(suites) != [PHOTOS] or annotations is not None):
+        raise SettingsError(
+            "the suite photos is made from your own photos, without annotations: give DIR, and no "
+            "other suite."
+        )
+    judged = split(methods)
+    wanted = split(metrics) if metrics else list(measures.PHOTOS if of_photos else DEFAULTS)
     for method in judged:  # before the scenes are made, which takes a while
         named(method)
     find(wanted)
     refused: dict[str, str] = {}
-    if directory is not None:
+    if of_photos and directory is not None:
+        made, refused = _photos(directory, network, count, seed)
+    elif directory is not None:
         made = [folder(directory, network, annotations, count)]
     elif annotations is not None:
         raise SettingsError("--annotations belong to a folder of photos: give DIR.")
@@ -77,7 +113,7 @@ def evaluate(
         made, refused = _suites(split(suites), network, count, seed)
     with _progress() as progress:
         table = run_evaluate(made, judged, wanted, out, progress, seed=seed, batch=batch)
-    files = [*table.save(out), page.save(table, out / "report.html")]
+    files = [*table.save(out), page.save(table, out / "report.html"), *_curves(table, out)]
     if json:
         report.print_json({**table.to_dict(), "files": [str(file) for file in files]})
     else:
@@ -85,6 +121,30 @@ def evaluate(
             _print(table, suite)
         report.print_files(files)
     raise typer.Exit(1 if _complain(table, refused) else 0)
+
+
+def _photos(
+    path: Path, network: Model, count: int, seed: int
+) -> tuple[list[Suite], dict[str, str]]:
+    """The photos, and grids of them unless these cannot be made, with the reason."""
+    alone = photos(path, network, count, seed)
+    try:
+        together = grids(network, 2, max(1, count // 4), seed, tiles=alone.scenes)
+    except ModelError as error:
+        return [alone], {"photos-grid2": str(error)}
+    return [alone, replace(together, name="photos-grid2")], {}
+
+
+def _curves(table: Numbers, out: Path) -> list[Path]:
+    """The curves as pictures, a file a suite and kind of removal."""
+    files = []
+    for suite in table.suites:
+        for kind in pictures.REMOVED:
+            figure = pictures.curves(table, suite, kind)
+            if figure is not None:
+                files.append(out / f"curves-{suite.name}-{kind}.png")
+                plot.save(figure, files[-1])
+    return files
 
 
 def _suites(
@@ -144,6 +204,8 @@ def _print(table: Numbers, suite: Suite) -> None:
     width = max(1, (report.console.width - NAMES) // CELL)
     for start in range(0, len(columns), width):
         report.console.print(_table(table, suite, columns[start : start + width], start == 0))
+    if metric := ranking.headline(table, suite.name):
+        report.console.print(_ranking(table, suite, metric))
     if sentence := verdict.sentence(table, suite.name):
         report.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     report.console.print()
@@ -164,6 +226,24 @@ def _table(table: Numbers, suite: Suite, columns: list[Metric], first: bool) -> 
             name.append(" (control)", "dim")
         rank = verdict.number(ranks[method.name]) if first and method.name in ranks else ""
         drawn.add_row(name, rank, *(_cell(table, suite, method.name, m) for m in columns))
+    return drawn
+
+
+def _ranking(table: Numbers, suite: Suite, metric: str) -> Table:
+    drawn = Table(title=Text(f"{metric}, controls and all"), title_justify="left")
+    drawn.add_column("")
+    drawn.add_column("method")
+    drawn.add_column(metric, justify="right")
+    drawn.add_column("ours is ahead by (95 %)", justify="right")
+    for place, ranked in enumerate(ranking.ranking(table, suite.name, metric), 1):
+        name = Text(ranked.method.name)
+        if ranked.method.family == "control":
+            name.append(" (control)", "dim")
+        ahead = ""
+        if ranked.ahead is not None:
+            mean, low, high = map(verdict.number, ranked.ahead)
+            ahead = f"{mean}  [{low}, {high}]"
+        drawn.add_row(str(place), name, verdict.number(ranked.entry.mean), Text(ahead))
     return drawn
 
 

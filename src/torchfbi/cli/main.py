@@ -109,7 +109,6 @@ def separate_values(arguments: list[str]) -> list[str]:
 
 
 def _is_number(argument: str) -> bool:
-    """Numbers, and the thresholds that hold one."""
     return _VALUE.fullmatch(argument) is not None
 
 
@@ -119,10 +118,10 @@ def _is_name(argument: str) -> bool:
     return known or (_NAME.fullmatch(argument) is not None and not Path(argument).exists())
 
 
-_VALUE = re.compile(r"none|(\w+:)?[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+_VALUE = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 _NAME = re.compile(r"[a-z][\w+:,-]*", re.IGNORECASE)
 _LISTS = {
-    "sweep": dict.fromkeys(("--k", "--tau", "--threshold"), _is_number),
+    "sweep": dict.fromkeys(("--k", "--tau"), _is_number),
     "compare": {"--methods": _is_name},
     "evaluate": dict.fromkeys(("--methods", "--metrics", "--suites"), _is_name),
 }

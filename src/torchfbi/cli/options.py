@@ -50,7 +50,7 @@ Override = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Any other setting, e.g. --set pooling=winner --set evidence_gate=0.1.",
+        help="Any other setting, e.g. --set pooling=winner --set gamma=0.5.",
         metavar="NAME=VALUE",
     ),
 ]
@@ -112,13 +112,7 @@ def settings(
         float | None, typer.Option("--k", help="The share of the feature maps that goes on.")
     ] = None,
     tau: Annotated[
-        float | None, typer.Option("--tau", help="An absolute threshold, the paper's tau.")
-    ] = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="mean:0.25, mass:0.9, quantile:0.98, relative:0.1, absolute:10, or none."
-        ),
+        float | None, typer.Option("--tau", help="The threshold of the paper's masking.")
     ] = None,
     override: Override = None,
 ) -> Settings:
@@ -128,8 +122,6 @@ def settings(
         changes["k"] = k
     if tau is not None:
         changes["tau"] = tau
-    if threshold is not None:
-        changes["threshold"] = None if threshold.lower() == "none" else threshold
     return Settings.from_preset(preset, **changes)
 
 

@@ -1,4 +1,4 @@
-"""``torchfbi sweep``: the study of the paper's section 3 as a grid over k and the threshold."""
+"""``torchfbi sweep``: the study of the paper's section 3 as a grid over k and tau."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from rich.text import Text
 
 from torchfbi import plot
 from torchfbi.cli import options, report
-from torchfbi.errors import SettingsError
 from torchfbi.models import Model
 from torchfbi.sweep import sweep as run_sweep
 
 Ks = Annotated[list[float], typer.Option("--k", help="Shares of feature maps: --k 0.1 0.5 1.")]
-Taus = Annotated[
-    list[float] | None, typer.Option("--tau", help="Absolute thresholds: --tau 0 1 10.")
-]
-Thresholds = Annotated[
-    list[str] | None, typer.Option("--threshold", help="Other ones: --threshold mass:0.8 mass:0.9.")
-]
+Taus = Annotated[list[float], typer.Option("--tau", help="Thresholds: --tau 0 1 10.")]
 
 
 def sweep(
@@ -30,19 +24,15 @@ def sweep(
     target: options.Target = None,
     preset: options.Preset = "paper",
     k: Ks = [0.1, 0.5, 1.0],  # noqa: B006  # typer copies it
-    tau: Taus = None,
-    threshold: Thresholds = None,
+    tau: Taus = [0.0, 0.1, 0.2, 10.0],  # noqa: B006
     override: options.Override = None,
 ) -> None:
-    """Draw the explanation for every k and threshold, with what it does to the class."""
-    if tau and threshold:
-        raise SettingsError("give --tau or --threshold, not both.")
+    """Draw the explanation for every k and tau, with what it does to the class."""
     grid = run_sweep(
         network,
         image,
         ks=k,
-        taus=None if threshold else tau or [0.0, 0.1, 0.2, 10.0],
-        thresholds=[None if t.lower() == "none" else t for t in threshold] if threshold else None,
+        taus=tau,
         target=target,
         settings=options.settings(preset, override=override),
     )
@@ -52,13 +42,13 @@ def sweep(
     if drawing.json:
         report.print_json({**grid.to_dict(), "files": [str(figure)]})
         return
-    table = Table(title=Text(f"{image.name}: what k and the threshold do"), title_justify="left")
-    for column in ("k", "threshold", "support", "p(class), support kept", "p(class), removed"):
+    table = Table(title=Text(f"{image.name}: what k and tau do"), title_justify="left")
+    for column in ("k", "tau", "support", "p(class), support kept", "p(class), removed"):
         table.add_column(column, justify="right")
     for cell in grid.to_dict()["cells"]:
         table.add_row(
             f"{cell['k']:g}",
-            cell["threshold"],
+            f"{cell['tau']:g}",
             f"{cell['density']:.1%}",
             f"{cell['kept']:.1%}",
             f"{cell['removed']:.1%}",

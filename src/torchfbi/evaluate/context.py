@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from torchfbi import metrics, peers
+from torchfbi import heads, metrics, peers
 from torchfbi.benchmark import Batch, Suite
-from torchfbi.benchmark.asking import probabilities
 from torchfbi.errors import InputError
-from torchfbi.metrics.prediction import Predict
+from torchfbi.graph import Graph
+from torchfbi.metrics import Curves
+from torchfbi.metrics.removal import Kind, Remove
 from torchfbi.peers import Method
+from torchfbi.peers.network import graph_of, logits_of
+
+PATCHES = 28
+"""Square patches along the shorter side: 8 pixels of 224."""
+
+Units: TypeAlias = Literal["patches"] | int
+"""``"patches"``, or a number of superpixels."""
+
+T = TypeVar("T")
+
+
+class CurveKey(NamedTuple):
+    """Which curves: by what is removed at once, and what takes its place."""
+
+    units: Units
+    kind: Kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +46,7 @@ class Subject:
 
     suite: Suite
     seed: int = 0
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @property
     def module(self) -> nn.Module:
@@ -36,7 +55,25 @@ class Subject:
 
     def predict(self, images: Tensor) -> Tensor:
         """The probabilities (M, classes) for images (M, C, H, W)."""
-        return probabilities(self.suite.model, list(images))
+        return heads.probabilities(self.logits(images), self._graph(images).head)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The logits (M, classes) for images (M, C, H, W)."""
+        network = self.once(
+            ("logits", images.shape[1:]), lambda: logits_of(self.module, images[:1])
+        )
+        batch = self._graph(images).batch
+        parts = torch.split(images, len(images) if batch is None else batch)
+        return torch.cat([network(part) for part in parts])
+
+    def _graph(self, images: Tensor) -> Graph:
+        return self.once(("graph", images.shape[1:]), lambda: graph_of(self.module, images[:1]))
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What ``make`` returns, made once for each key."""
+        if key not in self._made:
+            self._made[key] = make()
+        return cast(T, self._made[key])
 
     @cached_property
     def rivals(self) -> Tensor:
@@ -72,12 +109,7 @@ class Context:
     subject: Subject
     method: Method
     batch: Batch
-    _curves: dict[tuple[str, float | None], Tensor] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def maps(self) -> Tensor:
-        """The method's maps of the batch's targets, (N, H, W) float32 >= 0."""
-        return self.explain()
+    _curves: dict[tuple[CurveKey, int], Curves] = field(default_factory=dict, repr=False)
 
     @property
     def mask(self) -> Tensor:
@@ -89,30 +121,90 @@ class Context:
         """The cells of the grid, (N, H, W) bool; only for metrics that need them."""
         return cast(Tensor, self.batch.cell)
 
+    @cached_property
+    def maps(self) -> Tensor:
+        """The method's maps of the batch's targets, (N, H, W) float32 >= 0."""
+        return self.scores.relu()
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """What pixels are ordered by, (N, H, W) float32; ``maps`` is its positive part."""
+        return self.explain()
+
+    @cached_property
+    def then(self) -> Tensor | None:
+        """The order of what the method leaves at zero, (N, H, W), or None."""
+        if self.method.then is None or self.scores.ne(0).all():
+            return None
+        whole = replace(self.method, attribute=self.method.then, then=None)
+        return self._explained_by(whole, self.subject.module, self.batch.x, self.batch.target)
+
     def explain(
-        self,
-        x: Tensor | None = None,
-        target: Tensor | None = None,
-        module: nn.Module | None = None,
+        self, target: Tensor | None = None, module: nn.Module | None = None, x: Tensor | None = None
     ) -> Tensor:
-        """The method's maps for other images, classes or another network, (N, H, W)."""
-        return peers.maps(
+        """The method's scores for other classes, another network or other images, (N, H, W)."""
+        return self._explained_by(
             self.method,
             self.subject.module if module is None else module,
             self.batch.x if x is None else x,
             self.batch.target if target is None else target,
-            self.subject.seed,
         )
 
-    def curve(self, kind: Literal["insertion", "deletion"], area: float | None) -> Tensor:
-        """See ``metrics.insertion`` and ``metrics.deletion``, (N,); computed once."""
-        if (kind, area) not in self._curves:
-            measure = metrics.insertion if kind == "insertion" else metrics.deletion
-            found = measure(*self.question, area=area, seed=self.subject.seed)
-            self._curves[kind, area] = found
-        return self._curves[kind, area]
+    def _explained_by(self, method: Method, module: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+        return peers.scores(method, module, x, target, self.subject.seed)
 
-    @property
-    def question(self) -> tuple[Predict, Tensor, Tensor, Tensor]:
-        """What metrics of altered images take first: predict, x, target, maps."""
-        return self.subject.predict, self.batch.x, self.batch.target, self.maps
+    def curves(self, units: Units, kind: Kind, steps: int) -> Curves:
+        """See ``metrics.gain_curves``; computed once."""
+        key = CurveKey(units, kind)
+        if (key, steps) not in self._curves:
+            self._curves[key, steps] = metrics.gain_curves(
+                self.subject.predict,
+                self.batch.x,
+                self.batch.target,
+                self.scores,
+                self.units(units),
+                self.removal(kind),
+                then=self.then,
+                steps=steps,
+                seed=self.subject.seed,
+            )
+        return self._curves[key, steps]
+
+    def plotted(self) -> dict[str, Curves]:
+        """The curves by patches that were computed, by what took the place of removed ones."""
+        return {key.kind: c for (key, _), c in self._curves.items() if key.units == "patches"}
+
+    def contrastive_gain(self, steps: int) -> Tensor:
+        """The class-contrastive gain by blurring patches, (N,)."""
+        return metrics.symmetric_relevance_gain(
+            self.subject.logits,
+            self.batch.x,
+            self.batch.target,
+            self.scores,
+            self.units("patches"),
+            self.removal("blur"),
+            then=self.then,
+            rivals=self.batch.rival,
+            steps=steps,
+            seed=self.subject.seed,
+        )
+
+    def removal(self, kind: Kind) -> Remove:
+        """What takes the place of removed pixels; made once for all methods."""
+
+        def make() -> Remove:
+            return metrics.removal(self.batch.x, kind, self.subject.seed)
+
+        return self.subject.once((self.batch.indices, kind), make)
+
+    def units(self, units: Units) -> Tensor:
+        """The partitions of the batch's images, (N, H, W) or (H, W); made once for all methods."""
+        height, width = self.batch.x.shape[2:]
+
+        def make() -> Tensor:
+            if units == "patches":
+                return metrics.patches(height, width, max(1, min(height, width) // PATCHES))
+            scenes = [self.subject.suite.scenes[i] for i in self.batch.indices]
+            return torch.stack([metrics.superpixels(scene.picture, units) for scene in scenes])
+
+        return self.subject.once((self.batch.indices, units), make)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from torchfbi import metrics
 from torchfbi.bench.measure import measure, ratio
-from torchfbi.evaluate.context import Context
+from torchfbi.evaluate.context import Context, Units
+from torchfbi.metrics import Alone
+from torchfbi.metrics.removal import Kind
 
-AREA = 0.1
-"""The share of the image at which area-matched curves end, the same for all methods."""
+STEPS, FEW_STEPS = 20, 10
+"""Points on the curves of the headline, and on all others."""
+
+KEPT = 0.1
+"""The share of the patches that is kept alone."""
+
+CELLS = 7
+"""Cells a side that are removed one by one."""
 
 TOLERANCE, TOLERANCE_AT = 15, 224
 """Pixels by which the pointing game may miss, on an image of that side; on smaller ones it is as
@@ -29,26 +39,41 @@ def pointing(c: Context) -> Tensor:
     return metrics.pointing_game(c.maps, c.mask, TOLERANCE * share)
 
 
-def difference(c: Context, area: float | None) -> Tensor:
-    """Insertion minus deletion."""
-    return c.curve("insertion", area) - c.curve("deletion", area)
+def gain(c: Context, units: Units, kinds: Sequence[Kind], steps: int) -> Tensor:
+    """Symmetric relevance gain, the mean over kinds of removal."""
+    return torch.stack([c.curves(units, kind, steps).gain() for kind in kinds]).mean(0)
 
 
-def road(c: Context) -> Tensor:
-    """ROAD with the least relevant pixels removed first, less the most relevant first."""
-    least = metrics.road(*c.question, first="least", seed=c.subject.seed)
-    return least - metrics.road(*c.question, first="most", seed=c.subject.seed)
+def kept_share(c: Context) -> Tensor:
+    """The insertion curve at the share ``KEPT`` of the patches, by blur."""
+    return c.curves("patches", "blur", STEPS).insertion[:, round(KEPT * STEPS)]
+
+
+def single_deletion(c: Context) -> Tensor:
+    """See ``metrics.single_deletion``, with ``CELLS`` cells a side, by blur."""
+    height, width = c.batch.x.shape[2:]
+    cells = metrics.cells(height, width, min(CELLS, height, width))
+    return metrics.single_deletion(
+        c.subject.logits, c.batch.x, c.batch.target, c.scores, cells, c.removal("blur")
+    )
+
+
+def support(c: Context) -> Alone:
+    """See ``metrics.support_alone``, for the pixels above zero, by blur."""
+    return metrics.support_alone(
+        c.subject.predict, c.batch.x, c.batch.target, c.maps > 0, c.removal("blur")
+    )
 
 
 def class_correlation(c: Context) -> Tensor:
     """With the map of a random other class."""
     rivals = c.subject.rivals[list(c.batch.indices)]
-    return metrics.class_correlation(c.maps, c.explain(target=rivals))
+    return metrics.class_correlation(c.scores, c.explain(target=rivals))
 
 
 def head(c: Context) -> Tensor:
     """With the map of the network whose last layer is random."""
-    return metrics.class_correlation(c.maps, c.explain(module=c.subject.random_head))
+    return metrics.class_correlation(c.scores, c.explain(module=c.subject.random_head))
 
 
 def cascade(c: Context) -> Tensor:
@@ -57,7 +82,7 @@ def cascade(c: Context) -> Tensor:
     layers = sum(any(True for _ in part.parameters(recurse=False)) for part in module.modules())
     chosen = {round(i * (layers - 1) / (STAGES - 1)) for i in range(STAGES)}
     found = [
-        metrics.class_correlation(c.maps, c.explain(module=randomised))
+        metrics.class_correlation(c.scores, c.explain(module=randomised))
         for number, (_, randomised) in enumerate(metrics.cascade(module, c.subject.seed))
         if number in chosen
     ]
@@ -66,7 +91,11 @@ def cascade(c: Context) -> Tensor:
 
 def sensitivity(c: Context) -> Tensor:
     """See ``metrics.max_sensitivity``."""
-    return metrics.max_sensitivity(c.explain, c.batch.x, c.maps, seed=c.subject.seed)
+
+    def maps(x: Tensor) -> Tensor:
+        return c.explain(x=x).relu()
+
+    return metrics.max_sensitivity(maps, c.batch.x, c.maps, seed=c.subject.seed)
 
 
 def cost(c: Context) -> Tensor:
@@ -77,7 +106,7 @@ def cost(c: Context) -> Tensor:
         with torch.no_grad():
             c.subject.module(x)
 
-    seconds = measure({"forward": forward, "method": lambda: c.explain(x, target)}, ROUNDS)
+    seconds = measure({"forward": forward, "method": lambda: c.explain(target, x=x)}, ROUNDS)
     found = torch.full((len(c.batch.x),), torch.nan, dtype=torch.float64)
     found[0] = ratio(seconds["method"], seconds["forward"]).median
     return found

@@ -9,12 +9,21 @@ from functools import partial
 from torchfbi import metrics
 from torchfbi.errors import SettingsError
 from torchfbi.evaluate import judging
-from torchfbi.evaluate.judging import AREA, ROUNDS, STAGES, TOLERANCE, TOLERANCE_AT
+from torchfbi.evaluate.context import PATCHES
+from torchfbi.evaluate.judging import (
+    CELLS,
+    FEW_STEPS,
+    KEPT,
+    ROUNDS,
+    STAGES,
+    STEPS,
+    TOLERANCE,
+    TOLERANCE_AT,
+)
 from torchfbi.evaluate.metric import Metric
 
-_PETSIUK = "Petsiuk et al. 2018 (RISE), section 4.2"
+_BLUECHER = "Blücher et al. 2024, section 3.2"
 _ADEBAYO = "Adebayo et al. 2018, section 3"
-_SHOWN = f"on the {AREA:.0%} of the pixels that the map ranks highest, never off its support"
 
 _ALL = (
     Metric(
@@ -75,96 +84,122 @@ _ALL = (
         lambda c: metrics.energy_in_mask(c.maps, c.mask),
     ),
     Metric(
-        "insertion",
-        "Insertion",
+        "srg",
+        "SRG",
         "higher",
         "nothing",
-        "The class's mean probability while pixels appear, highest first, on the blurred image.",
-        _PETSIUK,
-        lambda c: c.curve("insertion", None),
+        "Symmetric relevance gain: insertion AUC less deletion AUC of the class's probability "
+        f"over that of the whole image, {PATCHES} square patches along the side in the map's "
+        "order; the mean of removal by blur and by the image's mean colour.",
+        _BLUECHER,
+        partial(judging.gain, units="patches", kinds=("blur", "mean"), steps=STEPS),
     ),
     Metric(
-        "deletion",
-        "Deletion",
-        "lower",
-        "nothing",
-        "The class's mean probability while pixels are blurred, highest first.",
-        _PETSIUK,
-        lambda c: c.curve("deletion", None),
-    ),
-    Metric(
-        "insertion-minus-deletion",
-        "Insertion minus deletion",
+        "srg-blur",
+        "SRG, blur",
         "higher",
         "nothing",
-        "The difference of the two: what the map ranks first is both enough and needed.",
-        _PETSIUK,
-        partial(judging.difference, area=None),
+        "The same, by blur alone.",
+        _BLUECHER,
+        partial(judging.gain, units="patches", kinds=("blur",), steps=STEPS),
     ),
     Metric(
-        "insertion-10",
-        "Insertion, 10 %",
+        "srg-mean",
+        "SRG, mean colour",
         "higher",
         "nothing",
-        f"Insertion {_SHOWN}: maps of any density compete with the same area.",
-        f"{_PETSIUK}; the equal area is ours",
-        lambda c: c.curve("insertion", AREA),
+        "The same, by the image's mean colour alone.",
+        _BLUECHER,
+        partial(judging.gain, units="patches", kinds=("mean",), steps=STEPS),
     ),
     Metric(
-        "deletion-10",
-        "Deletion, 10 %",
-        "lower",
-        "nothing",
-        f"Deletion {_SHOWN}.",
-        f"{_PETSIUK}; the equal area is ours",
-        lambda c: c.curve("deletion", AREA),
-    ),
-    Metric(
-        "insertion-minus-deletion-10",
-        "Insertion minus deletion, 10 %",
+        "srg-road",
+        "SRG, ROAD",
         "higher",
         "nothing",
-        f"Insertion minus deletion {_SHOWN}.",
-        f"{_PETSIUK}; the equal area is ours",
-        partial(judging.difference, area=AREA),
+        "The same, by noisy linear imputation from the pixels that are left.",
+        f"{_BLUECHER}; Rong et al. 2022 (remove and debias)",
+        partial(judging.gain, units="patches", kinds=("road",), steps=FEW_STEPS),
+    ),
+    *(
+        Metric(
+            f"srg-slic{count}",
+            f"SRG, {count} superpixels",
+            "higher",
+            "nothing",
+            f"SRG, the mean of blur and mean colour, with about {count} SLIC superpixels for "
+            "patches.",
+            _BLUECHER,
+            partial(judging.gain, units=count, kinds=("blur", "mean"), steps=FEW_STEPS),
+        )
+        for count in (25, 100, 500)
     ),
     Metric(
-        "road",
-        "ROAD",
+        "contrastive-srg",
+        "Contrastive SRG",
         "higher",
-        "nothing",
-        "The class's mean probability with the least relevant pixels removed and imputed, less "
-        "that with the most relevant ones.",
-        "Rong et al. 2022 (Remove and Debias)",
-        judging.road,
+        "rival",
+        "SRG of the class's logit less that of a class in another cell of the grid, by blur: 0 for "
+        "maps that show both objects alike.",
+        f"{_BLUECHER}; the difference of two classes is ours",
+        lambda c: c.contrastive_gain(FEW_STEPS),
     ),
     Metric(
-        "patch-correlation",
-        "Patch correlation",
+        "kept-10",
+        f"Kept {KEPT:.0%}",
         "higher",
         "nothing",
-        "Rank correlation over 16 patches between the map's sum in a patch and the probability "
-        "lost when that patch alone is blurred.",
+        f"The class's probability with only the {KEPT:.0%} of the patches that the map ranks "
+        "highest, the others blurred, over that of the whole image.",
+        "DeYoung et al. 2020 (ERASER), sufficiency, as a ratio",
+        judging.kept_share,
+    ),
+    Metric(
+        "single-deletion",
+        "Single deletion",
+        "higher",
+        "nothing",
+        f"Rank correlation over {CELLS} x {CELLS} cells between the map's signed sum in a cell and "
+        "the drop of the class's logit when that cell alone is blurred.",
         "Alvarez-Melis and Jaakkola 2018 (faithfulness); Nauta et al. 2023 (single deletion)",
-        lambda c: metrics.patch_correlation(*c.question),
+        judging.single_deletion,
+    ),
+    Metric(
+        "support-kept",
+        "Support alone",
+        "neither",
+        "nothing",
+        "The class's probability with nothing but the pixels above zero, the others blurred, over "
+        "that of the whole image: read it beside the support's size.",
+        "DeYoung et al. 2020 (ERASER), sufficiency, as a ratio",
+        lambda c: judging.support(c).kept,
+    ),
+    Metric(
+        "support-removed",
+        "Support removed",
+        "neither",
+        "nothing",
+        "The same with the pixels above zero blurred.",
+        "DeYoung et al. 2020 (ERASER), comprehensiveness, as a ratio",
+        lambda c: judging.support(c).removed,
     ),
     Metric(
         "class-correlation",
         "Other class's map",
-        "zero",
+        "lower",
         "nothing",
-        "Rank correlation with the map of a random other class: near 0 if the map depends on the "
-        "class.",
+        "Rank correlation, signs and all, with the map of a random other class: 0 or below if the "
+        "map depends on the class.",
         "Sixt et al. 2020 (random logit test)",
         judging.class_correlation,
     ),
     Metric(
         "head-randomisation",
         "Random head's map",
-        "zero",
+        "lower",
         "nothing",
-        "Rank correlation with the map of the network whose last layer is random: near 0 if the "
-        "map depends on it.",
+        "Rank correlation, signs and all, with the map of the network whose last layer is random: "
+        "0 or below if the map depends on it.",
         _ADEBAYO,
         judging.head,
     ),
@@ -237,8 +272,9 @@ DEFAULTS = (
     "pointing",
     "grid-cell",
     "grid-object",
-    "insertion-minus-deletion-10",
-    "patch-correlation",
+    "srg",
+    "contrastive-srg",
+    "single-deletion",
     "class-correlation",
     "head-randomisation",
     "support-fraction",
@@ -247,6 +283,24 @@ DEFAULTS = (
 )
 """What is measured unless asked otherwise: some minutes a method for 20 photos on two cores. ROAD,
 the cascade, max-sensitivity and the cost take several times as long."""
+
+PHOTOS = (
+    "srg",
+    "srg-blur",
+    "srg-mean",
+    "srg-slic25",
+    "srg-slic100",
+    "srg-slic500",
+    "contrastive-srg",
+    "kept-10",
+    "single-deletion",
+    "class-correlation",
+    "head-randomisation",
+    "support-kept",
+    "support-removed",
+    "support-fraction",
+)
+"""What is measured on photos without masks. ``srg-road`` takes about as long as all of it."""
 
 
 def find(names: Iterable[str]) -> tuple[Metric, ...]:

@@ -14,7 +14,7 @@ from torchfbi.evaluate.context import Context
 Better = Literal["higher", "lower", "zero", "neither"]
 """Which values are good; ``neither``: it says what maps are like, and nobody is ranked by it."""
 
-Needs = Literal["nothing", "mask", "mask off grids", "cell", "mask and cell"]
+Needs = Literal["nothing", "mask", "mask off grids", "cell", "mask and cell", "rival"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Metric:
             "mask off grids": mask and not cell,
             "cell": cell,
             "mask and cell": mask and cell,
+            "rival": batch.rival is not None,
         }[self.needs]
 
     def score(self, value: float) -> float:

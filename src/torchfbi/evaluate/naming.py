@@ -6,16 +6,20 @@ from dataclasses import fields, replace
 
 from torchfbi import peers
 from torchfbi.errors import SettingsError
+from torchfbi.evaluate.controls import CONTROLS
 from torchfbi.peers import Method
 from torchfbi.settings import PRESETS, Settings
 
 
 def named(method: str | Settings | Method) -> Method:
-    """A method as ``peers.find`` gives it; settings are called by what was changed about them.
+    """A method as ``peers.find`` gives it, or one of ``CONTROLS``; settings are called by what was
+    changed about them.
 
     Raises:
         SettingsError: there is no such method.
     """
+    if isinstance(method, str) and method in CONTROLS:
+        return CONTROLS[method]
     found = peers.find(method)
     if not isinstance(method, Settings):
         return found

@@ -14,7 +14,7 @@ from torchfbi.fingerprint import tensor_bytes, weights_hash
 from torchfbi.settings import PRESETS, Settings
 from torchfbi.versions import versions
 
-SCHEMA = 1
+SCHEMA = 2
 
 Row = dict[str, Any]
 
@@ -93,7 +93,7 @@ def _digest(suite: Suite) -> str:
     """Changes with any scene and with the network's weights."""
     digest = hashlib.sha256(weights_hash(suite.model.module).encode())
     for scene in suite.scenes:
-        digest.update(f"{scene.name}\0{scene.target}".encode())
+        digest.update(f"{scene.name}\0{scene.target}\0{scene.rival}".encode())
         for part in (scene.x, scene.mask, scene.cell):
             digest.update(b"-" if part is None else tensor_bytes(part))
     return digest.hexdigest()[:16]

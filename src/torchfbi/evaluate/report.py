@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torchfbi import page
 from torchfbi.benchmark import Scene, Suite
 from torchfbi.evaluate import pictures, verdict
+from torchfbi.evaluate.ranking import Ranked, headline, ranking
 from torchfbi.evaluate.table import Entry, Table
 from torchfbi.peers import Method
 from torchfbi.versions import versions
@@ -54,6 +55,8 @@ def html(table: Table) -> str:
         table=table,
         models=list(dict.fromkeys(suite.model.name for suite in table.suites)),
         sentences={suite.name: verdict.sentence(table, suite.name) for suite in table.suites},
+        curves={suite.name: curves(table, suite) for suite in table.suites},
+        rankings={suite.name: rankings(table, suite) for suite in table.suites},
         gallery={suite.name: gallery(table, suite) for suite in table.suites},
         arrows=ARROWS,
         good=GOOD,
@@ -66,6 +69,18 @@ def html(table: Table) -> str:
 def save(table: Table, path: str | os.PathLike[str]) -> Path:
     """Write the page, and make its folder; returns its path."""
     return page.save(html(table), path)
+
+
+def curves(table: Table, suite: Suite) -> list[str]:
+    """The figures of the suite's curves, as PNG in base64."""
+    figures = [pictures.curves(table, suite, kind) for kind in pictures.REMOVED]
+    return [pictures.page(figure) for figure in figures if figure is not None]
+
+
+def rankings(table: Table, suite: Suite) -> list[Ranked]:
+    """The suite's methods by its headline; none where that was not measured."""
+    metric = headline(table, suite.name)
+    return [] if metric is None else ranking(table, suite.name, metric)
 
 
 def gallery(table: Table, suite: Suite) -> list[Shown]:

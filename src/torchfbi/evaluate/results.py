@@ -12,11 +12,15 @@ from torch import Tensor
 
 from torchfbi.evaluate import pictures
 from torchfbi.evaluate.record import Record, Row
+from torchfbi.metrics import Curves
 
 Key = tuple[str, str, str]
 """Suite, method and metric."""
 
-ROWS, PICTURES = "rows.jsonl", "pictures.jsonl"
+ROWS, PICTURES, CURVES = "rows.jsonl", "pictures.jsonl", "curves.jsonl"
+
+CurvesKey = tuple[str, str, str]
+"""Suite, method, and what takes the place of removed patches."""
 
 
 class Failure(NamedTuple):
@@ -49,13 +53,17 @@ class Results:
         self.failures: dict[Key, Failure] = {}
         self.pictures: dict[pictures.Key, str] = {}
         self._values: dict[Key, dict[int, float]] = {}
+        self._curves: dict[CurvesKey, dict[int, list[list[float]]]] = {}
         self._rows = None if out is None else Record(out / ROWS, header)
         self._drawn = None if out is None else Record(out / PICTURES, header)
+        self._plotted = None if out is None else Record(out / CURVES, header)
         for row in self._rows.rows if self._rows else []:
             if "values" in row:  # failures are tried again
                 self._take(row)
         for row in self._drawn.rows if self._drawn else []:
             self.pictures[row["suite"], row["method"], row["scene"]] = row["png"]
+        for row in self._plotted.rows if self._plotted else []:
+            self._plot(row)
 
     def holds(self, key: Key, scenes: Iterable[int]) -> bool:
         """Whether these scenes are measured."""
@@ -90,6 +98,25 @@ class Results:
             row = {"suite": suite, "method": method, "scene": scene, "png": png}
             self._drawn.append(row)
 
+    def plot(self, key: CurvesKey, scenes: Sequence[int], curves: Curves) -> None:
+        """The curves of one method on one batch."""
+        suite, method, kind = key
+        known = self._curves.get(key, {})
+        for scene, *lines in zip(scenes, *(part.tolist() for part in curves), strict=True):
+            row = {"suite": suite, "method": method, "kind": kind, "scene": scene, "lines": lines}
+            if scene not in known:
+                self._plot(row)
+                if self._plotted:
+                    self._plotted.append(row)
+
+    def curves(self) -> dict[CurvesKey, Curves]:
+        """All curves, in the order of the scenes, each (scenes, steps + 1)."""
+        found = {}
+        for key, scenes in self._curves.items():
+            lines = torch.tensor([scenes[scene] for scene in sorted(scenes)], dtype=torch.float64)
+            found[key] = Curves(*lines.unbind(1))
+        return found
+
     def values(self) -> dict[Key, Tensor]:
         """Of everything that did not fail one value a scene, in the order of the scenes."""
         return {
@@ -97,6 +124,10 @@ class Results:
             for key, found in self._values.items()
             if not self.failed(*key)
         }
+
+    def _plot(self, row: Row) -> None:
+        known = self._curves.setdefault((row["suite"], row["method"], row["kind"]), {})
+        known[row["scene"]] = row["lines"]
 
     def _take(self, row: Row) -> None:
         known = self._values.setdefault((row["suite"], row["method"], row["metric"]), {})

@@ -78,7 +78,7 @@ def evaluate(
         metrics: names of ``METRICS``; one is measured on the scenes that it applies to.
         out: a folder where each finished batch is appended to ``rows.jsonl`` at once. What it
             holds already is not measured again: a call that was stopped goes on there. Pictures
-            for the report go into ``pictures.jsonl``.
+            and curves for the report go into ``pictures.jsonl`` and ``curves.jsonl``.
         progress: called at the start and after every batch of every metric.
         seed: of all that is random in methods and metrics.
         batch: how many scenes at a time; the numbers do not depend on it but for rounding.
@@ -104,6 +104,7 @@ def evaluate(
         failures=tuple(results.failures.values()),
         seed=seed,
         pictures=results.pictures,
+        curves=results.curves(),
     )
 
 
@@ -154,6 +155,8 @@ class _Run:
                 found = self._try(metric.name, context, partial(metric.measure, context))
                 if found is not None:
                     results.add(key, scenes, found)
+                    for kind, curves in context.plotted().items():
+                        results.plot((suite, method, kind), scenes, curves)
             self.done += 1
             self.progress(Step(self.done, self.total, *key))
 

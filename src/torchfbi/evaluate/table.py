@@ -18,8 +18,8 @@ from torch import Tensor
 
 from torchfbi.benchmark import Suite
 from torchfbi.evaluate.metric import Metric
-from torchfbi.evaluate.results import Failure, Key
-from torchfbi.metrics import Interval, bootstrap_interval
+from torchfbi.evaluate.results import CurvesKey, Failure, Key
+from torchfbi.metrics import Curves, Interval, bootstrap_interval
 from torchfbi.metrics.ranks import average_ranks
 from torchfbi.peers import Method
 from torchfbi.versions import versions
@@ -75,6 +75,7 @@ class Table:
         failures: what has no values, and why.
         seed: of all that was random.
         pictures: maps for the report, as PNG in base64.
+        curves: by suite, method and kind of removal, a row a scene.
     """
 
     suites: tuple[Suite, ...]
@@ -84,6 +85,7 @@ class Table:
     failures: tuple[Failure, ...] = ()
     seed: int = 0
     pictures: Mapping[tuple[str, str, int], str] = field(default_factory=dict)
+    curves: Mapping[CurvesKey, Curves] = field(default_factory=dict)
 
     @cached_property
     def entries(self) -> dict[Key, Entry]:

@@ -21,11 +21,12 @@ from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
-from torchfbi.export.formats import FORMATS, KEY, Format, quiet
+from torchfbi.export.formats import FORMATS, KEY, Format
 from torchfbi.export.metadata import describe
 from torchfbi.export.web import write_page
 from torchfbi.images import Photo
 from torchfbi.models import Model, load
+from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
@@ -145,7 +146,7 @@ def export(
     metadata = describe(model, walker, batch)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
-        with quiet():
+        with quiet("stdout", "stderr"):
             _write(kind, trace(walker, x, batch), part, metadata)
             agreement = verify(kind.open(part), walker, x, batch)
         if to == "web":

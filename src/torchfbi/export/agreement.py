@@ -183,6 +183,6 @@ def _questions(walker: ForwardBackward, images: Tensor, batch: int | None) -> li
 
 
 def _changed(settings: Settings) -> Settings:
-    threshold = settings.threshold
-    lower = threshold and type(threshold)(threshold.kind, 0.9 * threshold.value)
-    return settings.override(k=0.5, threshold=lower)
+    """Other numbers where they are inputs."""
+    lower = None if settings.tau is None else 0.9 * settings.tau
+    return settings.override(k=settings.k if settings.k == 1 else 0.6 * settings.k, tau=lower)

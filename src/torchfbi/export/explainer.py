@@ -1,15 +1,16 @@
-"""Forward pass and backward walk as one graph, whose target, k and threshold are inputs."""
+"""Forward pass and backward walk as one graph, whose target, k and tau are inputs."""
 
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from torchfbi.explanation import support_of
+from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
 from torchfbi.walk import ForwardBackward
 
@@ -24,14 +25,15 @@ class Question(NamedTuple):
         image: images as the network takes them, (N, C, ...) floating point.
         target: the probed class of each sample, (N,) int64; ``TOP_CLASS`` for its top class.
         k: the share of the feature maps that goes on, () float64 in (0, 1].
-        threshold: the value of the threshold, whose kind is fixed, () float64; None where the
-            settings have no threshold, and then it is no input of the graph either.
+        tau: the threshold, () float64.
+
+    What the settings do not use, k = 1 or tau = None, is None and no input of the graph either.
     """
 
     image: Tensor
     target: Tensor
-    k: Tensor
-    threshold: Tensor | None
+    k: Tensor | None
+    tau: Tensor | None
 
     def named(self) -> dict[str, Tensor]:
         """The inputs by name."""
@@ -41,11 +43,13 @@ class Question(NamedTuple):
     def of(cls, image: Tensor, target: Tensor, settings: Settings) -> Question:
         """The question that these settings ask."""
 
-        def number(value: float) -> Tensor:
+        def number(value: float | None) -> Tensor | None:
+            if value is None:
+                return None
             return torch.tensor(value, dtype=torch.float64, device=image.device)
 
-        threshold = None if settings.threshold is None else number(settings.threshold.value)
-        return cls(image, target, number(settings.k), threshold)
+        k = None if settings.k == 1 else settings.k
+        return cls(image, target, number(k), number(settings.tau))
 
 
 class Answer(NamedTuple):
@@ -74,27 +78,25 @@ class Explainer(nn.Module):
         self.walker = walker
 
     def forward(
-        self, image: Tensor, target: Tensor, k: Tensor, threshold: Tensor | None = None
+        self, image: Tensor, target: Tensor, k: Tensor | None = None, tau: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The fields of an ``Answer`` to a ``Question``; a file must not need our classes."""
         walker = copy.copy(self.walker)
-        walker.settings = _asking(walker.settings, k, threshold)
+        walker.settings = _asking(walker.settings, k=k, tau=tau)
         values, logits = walker.walk(
             image, lambda logits: torch.where(target < 0, logits.argmax(1), target)
         )
         exists = (target < logits.shape[1]).reshape([-1] + [1] * (values.ndim - 1))
-        support = ((values != 0) & exists).any(1)
+        support = support_of(torch.where(exists, values, 0.0), self.walker.settings)
         return logits, torch.where(exists, values, torch.nan), support
 
 
-def _asking(settings: Settings, k: Tensor, threshold: Tensor | None) -> Settings:
-    """The settings with tensors in place of two numbers, which cannot be validated."""
+def _asking(settings: Settings, **numbers: Tensor | None) -> Settings:
+    """The settings with tensors in place of numbers, which cannot be validated."""
     asking = copy.copy(settings)
-    object.__setattr__(asking, "k", k)
-    if threshold is not None:
-        rule = copy.copy(settings.threshold)
-        object.__setattr__(rule, "value", threshold)
-        object.__setattr__(asking, "threshold", rule)
+    for name, number in numbers.items():
+        if number is not None:
+            object.__setattr__(asking, name, number)
     return asking
 
 
@@ -113,8 +115,7 @@ def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> 
     if size is None:
         batch = Dim("batch")
         shapes.update(image={0: batch}, target={0: batch})
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.export's about its own internals
+    with torch.no_grad(), quiet():  # torch.export warns about its own internals
         return torch.export.export(
             Explainer(walker), (), kwargs=question, dynamic_shapes=shapes, strict=False
         )

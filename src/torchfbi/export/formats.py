@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -136,18 +133,6 @@ FORMATS = {
     "onnx": Format(".onnx", _write_onnx, _open_onnx, _read_onnx),
     "aoti": Format(".pt2", _write_aoti, _open_aoti, _read_aoti),
 }
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what torch's exporters say about their own internals."""
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _import(package: str) -> Any:

@@ -22,7 +22,7 @@ def describe(
 
     Labels and preprocessing are None for a bare module, and so is a batch that is free.
     """
-    settings, threshold = walker.settings, walker.settings.threshold
+    settings = walker.settings
     name, preprocess, labels = type(model).__name__, None, None
     if isinstance(model, Model):
         name, preprocess, labels = model.name, asdict(model.preprocess), list(model.labels)
@@ -33,8 +33,8 @@ def describe(
         "inputs": {
             "image": list(walker.graph.image.meta["val"].shape[1:]),
             "target": {"top class": TOP_CLASS},
-            "k": settings.k,
-            "threshold": None if threshold is None else [threshold.kind, threshold.value],
+            "k": None if settings.k == 1 else settings.k,
+            "tau": settings.tau,
         },
         "batch": batch,
         "preprocess": preprocess,

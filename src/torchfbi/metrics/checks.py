@@ -8,18 +8,21 @@ from torch import Tensor
 from torchfbi.errors import InputError
 
 
-def checked_maps(maps: Tensor, samples: int | None = None) -> Tensor:
+def checked_maps(maps: Tensor, samples: int | None = None, signed: bool = False) -> Tensor:
     """The maps in float64 on the CPU, (N, H, W).
 
     Raises:
-        InputError: another shape, a negative, infinite or NaN value, or not ``samples`` maps.
+        InputError: another shape, an infinite or NaN value, a negative one unless ``signed``, or
+            not ``samples`` maps.
     """
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise InputError(f"the maps have shape {tuple(maps.shape)}: a metric takes (N, H, W).")
     if samples is not None and len(maps) != samples:
         raise InputError(f"there are {len(maps)} maps for {samples} samples: give one for each.")
     values = maps.detach().cpu().double()
-    if not (torch.isfinite(values) & (values >= 0)).all():
+    if signed and not torch.isfinite(values).all():
+        raise InputError("a map holds an infinite or NaN value: there is no order of its pixels.")
+    if not signed and not (torch.isfinite(values) & (values >= 0)).all():
         raise InputError(
             "a map holds a negative, infinite or NaN value: reduce signed attributions to maps "
             ">= 0 first, by their magnitude or their positive part."

@@ -1,81 +1,12 @@
-"""ROAD: remove pixels and fill the holes so that the holes themselves tell nothing."""
+"""Holes filled from what lies around them, so that the holes themselves tell nothing (ROAD)."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from torchfbi.errors import InputError, SettingsError
-from torchfbi.metrics.prediction import Predict, checked_sample, target_probabilities
-from torchfbi.metrics.ranks import order
-
-PERCENTAGES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
-
-
-def road(
-    predict: Predict,
-    x: Tensor,
-    target: Tensor,
-    maps: Tensor,
-    *,
-    first: Literal["most", "least"] = "most",
-    percentages: Sequence[float] = PERCENTAGES,
-    noise: float = 0.01,
-    seed: int = 0,
-    chunk: int = 32,
-) -> Tensor:
-    """The mean of the target's probability when shares of the pixels are removed and imputed.
-
-    Remove and debias, Rong et al. 2022, with noisy linear imputation. The most
-    relevant pixels first (MoRF): low is good. The least relevant first (LeRF): high is good.
-    Half of the difference, least minus most, is one number for both.
-
-    Costs one forward pass a percentage and sample, and as many imputations, which for holes as
-    large as the image cost a few forward passes of a small network each.
-
-    Args:
-        predict: from images (M, C, H, W) to probabilities (M, classes).
-        x: (N, C, H, W) float, as the network takes it, any number of channels.
-        target: (N,) int64.
-        maps: (N, H, W), >= 0.
-        first: which pixels are removed first.
-        percentages: of the pixels that are removed, each in (0, 100).
-        noise: standard deviation of the noise on imputed pixels, in units of ``x``.
-        seed: of the noise, and of the random order among pixels of equal value.
-        chunk: images imputed and predicted at a time.
-
-    Returns:
-        (N,) float64 in [0, 1].
-
-    Raises:
-        InputError: images, targets and maps that do not belong together, or so few pixels that
-            a percentage removes all.
-        SettingsError: a setting that is out of range.
-        TargetError: no such class.
-    """
-    values = checked_sample(x, target, maps)
-    if first not in ("most", "least"):
-        raise SettingsError(f"unknown first={first!r}: it is 'most' or 'least'.")
-    if not percentages or not all(0 < p < 100 for p in percentages):
-        raise SettingsError("percentages must name at least one share, each between 0 and 100.")
-    pixels = values.shape[1] * values.shape[2]
-    places = order(values, seed)
-    if first == "least":
-        places = pixels - 1 - places
-    counts = torch.tensor([round(pixels * p / 100) for p in percentages])
-    generator = torch.Generator().manual_seed(seed)
-    noise_field = noise * torch.randn(x.shape[1:], generator=generator).to(x)
-
-    def alter(samples: Tensor, numbers: Tensor) -> Tensor:
-        removed = (places[samples] < counts[numbers, None, None]).to(x.device)
-        filled = impute(x[samples.to(x.device)], removed)
-        return filled + removed[:, None] * noise_field
-
-    return target_probabilities(predict, target, len(percentages), alter, chunk).mean(1)
+from torchfbi.errors import InputError
 
 
 def impute(x: Tensor, removed: Tensor, tolerance: float = 3e-5) -> Tensor:

@@ -1,193 +1,182 @@
-"""Does the network need the pixels that the map names? They are shown, or taken away, to see."""
+"""Is what the map names needed by the network, cell by cell and as a whole?"""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchfbi.blur import blur
-from torchfbi.errors import SettingsError
-from torchfbi.metrics.localisation import grid_cell
-from torchfbi.metrics.prediction import Predict, checked_sample, target_probabilities
-from torchfbi.metrics.ranks import order, spearman
-
-Baseline: TypeAlias = Literal["blur", "mean"]
-"""What a pixel without information looks like: the image after a Gaussian blur of a sixteenth of
-its shorter side (14 pixels of 224), which leaves the colours and no class; or the image's mean
-colour."""
+from torchfbi.errors import InputError, SettingsError
+from torchfbi.metrics.prediction import Predict, checked_sample, target_scores
+from torchfbi.metrics.ranks import spearman
+from torchfbi.metrics.removal import Remove
+from torchfbi.metrics.units import checked_units, unit_sums
 
 
-def insertion(
+def single_deletion(
     predict: Predict,
     x: Tensor,
     target: Tensor,
     maps: Tensor,
+    units: Tensor,
+    remove: Remove,
     *,
-    baseline: Baseline = "blur",
-    area: float | Tensor | None = None,
-    steps: int = 32,
-    seed: int = 0,
     chunk: int = 32,
 ) -> Tensor:
-    """The mean of the target's probability while pixels appear in the map's order.
+    """Whether the units with more of the map are those that the network misses more.
 
-    Petsiuk et al. 2018 (RISE): the area under the curve of the probability over the
-    share of the pixels shown, by the trapezoidal rule. High: what the map names first suffices.
+    Each unit is removed alone; Spearman's rank correlation between the map's sum over a unit and
+    the drop of the target's output without it. No order of removal is involved, and each unit
+    counts the same. It is the test by single deletion (Nauta et al. 2023; the faithfulness of
+    Alvarez-Melis & Jaakkola 2018) with units for features. What speaks against the class has
+    negative sums in a signed map, and negative drops: only signed maps can have all ranks right.
 
-    *The whole image* (``area`` None) ranks every pixel. A sparse map says nothing about most of
-    them, and what is measured there is a random order.
-
-    *Area-matched* (``area`` in (0, 1]) compares maps of any density: the curve ends at that share
-    of the pixels, and no pixel off the map's support appears. Every map may show as much; one
-    that is done earlier rests at what it has shown, neither helped nor harmed by pixels it never
-    named. An empty map has the baseline's probability.
-
-    Costs ``steps + 1`` forward passes a sample. Insertion minus deletion, higher is better, is the
-    difference of two calls with the same arguments.
+    Costs one forward pass a unit and sample.
 
     Args:
-        predict: from images (M, C, H, W) to probabilities (M, classes).
+        predict: from images (M, C, H, W) to scores (M, classes): logits, since probabilities near
+            1 do not move.
         x: (N, C, H, W) float, as the network takes it.
         target: (N,) int64.
-        maps: (N, H, W), >= 0.
-        baseline: what pixels look like before they appear.
-        area: None, or the share of the image at which the curve ends; for each sample its own as
-            (N,), such as the ``support_fraction`` of another method's maps.
-        steps: intervals of equal area on the curve.
-        seed: of the random order among pixels of equal value.
+        maps: (N, H, W), signed or not.
+        units: int64 (N, H, W), or (H, W) for all images: ``cells(height, width, 7)``; all images
+            have the same number of them.
+        remove: from ``removal(x, ...)``.
         chunk: images in one forward pass.
 
     Returns:
-        (N,) float64 in [0, 1].
+        (N,) float64 in [-1, 1]; NaN where the map has the same sum over all units, as an empty one
+        has, or the network the same output without any of them.
 
     Raises:
-        InputError: images, targets and maps that do not belong together.
-        SettingsError: a setting that is out of range.
+        InputError: images, targets, maps and units that do not belong together.
         TargetError: no such class.
     """
-    places, counts = _schedule(x, target, maps, area, steps, seed)
-    start = _baseline(x, baseline)
-    return _area(predict, target, start, x, places, counts, chunk)
-
-
-def deletion(
-    predict: Predict,
-    x: Tensor,
-    target: Tensor,
-    maps: Tensor,
-    *,
-    baseline: Baseline = "blur",
-    area: float | Tensor | None = None,
-    steps: int = 32,
-    seed: int = 0,
-    chunk: int = 32,
-) -> Tensor:
-    """The mean of the target's probability while pixels vanish in the map's order.
-
-    Petsiuk et al. 2018 (RISE). Low: what the map names first is needed. Arguments,
-    area matching, cost and errors are those of ``insertion``; an empty map has the image's own
-    probability when areas are matched.
-
-    Returns:
-        (N,) float64 in [0, 1].
-    """
-    places, counts = _schedule(x, target, maps, area, steps, seed)
-    end = _baseline(x, baseline)
-    return _area(predict, target, x, end, places, counts, chunk)
-
-
-def patch_correlation(
-    predict: Predict,
-    x: Tensor,
-    target: Tensor,
-    maps: Tensor,
-    *,
-    baseline: Baseline = "blur",
-    grid: int = 4,
-    chunk: int = 32,
-) -> Tensor:
-    """Whether the patches with more of the map are those that the network misses more.
-
-    The image is cut into grid x grid patches and each is deleted alone; Spearman's rank
-    correlation between the map's sum in a patch and the drop of the target's probability without
-    it. It is the test by single deletion (Nauta et al. 2023; the faithfulness of Alvarez-Melis &
-    Jaakkola 2018) with patches for features. Being one of ranks, it is the same for the drop of
-    the log-probability.
-
-    Costs ``grid ** 2`` forward passes a sample.
-
-    Args:
-        predict, x, target, maps, chunk: as for ``insertion``.
-        baseline: what a deleted patch looks like.
-        grid: patches in a row and in a column.
-
-    Returns:
-        (N,) float64 in [-1, 1]; NaN where the map has the same sum in all patches, as an empty
-        one has, or the network the same probability without any of them.
-
-    Raises:
-        InputError, SettingsError, TargetError: as for ``insertion``.
-    """
-    values = checked_sample(x, target, maps)
-    height, width = values.shape[1:]
-    if not 2 <= grid <= min(height, width):
-        raise SettingsError(f"grid={grid}: the image is cut into 2 or more pixels a side.")
-    cells = [grid_cell(height, width, grid, i // grid, i % grid) for i in range(grid**2)]
-    patches, deleted = torch.stack(cells), _baseline(x, baseline)
+    values = checked_sample(x, target, maps, signed=True)
+    parts = _equally_many(checked_units(units, values))
+    energy = unit_sums(values, parts)
 
     def alter(samples: Tensor, numbers: Tensor) -> Tensor:
-        samples, patch = samples.to(x.device), patches[numbers, None].to(x.device)
-        return torch.where(patch, deleted[samples], x[samples])
+        return remove(samples, parts[samples] == numbers[:, None, None])
 
-    without = target_probabilities(predict, target, grid**2, alter, chunk)
-    energy = torch.stack([(values * patch).sum((1, 2)) for patch in patches], 1)
+    without = target_scores(predict, target, energy.shape[1], alter, chunk)
     return spearman(energy, -without)
 
 
-def _schedule(
-    x: Tensor, target: Tensor, maps: Tensor, area: float | Tensor | None, steps: int, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Each pixel's place in the order, (N, H, W), and how many go at each step, (N, steps + 1)."""
-    values = checked_sample(x, target, maps)
-    if steps < 1:
-        raise SettingsError(f"steps={steps}: a curve needs at least one interval.")
-    share = torch.as_tensor(1.0 if area is None else area, dtype=torch.float64, device="cpu")
-    if share.shape not in ((), (len(values),)) or not ((share > 0) & (share <= 1)).all():
-        raise SettingsError(
-            f"area={area}: it is a share of the image in (0, 1], or one for each sample, or None."
-        )
-    ends = (share * values.shape[1] * values.shape[2]).expand(len(values))
-    counts = (ends[:, None] * torch.linspace(0, 1, steps + 1, dtype=torch.float64)).round().long()
-    if area is not None:
-        counts = counts.minimum((values > 0).sum((1, 2))[:, None])
-    return order(values, seed), counts
+class Alone(NamedTuple):
+    """A set of pixels by itself.
+
+    Args:
+        kept: the target's probability with nothing but these pixels, over that of the whole image,
+            (N,) float64; 1: they suffice.
+        removed: the same without these pixels; 0: they are needed.
+    """
+
+    kept: Tensor
+    removed: Tensor
 
 
-def _area(
+def support_alone(
     predict: Predict,
+    x: Tensor,
     target: Tensor,
-    start: Tensor,
-    end: Tensor,
-    places: Tensor,
-    counts: Tensor,
-    chunk: int,
+    support: Tensor,
+    remove: Remove,
+    *,
+    chunk: int = 32,
+) -> Alone:
+    """What the network says of the support alone, and of the image without it.
+
+    Sufficiency and comprehensiveness of DeYoung et al. 2020 (ERASER), as ratios. Both grow with
+    the support's size: say its share of the pixels beside them. Costs three forward passes.
+
+    Args:
+        predict: from images (M, C, H, W) to probabilities (M, classes).
+        x: (N, C, H, W) float.
+        target: (N,) int64.
+        support: bool (N, H, W).
+        remove: from ``removal(x, ...)``.
+        chunk: images in one forward pass.
+
+    Raises:
+        InputError: images, targets and supports that do not belong together.
+        TargetError: no such class.
+    """
+    checked_sample(x, target, support.float())
+    if support.dtype != torch.bool:
+        raise InputError(f"the support is {support.dtype}: say which pixels are in, as torch.bool.")
+    inside = support.cpu()
+
+    def alter(samples: Tensor, numbers: Tensor) -> Tensor:
+        holes = inside[samples] ^ (numbers == 0)[:, None, None]
+        return remove(samples, holes & (numbers < 2)[:, None, None])
+
+    kept, removed, whole = target_scores(predict, target, 3, alter, chunk).unbind(1)
+    return Alone(kept / whole, removed / whole)
+
+
+def greedy_oracle(
+    predict: Predict,
+    x: Tensor,
+    target: Tensor,
+    units: Tensor,
+    remove: Remove,
+    *,
+    at_once: int = 7,
+    chunk: int = 32,
 ) -> Tensor:
-    """The mean height of the curve while the pixels of ``start`` become those of ``end``."""
+    """A map that knows the answer of the symmetric relevance gain, about as high as it can be.
 
-    def alter(samples: Tensor, steps: Tensor) -> Tensor:
-        changed = places[samples] < counts[samples, steps, None, None]
-        samples = samples.to(start.device)
-        return torch.where(changed[:, None].to(start.device), end[samples], start[samples])
+    Round by round every unit that is left is tried, and those go next with which alone added the
+    probability with all so far, less the probability without them, is largest. For U units and
+    ``at_once`` of them a round it costs about U^2 / ``at_once`` forward passes a sample (392 for 49
+    cells, 7 at once). It is greedy, so no upper bound in the strict sense; and on coarse units, so
+    that a map that is right about finer ones may beat it.
 
-    curve = target_probabilities(predict, target, counts.shape[1], alter, chunk)
-    return torch.trapezoid(curve, dim=1) / (counts.shape[1] - 1)
+    Args:
+        predict: from images (M, C, H, W) to probabilities (M, classes).
+        x: (N, C, H, W) float.
+        target: (N,) int64.
+        units: int64 (N, H, W), or (H, W) for all images, equally many in each.
+        remove: from ``removal(x, ...)``, as the gain to be reached removes pixels.
+        at_once: units that go a round; 1 is the truly greedy order, at a high price.
+        chunk: images in one forward pass.
+
+    Returns:
+        (N, H, W) float64: U for the unit that goes first, 1 for the last.
+
+    Raises:
+        InputError, TargetError: as for ``single_deletion``.
+        SettingsError: ``at_once`` is below 1.
+    """
+    if at_once < 1:
+        raise SettingsError(f"at_once={at_once}: at least one unit goes in a round.")
+    samples_of_maps = checked_sample(x, target, x.new_zeros(len(x), *x.shape[2:]))
+    parts = _equally_many(checked_units(units, samples_of_maps))
+    count = int(parts.max()) + 1 if parts.numel() else 0
+    value = torch.zeros(len(x), count, dtype=torch.float64)
+    for first in range(0, count, at_once):
+        left = (value == 0).nonzero()[:, 1].view(len(x), count - first)
+        trials = left.shape[1]
+
+        def alter(samples: Tensor, numbers: Tensor, left: Tensor = left) -> Tensor:
+            trials = left.shape[1]
+            gone = value[samples] > 0
+            tried = left[samples, numbers % trials]
+            gone[torch.arange(len(samples)), tried] = True
+            holes = gone.gather(1, parts[samples].flatten(1)).view(len(samples), *parts.shape[1:])
+            return remove(samples, holes ^ (numbers < trials)[:, None, None])
+
+        scores = target_scores(predict, target, 2 * trials, alter, chunk)
+        gain = scores[:, :trials] - scores[:, trials:]
+        best = gain.argsort(dim=1, descending=True, stable=True)[:, :at_once]
+        ranks = count - first - torch.arange(best.shape[1], dtype=torch.float64)
+        value.scatter_(1, left.gather(1, best), ranks.expand(len(x), -1))
+    return value.gather(1, parts.flatten(1)).view(parts.shape)
 
 
-def _baseline(x: Tensor, kind: Baseline) -> Tensor:
-    if kind == "mean":
-        return x.mean((2, 3), keepdim=True).expand_as(x)
-    if kind == "blur":
-        return blur(x, min(x.shape[2:]) / 16)
-    raise SettingsError(f"unknown baseline {kind!r}: it is 'blur' or 'mean'.")
+def _equally_many(units: Tensor) -> Tensor:
+    if len(set(units.flatten(1).amax(1).tolist() if len(units) else [])) > 1:
+        raise InputError("the images are cut into different numbers of units: give equally many.")
+    return units

@@ -15,7 +15,7 @@ Predict: TypeAlias = Callable[[Tensor], Tensor]
 """From images (M, C, H, W) to the probabilities of the classes (M, classes)."""
 
 
-def checked_sample(x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
+def checked_sample(x: Tensor, target: Tensor, maps: Tensor, signed: bool = False) -> Tensor:
     """The maps of the images, as ``checked_maps`` gives them.
 
     Raises:
@@ -28,7 +28,7 @@ def checked_sample(x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
             f"the target is {target.dtype} {tuple(target.shape)}: give one class number for each "
             f"of the {len(x)} images, int64 (N,)."
         )
-    values = checked_maps(maps, len(x))
+    values = checked_maps(maps, len(x), signed)
     if values.shape[1:] != x.shape[2:]:
         raise InputError(
             f"the maps are {tuple(values.shape[1:])}, the images {tuple(x.shape[2:])} pixels: "
@@ -37,14 +37,15 @@ def checked_sample(x: Tensor, target: Tensor, maps: Tensor) -> Tensor:
     return values
 
 
-def target_probabilities(
+def target_scores(
     predict: Predict,
     target: Tensor,
     variants: int,
     alter: Callable[[Tensor, Tensor], Tensor],
     chunk: int,
+    rivals: Tensor | None = None,
 ) -> Tensor:
-    """The target's probability for each variant of each sample.
+    """The target's output for each variant of each sample.
 
     Args:
         predict: the network.
@@ -52,6 +53,7 @@ def target_probabilities(
         variants: how many there are of each sample.
         alter: from numbers of samples and numbers of variants, (M,) each, to images (M, C, H, W).
         chunk: the largest M.
+        rivals: (N,) int64, classes whose output is taken away from the target's; or None.
 
     Returns:
         (N, variants) float64.
@@ -64,6 +66,7 @@ def target_probabilities(
     if chunk < 1:
         raise SettingsError(f"chunk={chunk}: at least one image has to be predicted at a time.")
     target = target.cpu()
+    rivals = None if rivals is None else rivals.cpu()
     sample = torch.arange(len(target)).repeat(variants)
     variant = torch.arange(variants).repeat_interleave(len(target))
     found = [torch.zeros(0, dtype=torch.float64)]
@@ -72,7 +75,10 @@ def target_probabilities(
             samples, numbers = part
             if len(samples):
                 answer = predict(alter(samples, numbers)).cpu().double()
-                found.append(_of_target(answer, target[samples]))
+                score = _of_target(answer, target[samples])
+                if rivals is not None:
+                    score = score - _of_target(answer, rivals[samples])
+                found.append(score)
     return torch.cat(found).view(variants, len(target)).T
 
 

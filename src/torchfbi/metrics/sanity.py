@@ -16,12 +16,15 @@ from torchfbi.metrics.ranks import spearman
 def class_correlation(maps_a: Tensor, maps_b: Tensor) -> Tensor:
     """Spearman's rank correlation over the pixels, tied pixels sharing their mean rank.
 
+    Signed maps are compared with their signs: magnitudes do not see that what speaks for one class
+    speaks against the other.
+
     Between the maps of the target and of a random other class: the random logit test of Sixt et
     al. 2020. Between the maps of a network and of its randomised copy: the model
-    parameter randomisation test of Adebayo et al. 2018. Near zero is good.
+    parameter randomisation test of Adebayo et al. 2018. Near zero or below is good.
 
     Args:
-        maps_a, maps_b: (N, H, W), >= 0.
+        maps_a, maps_b: (N, H, W), signed or not.
 
     Returns:
         (N,) float64 in [-1, 1], NaN where either map is constant, as an empty one is.
@@ -29,7 +32,8 @@ def class_correlation(maps_a: Tensor, maps_b: Tensor) -> Tensor:
     Raises:
         InputError: maps of another shape or with values that no map has.
     """
-    a, b = checked_maps(maps_a), checked_maps(maps_b, len(maps_a))
+    a = checked_maps(maps_a, signed=True)
+    b = checked_maps(maps_b, len(maps_a), signed=True)
     if a.shape != b.shape:
         raise InputError(f"the maps have shapes {tuple(a.shape)} and {tuple(b.shape)}.")
     return spearman(a.flatten(1), b.flatten(1))

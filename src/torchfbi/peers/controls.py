@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from torchfbi.peers import own
+from torchfbi.graph import channel_dim
+from torchfbi.peers.network import Operator, executable, graph_of, to_image, top_layer
 
 
 def random(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
@@ -50,6 +52,28 @@ def edge(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     return conv2d(grey, filters).square().sum(1, keepdim=True).sqrt()
 
 
+def gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
+    """Where the top layer sees evidence, and nothing else, (N, 1, H, W) >= 0.
+
+    ReLU of the sum over its maps of gradient times activation (HiResCAM, Draelos and Carin 2020),
+    upsampled bilinearly.
+
+    Raises:
+        CaptureError: the network has no such layer.
+    """
+    graph = graph_of(module, x)
+    node = top_layer(graph)
+    seen: list[Tensor] = []
+
+    def look(*args: Any, **kwargs: Any) -> Tensor:
+        seen.append(cast(Any, node.target)(*args, **kwargs))
+        return seen[0]
+
+    logits = executable(graph, {node: Operator(look)})(x.clone().requires_grad_())
+    (gradient,) = torch.autograd.grad(logits.gather(1, target[:, None]).sum(), seen)
+    return to_image((gradient * seen[0]).sum(channel_dim(node)).relu().detach(), x)
+
+
 def edge_x_gate(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     """``edge`` times ``gate``: an edge detector that is told where to look, (N, 1, H, W)."""
-    return edge(module, x, target, seed) * own.gate(module, x, target, seed)
+    return edge(module, x, target, seed) * gate(module, x, target, seed)

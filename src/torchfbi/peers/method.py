@@ -31,6 +31,8 @@ class Method:
         attribute: the method itself. From the network, images (N, C, H, W), classes (N,) int64
             and a seed for what is random to signed values (N, C, H, W) or (N, 1, H, W). Call
             ``torchfbi.peers.attribute`` instead, which checks what it is given.
+        then: as ``attribute``: the order of what the method leaves at zero, for a method that
+            selects: the same without its selection. None where it does not.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Method:
     reduction: Reduction
     source: str
     attribute: Attribute
+    then: Attribute | None = None
 
     def to_maps(self, values: Tensor) -> Tensor:
         """Values (N, C, H, W) as maps (N, H, W), float32 >= 0; an all-zero map is valid.
@@ -45,7 +48,18 @@ class Method:
         Raises:
             NonFiniteError: a value is NaN or infinite.
         """
-        total = values.abs().sum(1) if self.reduction == "magnitude" else values.sum(1).relu()
+        return self.to_scores(values).relu()
+
+    def to_scores(self, values: Tensor) -> Tensor:
+        """Values (N, C, H, W) as scores (N, H, W), float32, by which pixels are ordered.
+
+        Contributions keep their sign, so that what speaks against the class comes last; signals
+        are their magnitude.
+
+        Raises:
+            NonFiniteError: a value is NaN or infinite.
+        """
+        total = values.abs().sum(1) if self.reduction == "magnitude" else values.sum(1)
         total = total.float()
         if not torch.isfinite(total).all():
             raise NonFiniteError(

@@ -14,10 +14,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.functional import interpolate
 
 from torchfbi import heads
 from torchfbi.capture import capture
-from torchfbi.errors import InputError, TargetError
+from torchfbi.errors import CaptureError, InputError, TargetError
 from torchfbi.graph import Graph
 
 Score = Callable[[Tensor], Tensor]
@@ -112,3 +113,24 @@ def probabilities_of(module: nn.Module, x: Tensor) -> Score:
             return heads.probabilities(network(images), head)
 
     return ask
+
+
+def top_layer(graph: Graph) -> fx.Node:
+    """The last activation function with maps (N, C, H, W): where class activation maps are made.
+
+    Raises:
+        CaptureError: there is none.
+    """
+    node = graph.top_layer
+    if node is None or node.meta["val"].ndim != 4:
+        raise CaptureError(
+            "this network has no layer for a class activation map: no activation function with "
+            "maps (N, C, H, W) lies below its logits."
+        )
+    return node
+
+
+def to_image(coarse: Tensor, x: Tensor) -> Tensor:
+    """Coarse maps (N, h, w) upsampled bilinearly to (N, 1, H, W), the size of images ``x``."""
+    size: Any = x.shape[-2:]
+    return interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""The figure of a sweep: one support a cell, k down, the threshold across."""
+"""The figure of a sweep: one support a cell, k down, tau across."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from torchfbi.plot import fonts
 from torchfbi.plot.overlay import overlay, raster, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
-from torchfbi.settings import Threshold
 
 if TYPE_CHECKING:
     from torchfbi.sweep import Sweep
@@ -18,7 +17,7 @@ _LABELS, _GAP, _TOP, _NUMBERS, _LEGEND = 0.9, 0.2, 1.05, 0.72, 0.75
 
 
 def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
-    """Draw a sweep as a grid: a row for every k, a column for every threshold.
+    """Draw a sweep as a grid: a row for every k, a column for every tau.
 
     Every cell shows the support over the photo (on plain grey without one), its density, and
     the probability of the class when only the support is kept sharp and when it is blurred.
@@ -31,7 +30,7 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
     first = sweep.explanations[0][0]
     seen = raster(first, 0)
     height, width = seen.shape[:2]
-    columns = len(sweep.thresholds)
+    columns = len(sweep.taus)
     room = 10 - 2 * MARGIN - _LABELS - (columns - 1) * _GAP
     side = max(1.25, min(room / columns, 2.4))  # the figure grows wider for many columns
     tall = min(side * height / width, 1.6 * side)
@@ -39,16 +38,16 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
     across = max(across, 7.5)
     pitch = tall + _NUMBERS
     sheet = Sheet(across, _TOP + len(sweep.ks) * pitch + _LEGEND, dark)
-    sheet.heading(f"{fonts.title(first, 0)}: k and threshold", _subtitle(sweep))
+    sheet.heading(f"{fonts.title(first, 0)}: k and τ", _subtitle(sweep))
     for row, k in enumerate(sweep.ks):
         y = _TOP + row * pitch
         sheet.write(MARGIN, y, f"k = {k:.0%}", bold=True)
-        for column, threshold in enumerate(sweep.thresholds):
+        for column, tau in enumerate(sweep.taus):
             x = MARGIN + _LABELS + column * (side + _GAP)
             if row == 0:
-                sheet.write(x, y - 0.24, threshold_name(threshold), bold=True, width=side)
+                sheet.write(x, y - 0.24, tau_name(tau), bold=True, width=side)
             heat = sweep.explanations[row][column].to_heatmap()[0].float().cpu().numpy()
-            axes = sheet.panel(x, y, side, tall, label=f"k {k}, {threshold}")
+            axes = sheet.panel(x, y, side, tall, label=f"k {k}, τ {tau}")
             strength = strengthen(heat, (height, width))
             sheet.picture(axes, overlay(seen, strength, sheet.theme), (height, width))
             if not heat.any():
@@ -64,12 +63,9 @@ def _subtitle(sweep: Sweep) -> str:
     return "  ·  ".join([first.model, f"{first.settings.preset} preset otherwise", *photo])
 
 
-def threshold_name(threshold: Threshold | None) -> str:
-    """How a column is called: ``τ = 0.1``, ``mass = 0.9``."""
-    if threshold is None:
-        return "no threshold"
-    symbol = "τ" if threshold.kind == "absolute" else threshold.kind
-    return f"{symbol} = {threshold.value:g}"
+def tau_name(tau: float | None) -> str:
+    """How a column is called: ``τ = 0.1``."""
+    return "no threshold" if tau is None else f"τ = {tau:g}"
 
 
 def _numbers(

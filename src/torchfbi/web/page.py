@@ -20,7 +20,14 @@ from torchfbi.web.pictures import photo_uri
 
 STATIC = Path(__file__).parent / "static"
 
-SLOW = {"occlusion", "lime", "rise", "score-cam", "integrated-gradients"}
+SLOW = {
+    "integrated-gradients",
+    "lime",
+    "occlusion",
+    "rise",
+    "score-cam",
+    "smoothgrad-squared",
+}
 """Methods of hundreds of forward passes: not for a page on which others wait."""
 
 PEERS = [name for name in METHODS if name not in SLOW]
