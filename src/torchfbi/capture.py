@@ -252,8 +252,8 @@ def _over_samples(node: fx.Node) -> bool:
     """Whether one sample's answer is computed from others', which the walk takes for alone."""
     target: Any = node.target
     along = _ALONG.get(target)
-    shape: Any = node.all_input_nodes[0].meta["val"].shape if along is not None else ()
-    if not shape or isinstance(shape[0], int):  # no batch of any size
+    shape: Any = () if along is None else node.all_input_nodes[0].meta["val"].shape
+    if along is None or not shape or isinstance(shape[0], int):  # no batch of any size
         return False
     dims: Any = node.args[along] if len(node.args) > along else None
     dims = range(len(shape)) if dims is None or dims == [] else dims

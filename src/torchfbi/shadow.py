@@ -70,7 +70,9 @@ def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     """
     if id(module) in made:
         return made[id(module)]
-    copied = made[id(module)] = type(module).__new__(type(module))
+    # Not by the class's own __new__, which makes of a graph module one of a new, empty class.
+    copied: nn.Module = object.__new__(type(module))
+    made[id(module)] = copied
     vars(copied).update(vars(module))
     for kind in ("_parameters", "_buffers"):
         tensors = vars(module)[kind].items()
