@@ -205,9 +205,10 @@ def _unpickled(calls: Any, *rest: Any) -> Graph:
 
 
 def is_activation(node: fx.Node) -> bool:
-    """Whether the node is an activation function, whose output is a feature."""
+    """Whether the node is an activation function, whose output is a feature: one number a sample
+    is none."""
     found = find(node.target)
-    return found is not None and found.activation
+    return found is not None and found.activation and node.meta["val"].ndim > 1
 
 
 def is_spatial(node: fx.Node) -> bool:

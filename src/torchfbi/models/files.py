@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
+from torchfbi.own import plain
 from torchfbi.preprocess import Preprocess
 
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -58,13 +59,14 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
     blank = blank.to(next(module.parameters(), blank))
     try:
         with torch.no_grad():
-            outputs = pytree.tree_leaves(module(blank))
+            outputs = pytree.tree_leaves(plain(module(blank)))
     except Exception as error:
         raise ModelError(
             f"{name} does not take an image of {tuple(blank.shape)}: {first_line(error)}. Give "
             "its size, or return a torchfbi.Model with its own preprocessing."
         ) from error
-    scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 1]
+    scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 0]
     if not scores:
         raise ModelError(f"{name} returns no tensor (N, classes).")
-    return Model(module, preprocess, Labels.numbered(scores[0].shape[1]), name)
+    classes = scores[0].shape[1] if scores[0].ndim > 1 else 1  # one number an image
+    return Model(module, preprocess, Labels.numbered(classes), name)
