@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WEIGHTS := cifar-10-model==7.4.0
 COMPILE := pip compile --quiet --generate-hashes --no-annotate --python $(PYTHON)
 
-.PHONY: demo test lint docs figures screenshot gallery study fuzz reliability sbom audit lock locked clean
+.PHONY: demo test lint docs figures screenshot gallery study paper-table fuzz reliability sbom audit lock locked clean
 
 demo: $(READY)
 	$(BIN)/torchfbi demo
@@ -77,9 +77,13 @@ screenshot: $(READY)
 gallery: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/gallery.py
 
-# The tables in docs/study.md: an hour.
+# The tables in docs/study.md, on photos called as ImageNet's: hours, and it goes on where it stopped.
 study: $(READY)
-	PYTHONPATH=tests $(BIN)/python docs/study.py
+	$(BIN)/python docs/study.py $(PHOTOS)
+
+# The figures and tables in docs/paper-table.md and docs/radiology.md: a quarter of an hour.
+paper-table: $(READY)
+	PYTHONPATH=tests $(BIN)/python docs/paper_table.py
 
 # Made again only when the dependencies change, so that a second run starts at once.
 $(READY): pyproject.toml constraints.txt

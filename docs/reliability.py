@@ -1,6 +1,6 @@
 """The measurements and figures of docs/reliability.md: ``make reliability`` (some minutes).
 
-``python docs/reliability.py signal memory determinism`` makes those that are named.
+``python docs/reliability.py signal memory soak determinism`` makes those that are named.
 """
 
 from __future__ import annotations
@@ -135,12 +135,17 @@ def explanations(count: int) -> Iterator[int]:
         yield i
 
 
+def resident() -> float:
+    """The memory of this process, MiB."""
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
+    return int(line.split()[1]) / 1024
+
+
 def memory(count: int = 1000) -> str:
     """The resident memory over a thousand explanations, no two of them of the same photo."""
     seen = []
     for i in explanations(count):
-        line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
-        seen.append(int(line.split()[1]) / 1024)
+        seen.append(resident())
         if i % 100 == 99:
             print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
     figure = Figure(figsize=(8, 3), layout="constrained")
@@ -160,6 +165,37 @@ def memory(count: int = 1000) -> str:
         f"{2 * tenth}th, {late:.0f} MiB over the last {tenth}; the highest is {max(seen):.0f} MiB, "
         f"and a straight line through all after the first {tenth} rises by {slope:.1f} MiB in a "
         "thousand."
+    )
+
+
+EACH = 50
+"""So often a network is explained in the soak, before the next takes its place."""
+
+
+def soak(count: int = 10_000) -> str:
+    """The resident memory over ten thousand explanations, of changing sizes and networks."""
+    generator, seen = torch.Generator().manual_seed(0), []
+    for i in range(count):
+        number = i // EACH
+        if i % EACH == 0:
+            torch.manual_seed(number)
+            width, side = 4 + number % 13, 24 + number % 9
+            layers: list[nn.Module] = [nn.Conv2d(3, width, 3), nn.ReLU()]
+            for _ in range(number % 4):
+                layers += [nn.Conv2d(width, width, 3), nn.BatchNorm2d(width), nn.SiLU()]
+            head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10)
+            network = nn.Sequential(*layers, *head).eval()
+        x = torch.randn(1 + i % 3, 3, side, side + i % 2, generator=generator)
+        torchfbi.explain(network, x, settings=("contrast", "paper")[i % 2])
+        if i % EACH == EACH - 1:
+            seen.append(resident())
+            print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
+    captures = 2 * len(seen)  # one for each size
+    slope = np.polyfit(np.arange(len(seen)), seen, 1)[0] / 2
+    return (
+        f"Over {count} explanations of {len(seen)} networks, {captures} captures: {seen[0]:.0f} "
+        f"MiB after the first network, {seen[len(seen) // 2]:.0f} half-way, {seen[-1]:.0f} at the "
+        f"end; a straight line rises by {1024 * slope:.0f} KiB a capture."
     )
 
 
@@ -196,7 +232,7 @@ def differences(values: Tensor, other: Tensor) -> str:
     return f"{flips} of {int(support.sum())} | {off:.1e}"
 
 
-MEASUREMENTS = {"signal": signal, "memory": memory, "determinism": determinism}
+MEASUREMENTS = {"signal": signal, "memory": memory, "soak": soak, "determinism": determinism}
 
 
 def main(parts: list[str]) -> None:

@@ -1,244 +1,247 @@
-"""The tables of docs/study.md: ``make study`` measures them again (an hour on two cores)."""
+"""The tables of docs/study.md, measured on a folder of photos: ``python docs/study.py PHOTOS``.
+
+Photos are called as ImageNet's or lie in class folders (see ``torchfbi.benchmark.photos``). Only
+numbers go into the text. Whatever is finished is kept in ``fbi-out/study``: a stopped call goes on
+there. Parts that need a network whose package is missing are left as they are.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from marks import fill
 
-from photos import SHIPPED
-from torchfbi import ForwardBackward, Settings, load
-from torchfbi.benchmark import Suite, load_suite
-from torchfbi.benchmark.grids import grids
-from torchfbi.evaluate import Table, evaluate
-from torchfbi.images import Photo
-from torchfbi.models.untrained import untrained
+from torchfbi import Settings, load
+from torchfbi.benchmark import Suite, grids, load_suite, photos
+from torchfbi.errors import ModelError
+from torchfbi.evaluate import Step, Table, evaluate
+from torchfbi.evaluate.ranking import ranking
+from torchfbi.metrics import bootstrap_interval
 from torchfbi.peers import Method, find
 
 PAGE = Path(__file__).parent / "study.md"
+BEFORE = Path(__file__).parent / "study-before.json"
 OUT = Path("fbi-out") / "study"
 
-CUTOUTS, GRIDS, SEED = 16, 4, 1
-OTHER_SEEDS = 11, 12, 13
-ALONE = (
-    "energy-in-mask",
-    "top-area",
-    "rank-accuracy",
-    "pointing",
-    "class-correlation",
-    "head-randomisation",
-    "insertion-minus-deletion-10",
-    "support-fraction",
-    "morans-i",
-)
-IN_GRIDS = ("grid-cell", "grid-object")
-GOALS = (
-    ("energy-in-mask", "≥ .92"),
-    ("top-area", "≥ .80"),
-    ("pointing", "≥ .98"),
-    ("grid-cell", "≥ .98"),
-    ("grid-object", "≥ .92"),
-    ("class-correlation", "-.05 to .05"),
-    ("head-randomisation", "≤ .35"),
-    ("support-fraction", ".03 to .15"),
-    ("morans-i", "≥ .75"),
-)
-ROUNDING = 3e-7
-NETWORKS = (
-    "efficientnet-lite0",
-    "digits",
-    "torchvision:resnet50",
-    "torchvision:mobilenet_v2",
-    "torchvision:densenet121",
-    "torchvision:efficientnet_b0",
-    "torchvision:vgg11",
-)
+COUNT, FEW, SEED = 48, 16, 0
+"""Photos or scenes of a network, and those on which the slower metrics are measured."""
 
-PEERS = (
+GRIDS, OBJECT_GRIDS = 6, 4
+"""Grids of 2 x 2 photos, and of 2 x 2 cut-outs, of each of which two cells are asked for."""
+
+NETWORKS = ("efficientnet-lite0", "efficientnet-lite1", "vgg16-distilled")
+OWN = ("digits", "synthetic")
+"""Suites that bring their network and masks."""
+
+PAPER = replace(find(Settings.paper(tau=0.0, k=1.0)), name="paper, τ 0, k 100 %")
+
+METHODS: list[str | Method] = [
     "fbi",
-    "guided-backprop",
-    "rectgrad",
-    "gradient",
-    "input-x-gradient",
-    "integrated-gradients",
-    "grad-cam",
-    "random",
-    "centre",
-    "edge",
-    "gate",
-    "edge-x-gate",
+    PAPER,
+    *("gradient", "input-x-gradient", "integrated-gradients", "smoothgrad-squared", "deeplift"),
+    *("guided-backprop", "rectgrad", "grad-cam", "layer-cam", "finer-cam"),
+    *("captum-lrp", "zennit-epsilon-plus-flat", "zennit-epsilon-gamma-box"),
+    "contrastive-excitation-backprop",
+    *("random", "centre", "edge", "edge-x-gate", "fbi-other-class", "fbi-random-head"),
+]
+SLOW: list[str | Method] = ["occlusion", "rise", "oracle"]
+"""Hundreds of passes an image: measured on the first ``FEW`` photos alone."""
+
+HEADLINE = ("srg", "srg-blur", "srg-mean", "kept-10", "support-fraction")
+DETAILS = (
+    *("srg", "srg-slic25", "srg-slic100", "srg-slic500", "single-deletion"),
+    *("support-kept", "support-removed", "support-fraction"),
 )
+SANITY = ("class-correlation", "head-randomisation")
+PLACE = ("energy-in-mask", "top-area", "pointing")
+IN_GRIDS = ("contrastive-srg", "grid-cell", "grid-object")
+
+Row = list[str]
 
 
-contrast, paper = Settings.contrast, Settings.paper
-HARD = contrast(threshold="mass:0.9", shrink=False)
-PRESETS = {
-    "contrast, the default": contrast(),
-    "mass 0.96, image 0.97": contrast(threshold="mass:0.96", image_threshold="mass:0.97"),
-    "threshold not soft, mass 0.9": HARD,
-    "shows the contribution": contrast(values="contribution"),
-    "not anti-aliased": contrast(antialias=False),
-    "not placed": contrast(place_gate=None, place_power=0.0),
-    "place_power 1": contrast(place_power=1.0),
-    "the image not selected": contrast(image_threshold=None),
-    "image mean 0.1": contrast(image_threshold="mean:0.1"),
-    "image mean 0.4": contrast(image_threshold="mean:0.4"),
-    "mean 0.1": contrast(threshold="mean:0.1"),
-    "mean 0.5": contrast(threshold="mean:0.5"),
-    "seed one-hot": contrast(seed="one-hot"),
-    "no evidence gate": contrast(evidence_gate=None, evidence_power=0.0),
-    "k 50 % by contribution": contrast(k=0.5),
-    "paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
-    "paper, tau 0, k 50 %": paper(tau=0.0, k=0.5),
-    "paper, tau 0, k 10 %": paper(tau=0.0, k=0.1),
-}
-POOLINGS = {
-    f"{preset}, {pooling}": make(pooling=pooling, **changes)
-    for preset, make, changes in (("contrast", contrast, {}), ("paper, tau 0", paper, {"tau": 0.0}))
-    for pooling in ("proportional", "winner", "replicate")
-}
+class Study:
+    """One call: which photos, how many, and where results are kept."""
+
+    def __init__(self, folder: Path, count: int, methods: list[str | Method]) -> None:
+        self.folder, self.count, self.methods = folder, count, methods
+        self._photos: dict[str, Suite] = {}
+
+    def headline(self, network: str) -> str:
+        """Symmetric relevance gain on all photos, and how far ours is ahead."""
+        suite = self.photos(network)
+        table = self.measure(f"{network}/photos", suite, self.methods, HEADLINE)
+        rows = [["", "SRG", "ours is ahead by", "blur", "mean colour", "kept 10 %", "support"]]
+        rows.append(["---"] * len(rows[0]))
+        for ranked in ranking(table, suite.name, "srg"):
+            ahead = "" if ranked.ahead is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ranked.ahead)
+            rest = [self.number(table, suite, ranked.method, name) for name in HEADLINE[1:]]
+            rows.append([styled(ranked.method), f"**{ranked.entry.mean:.2f}**", ahead, *rest])
+        rows += before(network, HEADLINE)
+        return f"{suite.description}\n\n{as_table([*rows, *failures(table)])}"
+
+    def details(self, network: str) -> str:
+        """Superpixels, single deletion, the support alone and sanity on a few photos."""
+        few = self.few(network)
+        tables = [
+            self.measure(f"{network}/few", few, self.methods, (*DETAILS, *SANITY)),
+            self.measure(f"{network}/few", few, SLOW, DETAILS),
+        ]
+        last = before(network, (*DETAILS, *SANITY), FEW)
+        return markdown([(table, few) for table in tables], last)
+
+    def grids(self, network: str) -> str:
+        """Which of four photos is it? And, with cut-outs, which object?"""
+        tiles = self.photos(network)
+        together = grids(tiles.model, 2, GRIDS, SEED, tiles=tiles.scenes)
+        alone = load_suite("cutouts", tiles.model, FEW, 1)
+        objects = grids(tiles.model, 2, OBJECT_GRIDS, 1, tiles=alone.scenes)
+        measured = [
+            (self.measure(f"{network}/{suite.name}", suite, self.methods, names), suite)
+            for suite, names in (
+                (together, IN_GRIDS[:2]),
+                (objects, IN_GRIDS[2:]),
+                (alone, PLACE),
+            )
+        ]
+        names = (*IN_GRIDS, *PLACE)
+        return side_by_side(measured, before(network, names))
+
+    def own(self, name: str) -> str:
+        """A suite that brings its network, with everything that applies to it."""
+        suite = load_suite(name, count=self.count, seed=SEED)
+        metrics = (*PLACE, *HEADLINE[:4], "single-deletion", *SANITY, "support-fraction")
+        methods = [*self.methods, *SLOW]
+        return markdown([(self.measure(name, suite, methods, metrics), suite)], [])
+
+    def photos(self, network: str) -> Suite:
+        """The photos of a network, the same in every call."""
+        if network not in self._photos:
+            self._photos[network] = photos(self.folder, load(network), self.count, SEED)
+        return self._photos[network]
+
+    def few(self, network: str) -> Suite:
+        """The first of them."""
+        suite = self.photos(network)
+        return replace(suite, name="few photos", scenes=suite.scenes[:FEW])
+
+    def measure(
+        self, where: str, suite: Suite, methods: list[str | Method], metrics: tuple[str, ...]
+    ) -> Table:
+        """Evaluate, with the time that is left on the terminal."""
+        began = time.monotonic()
+
+        def show(step: Step) -> None:
+            spent = time.monotonic() - began
+            left = spent / step.done * (step.total - step.done) if step.done else 0
+            words = f"{where} {step.done}/{step.total} {step.method} {step.metric}"
+            print(f"\r{words:90.90}{left / 60:5.0f} min left", end="", flush=True)
+
+        table = evaluate(suite, methods, metrics, OUT / where, show, seed=SEED)
+        print()
+        return table
+
+    @staticmethod
+    def number(table: Table, suite: Suite, method: Method, metric: str) -> str:
+        """One mean."""
+        entry = table.entry(suite.name, method.name, metric)
+        return "failed" if entry.error else f"{entry.mean:.2f}"
 
 
-def variants(settings: dict[str, Settings]) -> list[Method]:
-    """Settings as methods, by the names that the tables give them."""
-    return [replace(find(chosen), name=name) for name, chosen in settings.items()]
+def before(network: str, metrics: tuple[str, ...], first: int | None = None) -> list[Row]:
+    """The row of the default before, by the same protocol on the same photos; empty where it was
+    not measured. The headline has a column more; ``first`` scenes count, or all.
+    """
+    known = json.loads(BEFORE.read_text())["networks"].get(network, {})
+    if not any(name in known for name in metrics):
+        return []
+    means = {
+        name: bootstrap_interval([v for v in values[:first] if v is not None]).mean
+        for name, values in known.items()
+    }
+    cells = [f"{means[name]:.2f}" if name in means else "" for name in metrics]
+    if metrics == HEADLINE:
+        cells.insert(1, "")
+    return [["the default before", *cells]]
 
 
-def goals() -> str:
-    """The default on the composites and grids of several seeds, a column each."""
-    network = load("efficientnet-lite0")
-    columns = []
-    for seed in (SEED, *OTHER_SEEDS):
-        alone = load_suite("cutouts", network, CUTOUTS, seed)
-        together = grids(network, 2, GRIDS, seed, tiles=alone.scenes)
-        means = {}
-        for suite in (alone, together):
-            names = [name for name, _ in GOALS if (name in IN_GRIDS) == (suite is together)]
-            out = OUT / f"goals{seed}" / suite.name
-            table = evaluate(suite, [find("fbi")], names, out)
-            means |= {name: table.entry(suite.name, "fbi", name).mean for name in names}
-        columns.append(means)
-    head = ["", "goal", *(f"seed {seed}" for seed in (SEED, *OTHER_SEEDS))]
-    rows = [[name, goal, *(f"{c[name]:.2f}" for c in columns)] for name, goal in GOALS]
-    return as_table([head, ["---"] * len(head), *rows])
+def failures(table: Table) -> list[Row]:
+    """A row for each method that cannot explain the network."""
+    return [[failure.method, f"failed: {failure.error}"] for failure in table.failures]
 
 
-def pooling() -> str:
-    """The three adjoints of max pooling on networks that have it, a table each."""
-    suites = [load_suite(name, count=CUTOUTS, seed=SEED) for name in ("synthetic", "digits")]
-    table = evaluate(suites, variants(POOLINGS), ALONE[:6], OUT / "pooling")
-    return "\n\n".join(f"{suite.name}\n\n{markdown([table], [suite])}" for suite in suites)
-
-
-def peers() -> str:
-    """The default against every peer and control."""
-    return on_composites("peers", [find(name) for name in PEERS])
-
-
-def presets() -> str:
-    """The default against other settings, and the paper's."""
-    return on_composites("presets", variants(PRESETS))
-
-
-def on_composites(part: str, methods: list[Method]) -> str:
-    """The methods on the composites and on grids of them."""
-    network = load("efficientnet-lite0")
-    alone = load_suite("cutouts", network, CUTOUTS, SEED)
-    together = grids(network, 2, GRIDS, SEED, tiles=alone.scenes)
-    tables = [
-        evaluate(alone, methods, ALONE, OUT / part / "cutouts"),
-        evaluate(together, methods, IN_GRIDS, OUT / part / "grids2"),
-    ]
-    return markdown(tables, [alone, together])
-
-
-def roundings() -> str:
-    """How much of an explanation depends on the last bits of the image."""
-    network = load("efficientnet-lite0")
-    scenes = load_suite("cutouts", network, CUTOUTS, SEED).scenes
-    rows = [["threshold", "scenes whose support moves", "pixels, at most", "values, at most"]]
-    rows.append(["---"] * 4)
-    random = torch.Generator().manual_seed(0)
-    for name, settings in (
-        ("soft, mean 0.25", contrast()),
-        ("soft, mass 0.96", contrast(threshold="mass:0.96")),
-        ("hard, mass 0.9", HARD),
-    ):
-        walker, moved, change = None, [], []
-        for scene in scenes:
-            x = scene.x[None]
-            walker = walker or ForwardBackward(network.module, x, settings)
-            noise = 1 + ROUNDING * torch.randn(x.shape, generator=random)
-            one, other = (walker(image, scene.target)[0] for image in (x, x * noise))
-            moved.append(int(((one != 0).any(1) != (other != 0).any(1)).sum()))
-            change.append(((one - other).abs().sum() / one.abs().sum()).item())
-        count = f"{sum(map(bool, moved))} of {len(moved)}"
-        rows.append([name, count, str(max(moved)), f"{max(change):.0e}"])
-    return as_table(rows)
-
-
-def kept() -> str:
-    """How much of a feature's contribution exceeds the default's threshold, in several networks."""
-    settings = contrast()
-    assert settings.threshold is not None
-    rows = [["network", "features", "least", "median", "most", "image"]]
+def markdown(measured: list[tuple[Table, Suite]], last: list[Row]) -> str:
+    """A row a method, a column a metric of the first table; empty where it was not measured."""
+    table, suite = measured[0]
+    columns = table.columns(suite.name)
+    rows = [["", *(metric.title.lower() for metric in columns)]]
     rows.append(["---"] * len(rows[0]))
-    for name in NETWORKS:
-        model, shares, image = untrained(name) if ":" in name else load(name), [], []
-        for path in SHIPPED:
-            x = model.preprocess(Photo.read(path))[0][None]
-            for layer in ForwardBackward(model.module, x, settings).flow(x)[2]:
-                at_image = layer.layer == "image"
-                s = layer.incoming.abs()
-                p = s.sum(1) if at_image else s * layer.activation.abs()
-                share = (p[p > settings.threshold.value * p[p > 0].mean()].sum() / p.sum()).item()
-                (image if at_image else shares).append(share)
-        seen = sorted(shares)
-        middle = seen[len(seen) // 2]
-        numbers = [seen[0], middle, seen[-1], sum(image) / len(image)]
-        rows.append([name, str(len(seen)), *(f"{number:.3f}" for number in numbers)])
-    return as_table(rows)
+    for found, where in measured:
+        for method in found.methods:
+            row = [styled(method)]
+            for metric in columns:
+                entry = found.entries.get((where.name, method.name, metric.name))
+                known = entry is not None and entry.scenes
+                row.append(f"{entry.mean:.2f}" if known else "")  # type: ignore[union-attr]
+            rows.append(row)
+    return as_table([*rows, *last])
 
 
-def markdown(tables: list[Table], suites: list[Suite]) -> str:
-    """A row a method, a column a metric, the best in bold, the half width of its interval."""
-    pairs = [(table, suite) for table in tables for suite in table.suites if suite in suites]
-    columns = [(t, suite.name, metric) for t, suite in pairs for metric in t.columns(suite.name)]
-    head = ["", *(metric.title.lower() for _, _, metric in columns)]
-    rows = [head, ["---"] * len(head)]
-    for method in tables[0].methods:
-        row = [f"*{method.name}*" if method.family == "control" else method.name]
+def side_by_side(measured: list[tuple[Table, Suite]], last: list[Row]) -> str:
+    """A row a method, the metrics of all tables beside each other."""
+    columns = [(t, s, metric) for t, s in measured for metric in t.columns(s.name)]
+    rows = [["", *(metric.title.lower() for _, _, metric in columns)]]
+    rows.append(["---"] * len(rows[0]))
+    for method in measured[0][0].methods:
+        row = [styled(method)]
         for table, suite, metric in columns:
-            entry = table.entry(suite, method.name, metric.name)
-            number = "failed" if entry.error else f"{entry.mean:.2f}"
-            row.append(f"**{number}**" if entry.best else number)
+            entry = table.entry(suite.name, method.name, metric.name)
+            row.append(f"{entry.mean:.2f}" if entry.scenes else "")
         rows.append(row)
-    return as_table(rows)
+    return as_table([*rows, *last])
 
 
-def as_table(rows: list[list[str]]) -> str:
+def styled(method: Method) -> str:
+    """Controls in italics."""
+    return f"*{method.name}*" if method.family == "control" else method.name
+
+
+def as_table(rows: list[Row]) -> str:
     """Rows of cells as Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    width = len(rows[0])
+    return "\n".join(f"| {' | '.join([*row, *[''] * (width - len(row))])} |" for row in rows)
 
 
-PARTS = {
-    "goals": goals,
-    "kept": kept,
-    "roundings": roundings,
-    "peers": peers,
-    "presets": presets,
-    "pooling": pooling,
-}
+def parts(study: Study) -> dict[str, Callable[[], str]]:
+    """What can be measured, by the marks in the text."""
+    found: dict[str, Callable[[], str]] = {}
+    for network in NETWORKS:
+        for kind in (study.headline, study.details, study.grids):
+            found[f"{network} {kind.__name__}"] = lambda kind=kind, n=network: kind(n)
+    return found | {name: lambda name=name: study.own(name) for name in OWN}
 
 
-def main(parts: list[str]) -> None:
+def main() -> None:
     """Measure the parts that are named, or all, and write their tables into the text."""
-    for part in parts or PARTS:
-        fill(PAGE, part, PARTS[part]())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("parts", nargs="*", help="by default all")
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--methods", nargs="*", help="by default all")
+    asked = parser.parse_args()
+    known = {m if isinstance(m, str) else m.name: m for m in METHODS}
+    methods = [known.get(name, name) for name in asked.methods] if asked.methods else METHODS
+    available = parts(Study(asked.photos, asked.count, methods))
+    for name in asked.parts or available:
+        try:
+            fill(PAGE, name, available[name]())
+        except ModelError as error:
+            print(f"{name}: left out: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

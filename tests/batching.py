@@ -56,7 +56,7 @@ class Deadly:
     kind = "files"
 
     def __init__(self, paths: list[Path], reader: int) -> None:
-        self.names = [str(path) for path in paths]
+        self.names, self.files = [str(path) for path in paths], paths
         self.reader = reader
 
     def read(self, index: int) -> bytes:

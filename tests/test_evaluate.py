@@ -3,18 +3,25 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT
 from torchfbi import metrics, peers
-from torchfbi.benchmark import Scene, Suite, load_suite
+from torchfbi.benchmark import Scene, Suite, grids, load_suite, photos
 from torchfbi.errors import CaptureError, SettingsError
-from torchfbi.evaluate import Step, Table, evaluate, report
+from torchfbi.evaluate import Step, Table, evaluate, ranking, report
+from torchfbi.evaluate.measures import PHOTOS
+from torchfbi.models import Labels, Model
 from torchfbi.peers import Method
+from torchfbi.preprocess import Preprocess
 
 METHODS = ("fbi", "edge", "random")
 METRICS = ("energy-in-mask", "top-area", "pointing", "class-correlation", "support-fraction")
@@ -143,6 +150,9 @@ def test_the_page_loads_nothing_and_escapes_everything(suite: Suite) -> None:
         (["--metrics", "energy"], "no metric 'energy'"),
         (["--suites", "digitz"], "no suite 'digitz'"),
         (["empty"], "empty"),
+        (["--suites", "photos"], "give DIR"),
+        (["empty", "--suites", "photos", "digits"], "no other suite"),
+        (["empty", "--suites", "photos"], "holds no photo"),
     ],
 )
 def test_what_is_unknown_is_one_line(run, tmp_path: Path, arguments: list[str], message) -> None:
@@ -180,3 +190,147 @@ def test_compare_names_an_unknown_method(run) -> None:
     result = run("compare", CAT, "--methods", "gradcam")
     assert result.code == 2
     assert "grad-cam" in result.err
+
+
+# Photos
+
+
+class Colour(nn.Module):
+    """Which of four pure colours is in the middle of the picture; other places count a little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 1, bias=False), nn.Linear(4, 4)
+        colours = torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1]])
+        with torch.no_grad():
+            self.features.weight.copy_(colours[:, :, None, None])
+            self.head.weight.copy_(20 * torch.eye(4))
+            self.head.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.features(x).relu()
+        return self.head(seen.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("colours")
+    colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0)}
+    for name, colour in colours.items():
+        (root / name).mkdir()
+        for number in range(3):
+            pixels = np.zeros((32, 32, 3), np.uint8)
+            pixels[8 + 4 * number : 16 + 4 * number, 8:20] = np.multiply(colour, 255)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def colour_model() -> Model:
+    preprocess = Preprocess(resize=32, crop=32, mean=(0,) * 3, std=(1,) * 3, fit="stretch")
+    labels = Labels(["red", "green", "blue", "yellow"])
+    return Model(Colour().eval().requires_grad_(False), preprocess, labels, "colours")
+
+
+@pytest.fixture(scope="module")
+def of_photos(coloured: Path, colour_model: Model) -> list[Suite]:
+    alone = photos(coloured, colour_model, 8)
+    return [alone, replace(grids(colour_model, 2, 2, tiles=alone.scenes), name="photos-grid2")]
+
+
+JUDGED = ("fbi", "input-x-gradient", "random", "fbi-other-class", "oracle")
+
+
+@pytest.fixture(scope="module")
+def judged(of_photos: list[Suite], tmp_path_factory: pytest.TempPathFactory) -> Table:
+    return evaluate(of_photos, JUDGED, PHOTOS, tmp_path_factory.mktemp("out"), batch=5)
+
+
+def test_gains_are_those_of_the_metrics(of_photos: list[Suite], judged: Table) -> None:
+    scenes = of_photos[0].scenes
+    x = torch.stack([scene.x for scene in scenes])
+    target = torch.tensor([scene.target for scene in scenes])
+    module = of_photos[0].model.module
+    maps = peers.scores("input-x-gradient", module, x, target)
+
+    def gain(kind: Any) -> Tensor:
+        return metrics.symmetric_relevance_gain(
+            lambda images: module(images).softmax(1),
+            x,
+            target,
+            maps,
+            metrics.patches(32, 32, 1),
+            metrics.removal(x, kind),
+        )
+
+    blur, mean = gain("blur"), gain("mean")
+    values = {name: judged.values["photos", "input-x-gradient", name] for name in PHOTOS[:3]}
+    torch.testing.assert_close(values["srg-blur"], blur, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(values["srg-mean"], mean, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(values["srg"], (blur + mean) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_who_knows_the_colour_is_ahead_of_the_controls(judged: Table) -> None:
+    places = ranking.ranking(judged, "photos", "srg")
+    names = [ranked.method.name for ranked in places]
+    assert len(names) == len(JUDGED)
+    assert names.index("input-x-gradient") < names.index("random")
+    means = [ranked.entry.mean for ranked in places]
+    assert means == sorted(means, reverse=True)
+    for ranked in places:
+        name = ranked.method.name
+        assert (ranked.ahead is None) == (name == "fbi")
+        if ranked.ahead is not None:
+            mine, theirs = (judged.values["photos", n, "srg"] for n in ("fbi", name))
+            assert ranked.ahead == metrics.bootstrap_difference(mine, theirs)
+    assert ranking.headline(judged, "photos") == "srg"
+    assert ranking.headline(judged, "photos-grid2") == "srg"
+
+
+def test_two_classes_in_one_picture(judged: Table) -> None:
+    """Noise tells no classes apart; the input times the gradient does."""
+    told = judged.entry("photos-grid2", "input-x-gradient", "contrastive-srg")
+    noise = judged.entry("photos-grid2", "random", "contrastive-srg")
+    assert told.scenes == 4
+    assert told.mean > 3 * abs(noise.mean)
+    with pytest.raises(KeyError):
+        judged.entry("photos", "fbi", "contrastive-srg")
+
+
+def test_the_curves_are_kept_and_read_again(of_photos: list[Suite], tmp_path: Path) -> None:
+    asked = ("input-x-gradient", "random"), ("srg-blur", "kept-10")
+    first = evaluate(of_photos[0], *asked, tmp_path, batch=3)
+    again = evaluate(of_photos[0], *asked, tmp_path, batch=3)
+    for method in asked[0]:
+        curves, read = (table.curves["photos", method, "blur"] for table in (first, again))
+        assert curves.insertion.shape == (8, 21)
+        for one, other in zip(curves, read, strict=True):
+            assert torch.equal(one, other)
+        gain = first.values["photos", method, "srg-blur"]
+        torch.testing.assert_close(curves.gain(), gain)
+        assert torch.equal(curves.insertion[:, 2], first.values["photos", method, "kept-10"])
+    whole = report.html(again)
+    assert whole.count("Insertion and deletion curves") == 1
+    assert "could be chance" not in report.html(evaluate(of_photos[0], ["edge"], ["gini"]))
+
+
+def test_the_command_on_photos(run, coloured: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\nfrom torchfbi import Labels, Model, Preprocess\n"
+        "def colours():\n"
+        "    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "                        nn.Flatten(), nn.Linear(4, 4))\n"
+        "    with torch.no_grad():\n"
+        "        net[0].weight.copy_(torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1],\n"
+        "                                          [1, 1, -1]])[:, :, None, None])\n"
+        "        net[0].bias.zero_(), net[4].bias.zero_(), net[4].weight.copy_(20 * torch.eye(4))\n"
+        "    how = Preprocess(32, 32, (0,) * 3, (1,) * 3, fit='stretch')\n"
+        "    return Model(net.eval(), how, Labels(['red', 'green', 'blue', 'yellow']), 'c')\n"
+    )
+    command = ("evaluate", coloured, "--model", "net.py:colours", "--suites", "photos")
+    options = ("--methods", "input-x-gradient", "random", "--metrics", "srg-blur,contrastive-srg")
+    result = run(*command, *options, "--count", 8, "-o", "out")
+    assert result.code == 0, result.err
+    assert "contrastive-srg, controls and all" in result.out
+    assert "random (control)" in result.out
+    assert (tmp_path / "out" / "curves-photos-blur.png").stat().st_size > 5000

@@ -41,6 +41,12 @@ def test_the_import_loads_the_core(loaded: set[str]) -> None:
     assert {"torchfbi.walk", "PIL.Image"} <= loaded
 
 
+def test_rows_are_made_without_matplotlib() -> None:
+    """Each process of a run, and each actor on a cluster, would load it."""
+    code = "import sys, torchfbi.batch; sys.exit('matplotlib' in sys.modules)"
+    python(code)
+
+
 def test_the_command_line_works_without_any_extra() -> None:
     code = f"""
 import sys

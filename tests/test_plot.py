@@ -25,7 +25,7 @@ from torchfbi import Explanation, LayerFlow, Photo, Settings, plot
 from torchfbi.errors import ImageError, SettingsError
 from torchfbi.plot import fonts
 from torchfbi.plot.flow import station_of
-from torchfbi.plot.overlay import overlay, signed_limit, strengthen
+from torchfbi.plot.overlay import DIM, POWER, overlay, revealed, signed_limit, strengthen
 from torchfbi.plot.style import DARK, LIGHT, THINNEST
 from torchfbi.preprocess import Region
 from torchfbi.sweep import Sweep, sweep
@@ -43,9 +43,9 @@ def grid() -> Sweep:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     settings = Settings.plain()
-    thresholds = [None, "mass:0.5", "absolute:1000"]
     image = torch.rand(1, 3, 8, 8)
-    return sweep(network.eval(), image, ks=[0.5, 1.0], thresholds=thresholds, settings=settings)
+    taus = [None, 0.01, 1000]
+    return sweep(network.eval(), image, ks=[0.5, 1.0], taus=taus, settings=settings)
 
 
 def made(values: Tensor, **changes: object) -> Explanation:
@@ -103,20 +103,32 @@ def test_overlay_of_two_pixels_computed_by_hand() -> None:
         np.testing.assert_allclose(right, theme.heat(1.0)[:3])
 
 
+def test_a_photo_is_revealed_pixel_by_pixel() -> None:
+    photo = np.array([[[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]])
+    left, middle, right = revealed(photo, np.array([[0.0, 0.5, 1.0]]))[0]
+    np.testing.assert_allclose(left, [DIM] * 3)
+    dim = DIM * 0.299
+    np.testing.assert_allclose(middle, [(dim + 1) / 2, dim / 2, dim / 2])
+    np.testing.assert_allclose(right, [0, 0, 1])
+
+
 def test_strength_of_a_coarse_map_is_blocky_and_exact() -> None:
     strength = strengthen(np.array([[0.0, 1.0]]), (2, 4))
     np.testing.assert_array_equal(strength, [[0, 0, 1, 1]] * 2)
+    against = strengthen(np.array([[-5.0, 1.0]]), (2, 4))
+    np.testing.assert_array_equal(against, strength)
     weak = strengthen(np.array([[1.0, 0.0], [0.5, 1.0]]), (2, 2))
-    np.testing.assert_allclose(weak, [[1, 0], [0.5**0.6, 1]], rtol=1e-6)
+    np.testing.assert_allclose(weak, [[1, 0], [0.5**POWER, 1]], rtol=1e-6)
 
 
-def test_strength_of_a_fine_map_stays_near_the_support() -> None:
+def test_strength_of_a_fine_map_stays_near_the_evidence() -> None:
     magnitude = np.zeros((224, 224))
     magnitude[100, 100] = 7.0
     strength = strengthen(magnitude, (224, 224))
     assert strength[100, 100] == pytest.approx(1)
-    far = np.hypot(*(np.indices((224, 224)) - 100)) > 6
-    assert strength[far].max() < 1e-4
+    distance = np.hypot(*(np.indices((224, 224)) - 100))
+    assert strength[distance > 30].max() < 1e-4
+    assert (strength[distance < 6] > strength[distance > 12].max()).all()
 
 
 def test_scales_of_empty_maps() -> None:
@@ -137,7 +149,7 @@ def test_an_even_map_is_of_a_middle_colour() -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_four_panels_and_what_they_say(cat: Explanation, dark: bool) -> None:
     figure = plot.explanation_figure(cat, dark=dark)
-    assert set(panels(figure)) == {"photo", "values", "support", "classes", "scale"}
+    assert set(panels(figure)) == {"photo", "evidence", "values", "classes", "scale"}
     said = texts(figure)
     assert said[0].startswith("tabby cat (")
     assert "efficientnet-lite0" in said[1]
@@ -249,7 +261,7 @@ def test_thin_photos_are_drawn_wide_enough_to_be_seen(shape: tuple[int, int]) ->
     figure = thin.plot()
     figure.canvas.draw()
     for name, axes in panels(figure).items():
-        if name in ("photo", "values", "support"):
+        if name in ("photo", "evidence", "values"):
             axes.apply_aspect()
             box = axes.get_window_extent()
             expected = THINNEST if shape[0] > 3 else 1 / THINNEST
@@ -260,12 +272,13 @@ def test_thin_photos_are_drawn_wide_enough_to_be_seen(shape: tuple[int, int]) ->
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_an_empty_support_says_so(dark: bool) -> None:
-    figure = plot.explanation_figure(made(torch.zeros(1, 3, 9, 9)), dark=dark)
-    announced = [
-        text for text in texts(figure) if text == "empty support:\nnothing exceeded\nthe threshold"
-    ]
-    assert len(announced) == 2
-    assert "empty support: nothing exceeded the threshold" in texts(figure)[1]
+    empty = made(torch.zeros(1, 3, 9, 9), fitting_tau=0.2)
+    figure = plot.explanation_figure(empty, dark=dark)
+    said = "empty support: nothing exceeds tau = 10 here; tau = 0.2 would fit"
+    assert [text.replace("\n", " ") for text in texts(figure)].count(said) == 1
+    assert said in texts(figure)[1]
+    silent = made(torch.zeros(1, 3, 9, 9), settings=Settings.contrast())
+    assert "empty support: nothing speaks for it" in texts(silent.plot(dark=dark))[1]
 
 
 @pytest.mark.parametrize(
@@ -288,10 +301,10 @@ def test_extreme_photos(shape: tuple[int, int], region: Region) -> None:
 def test_without_photo_or_classes() -> None:
     explanation = made(torch.rand(2, 1, 28, 28))
     figure = plot.explanation_figure(explanation, 1)
-    assert set(panels(figure)) == {"values", "support", "scale", "classes"}
+    assert set(panels(figure)) == {"values", "evidence", "scale", "classes"}
     seeded = made(torch.rand(1, 1, 28, 28), target=None, logits=torch.rand(1, 4, 7, 7))
     figure = plot.explanation_figure(seeded)
-    assert set(panels(figure)) == {"values", "support", "scale"}
+    assert set(panels(figure)) == {"values", "evidence", "scale"}
     assert texts(figure)[0] == "seed function"
     assert_legible(figure)
 
@@ -303,7 +316,7 @@ def test_half_precision_and_gradients() -> None:
 
 def test_changes_to_a_preset_are_named() -> None:
     explanation = made(torch.rand(1, 3, 9, 9), settings=Settings.paper(tau=0.0, k=0.25))
-    assert "paper preset with threshold absolute:0.0, k 0.25" in texts(explanation.plot())[1]
+    assert "paper preset with tau 0.0, k 0.25" in texts(explanation.plot())[1]
     explanation = made(torch.rand(1, 3, 9, 9), settings=Settings())
     assert "custom settings" in texts(explanation.plot())[1]
 
@@ -322,8 +335,8 @@ def test_flow_holds_the_top_and_the_image(cat: Explanation) -> None:
     figure = plot.flow_figure(cat, layers=4)
     names = [name for name in panels(figure) if name != "scale"]
     assert len(names) == 12
-    assert names[:3] == [f"{cat.flow[0].layer} {row}" for row in ("forward", "backward", "support")]
-    assert names[-3:] == ["image forward", "image backward", "image support"]
+    assert names[:3] == [f"{cat.flow[0].layer} {row}" for row in ("forward", "evidence", "support")]
+    assert names[-3:] == ["image forward", "image evidence", "image support"]
     said = texts(figure)
     assert "1280×7×7" in said
     assert "1280/1280" in said
@@ -335,7 +348,7 @@ def test_flow_holds_the_top_and_the_image(cat: Explanation) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_flow_is_legible(cat: Explanation, layers: int, dark: bool) -> None:
     figure = plot.flow_figure(cat, 1, dark=dark, layers=layers)
-    assert len(figure.axes) == 3 * layers + 3  # and the three colour bars
+    assert len(figure.axes) == 3 * layers + 2  # and the two colour bars
     assert_legible(figure)
 
 
@@ -357,20 +370,19 @@ def test_flow_of_fewer_layers_than_asked_for_and_without_photo() -> None:
 
 @pytest.mark.parametrize("channel", [1, 3])
 def test_a_station_finds_the_maps_wherever_they_are(channel: int) -> None:
-    # Three maps of 3 x 3, so that shapes alone do not tell.
     activation = torch.arange(27.0).reshape(1, 3, 3, 3)
     signal = torch.zeros(1, 3, 3, 3)
     signal[0, :, 1, 2] = torch.tensor([1.0, -2.0, 4.0])
-    kept = torch.tensor([[True, True, False]])
-    support = (signal != 0).any(1)
+    kept, support = torch.tensor([[True, True, False]]), (signal != 0).any(1)
+    evidence = (signal * activation).sum(1)
     tensors = [t.movedim(1, channel) for t in (activation, 2 * signal, signal)]
-    seen = LayerFlow("layer", *tensors, kept, support, support.flatten(1).float().mean(1))
+    density = support.flatten(1).float().mean(1)
+    seen = LayerFlow("layer", channel, *tensors, kept, support, density, evidence)
     station = station_of(seen, 0)
     assert station.size == (3, 3, 3)
     assert station.maps == 2
     np.testing.assert_array_equal(station.forward, activation[0].mean(0))
-    assert station.backward[1, 2] == 6
-    assert station.strength[1, 2] == 7
+    assert station.evidence[1, 2] == 5 - 2 * 14 + 4 * 23
     assert station.density == pytest.approx(1 / 9)
 
 
@@ -412,7 +424,7 @@ def test_sweep_figure(grid: Sweep, dark: bool) -> None:
     figure = plot.sweep_figure(grid, dark=dark)
     assert len(figure.axes) == 6
     said = texts(figure)
-    assert {"k = 50%", "k = 100%", "no threshold", "mass = 0.5", "τ = 1000"} <= set(said)
+    assert {"k = 50%", "k = 100%", "no threshold", "τ = 0.01", "τ = 1000"} <= set(said)
     assert sum("empty support" in text for text in said) == 2
     assert f"{grid.kept[0, 1].item():.1%}" in said
     assert_legible(figure)
@@ -421,7 +433,7 @@ def test_sweep_figure(grid: Sweep, dark: bool) -> None:
 def test_a_sweep_of_many_columns_is_legible(grid: Sweep) -> None:
     wide = replace(
         grid,
-        thresholds=grid.thresholds * 4,
+        taus=grid.taus * 4,
         explanations=tuple(row * 4 for row in grid.explanations),
         density=grid.density.repeat(1, 4),
         kept=grid.kept.repeat(1, 4),

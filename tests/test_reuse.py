@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from torchfbi import own
 from torchfbi.api import explain
 from torchfbi.reuse import Forwards
 from torchfbi.settings import Settings
@@ -53,6 +54,18 @@ def test_class_k_and_threshold_reuse_it(preset: str, runs: list[int]) -> None:
             assert torch.equal(again.logits, fresh.logits)
             for one, other in zip(again.layers, fresh.layers, strict=True):
                 assert torch.equal(one.support, other.support)
+
+
+def test_a_network_that_stays_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x, asked = network(), torch.rand(1, 3, 16, 16), []
+    answer = own.answer
+    monkeypatch.setattr(own, "answer", lambda *a: asked.append(1) or answer(*a))
+    for stays, count in ((False, 3), (True, 1)):
+        forwards = Forwards(stays=stays)
+        for target in range(3):
+            explain(module, x, target, forwards=forwards)
+        assert len(asked) == count
+        asked.clear()
 
 
 def test_what_differs_is_run(runs: list[int]) -> None:

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.fitting import fitting_tau
 from torchfbi.flow import LayerFlow
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
@@ -100,6 +101,7 @@ def explain(
             flow.append(seen)
 
     values, logits = walker.walk(x, ask, visit, walks)
+    silent = walker.settings.tau and not values.flatten(1).any(1).all()
     return Explanation(
         values=values,
         logits=logits,
@@ -112,6 +114,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
+        fitting_tau=fitting_tau(walker, x, lambda _: answers[0], walks) if silent else None,
     )
 
 

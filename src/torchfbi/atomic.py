@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 
 def write(path: Path, content: bytes, scratch: Path | None = None) -> None:
-    """Write a file under another name, wait until the disk has it, and rename it.
+    """Write a file under another name, wait until the disk has it, and rename it. Where several
+    threads or processes write one path, it is the whole of one of them.
 
     Args:
         path: the file; missing folders are made, an older file is replaced.
@@ -20,9 +22,9 @@ def write(path: Path, content: bytes, scratch: Path | None = None) -> None:
         OSError: it cannot be written; an older file is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.part"
+    temporary = (scratch or path.parent) / f".{secrets.token_hex(8)}.part"  # fits where path does
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

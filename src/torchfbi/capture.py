@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from torchfbi import adjoints, folding, own, rewrite
+from torchfbi import adjoints, folding, own, programs, rewrite
 from torchfbi.errors import (
     CaptureError,
     InputError,
@@ -21,17 +21,18 @@ from torchfbi.errors import (
     UnsupportedOperatorError,
     first_line,
 )
+from torchfbi.exporting import exported
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
 from torchfbi.quiet import quiet
 from torchfbi.refusals import check_module
 from torchfbi.shadow import uncompiled
-from torchfbi.tracing import batch_size, exported
+from torchfbi.tracing import traced_here
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
-# They dump whole graphs before the exceptions that ``tracing`` puts into words.
+# They dump whole graphs before the exceptions that ``exporting`` puts into words.
 _NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
 
 aten = torch.ops.aten
@@ -81,11 +82,16 @@ def capture(
     if found is not None:
         return found
     # Whatever torch.export says about its own internals, the user gets our error instead.
-    with quiet("stderr", loggers=_NOISY), own.neutral(example.device):
+    with quiet("stderr", loggers=_NOISY), traced_here(), own.neutral(example.device):
         found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
         if found is not None:
             return found
-        graph = _to_graph(exported(module, example), output)
+        program = exported(module, example)
+        graph = _to_graph(program, output)
+        size = programs.batch(program)
+        if isinstance(size, torch.SymInt):
+            # They hold each other in a circle through C++, so that neither would ever be freed.
+            size.node.shape_env.fake_tensor_cache.clear()
         with _lock:
             cached = _cache.setdefault(module, {})
             if len(cached) >= SIZES_KEPT:
@@ -108,7 +114,9 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
         if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
             # It also inlines the parts under another mode, with autocast's casts written out.
             program = program.run_decompositions({})
-        batch = batch_size(program)  # before anything runs on its tensors and fixes their sizes
+        batch = programs.batch_size(
+            program
+        )  # before anything runs on its tensors and fixes their sizes
         graph, tensors, outputs = _lift(program)
         logits, tail = rewrite.strip_tail(_choose(outputs, output))
         graph.output(logits)
@@ -121,26 +129,12 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
             f"the operators that torch.export found could not be rewritten: {first_line(error)}"
         ) from error
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
-    constants = _owned({name: tensors[name] for name in sorted(used)}, program)
+    constants = programs.owned({name: tensors[name] for name in sorted(used)}, program)
+    for node in graph.find_nodes(op="get_attr"):
+        node.meta["val"] = constants[str(node.target)]
     captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
     return captured
-
-
-def _owned(tensors: dict[str, Tensor], program: ExportedProgram) -> dict[str, Tensor]:
-    """The tensors, those that lie in the network's memory as copies: whoever trains it writes
-    there, and what was folded or packed would no longer fit."""
-    shared = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in (*program.state_dict.values(), *program.constants.values())
-        if isinstance(tensor, Tensor)
-    }
-    return {
-        name: tensor.detach().clone()
-        if tensor.untyped_storage().data_ptr() in shared
-        else tensor.detach()
-        for name, tensor in tensors.items()
-    }
 
 
 def _has_inner_graphs(program: ExportedProgram) -> bool:
@@ -173,7 +167,7 @@ def _lift(
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
         key: copies[node]
-        for key, name in own.output_names(program).items()
+        for key, name in programs.output_names(program).items()
         if (node := nodes.get(name)) is not None
         if adjoints.is_tensor(node) and node.meta["val"].is_floating_point()
     }

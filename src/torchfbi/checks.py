@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchfbi import forked
 from torchfbi.errors import InputError, NonFiniteError
+from torchfbi.tracing import tracing
 
 
 def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | None) -> None:
@@ -37,7 +38,7 @@ def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | N
             f"this network's code fixes the batch size to {batch}, "
             f"but the input holds {x.shape[0]} samples."
         )
-    if torch.compiler.is_compiling():
+    if tracing():
         return  # what follows depends on the values, which a compiled graph cannot ask
     forked.on_one_thread()
     if not torch.isfinite(x).all():

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torchfbi.settings import Settings
+
 POWER = 3
 """Of the relative evidence at a pixel: odd, so that it keeps its sign."""
 SHARE = 0.9
@@ -82,6 +84,20 @@ def placed(signal: Tensor, seen: Sequence[Tensor], image: Tensor) -> Tensor:
         return signal * image
     weight = of_pixels(seen, signal.shape[2:]).unsqueeze(1) ** POWER
     return (signal.abs() * weight).to(signal.dtype)
+
+
+def of_values(values: Tensor, settings: Settings) -> Tensor:
+    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
+    are a signal its magnitude, (N, ...)."""
+    return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
+
+
+def support_of_values(values: Tensor, settings: Settings) -> Tensor:
+    """The pixels that carry an attribution (N, C, ...): the ``support`` of its evidence, or where
+    the values are a signal all that it reached, (N, ...) bool."""
+    if settings.values == "evidence":
+        return support(values.sum(1))
+    return (values != 0).any(1)
 
 
 def support(evidence: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,19 +30,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
 
-
-def evidence_of(values: Tensor, settings: Settings) -> Tensor:
-    """One number a pixel of an attribution (N, C, ...): its signed evidence, or where the values
-    are a signal its magnitude, (N, ...)."""
-    return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
-
-
-def support_of(values: Tensor, settings: Settings) -> Tensor:
-    """The pixels that carry an attribution (N, C, ...): the fewest that hold most of what speaks
-    for the class, or where the values are a signal all that it reached, (N, ...) bool."""
-    if settings.values == "evidence":
-        return evidence.support(values.sum(1))
-    return (values != 0).any(1)
+_SAVING = threading.Lock()
 
 
 class LayerSupport(NamedTuple):
@@ -80,6 +69,8 @@ class Explanation:
         versions: which versions of torchfbi, torch and numpy computed it.
         flow: everything seen on the way, if it was recorded; it is not saved.
         head: the softmax or sigmoid behind the logits; None where the network has neither.
+        fitting_tau: where a support is empty since nothing exceeded tau: the largest round tau at
+            which none is. It is a scale, another one for each network. Else None.
     """
 
     values: Tensor
@@ -94,6 +85,7 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=versions)
     flow: tuple[LayerFlow, ...] = ()
     head: Head | None = None
+    fitting_tau: float | None = None
 
     def __post_init__(self) -> None:
         if self.flow and not isinstance(self.flow, Flow):
@@ -105,13 +97,13 @@ class Explanation:
         """The pixels that carry the explanation, (N, ...) bool: the fewest that hold most of what
         speaks for the class (``torchfbi.evidence.support``), or where values are a signal all that
         it reached."""
-        return support_of(self.values, self.settings)
+        return evidence.support_of_values(self.values, self.settings)
 
     @property
     def evidence(self) -> Tensor:
         """One number a pixel, (N, ...) float: its signed evidence, or where values are a signal its
         magnitude."""
-        return evidence_of(self.values, self.settings)
+        return evidence.of_values(self.values, self.settings)
 
     @property
     def density(self) -> Tensor:
@@ -141,7 +133,9 @@ class Explanation:
             layers=tuple(LayerSupport(n, s[one], d[one]) for n, s, d in self.layers),
             photos=self.photos[one],
             regions=self.regions[one],
-            flow=tuple(LayerFlow(seen[0], *(part[one] for part in seen[1:])) for seen in self.flow),
+            flow=tuple(
+                LayerFlow(*seen[:2], *(part[one] for part in seen[2:])) for seen in self.flow
+            ),
         )
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -202,6 +196,16 @@ class Explanation:
         support = on_photo(self.support[index].cpu().numpy(), shape, region)
         return values * support, support
 
+    def emptiness(self, index: int = 0) -> str | None:
+        """Why the support of one sample is empty, and what would fill it; None where it is not."""
+        if self.density[index]:
+            return None
+        tau = self.settings.tau
+        if tau is None:
+            return "empty support: nothing speaks for it"
+        offer = "" if self.fitting_tau is None else f"; tau = {self.fitting_tau:g} would fit"
+        return f"empty support: nothing exceeds tau = {tau:g} here{offer}"
+
     def plot(self, index: int = 0, *, dark: bool = False) -> Figure:
         """The figure of one sample: photo, values, support over the photo, and the top five."""
         from torchfbi.plot import explanation_figure  # Matplotlib takes half a second
@@ -212,7 +216,7 @@ class Explanation:
         rows = []
         for index in range(min(len(self), 4)):
             density = self.density[index].item()
-            found = f"support {density:.1%} of the image" if density else "empty support"
+            found = self.emptiness(index) or f"support {density:.1%} of the image"
             rows.append(f"{self.title(index)}: {found}")
         more = "" if len(self) <= 4 else f"; and {len(self) - 4} more"
         return f"Explanation({self.model}, {self.settings.preset}; {'; '.join(rows)}{more})"
@@ -232,6 +236,7 @@ class Explanation:
             "versions": self.versions,
             "shape": list(self.values.shape),
             "head": self.head,
+            "fitting_tau": self.fitting_tau,
             "samples": [
                 {
                     "photo": self.photos[i].name if self.photos else None,
@@ -251,15 +256,18 @@ class Explanation:
         """Write ``path`` (.npz) and beside it the manifest (.json).
 
         The manifest is also inside the npz, so the npz alone can be loaded. Both are written
-        under another name first: an interrupted save leaves no half file.
+        under another name first: an interrupted save leaves no half file, and threads that save
+        to one path leave the two of one of them.
 
         Returns:
             The npz's path.
         """
         path = Path(path)
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-        atomic.write(path, self.to_npz())
-        atomic.write(path.with_suffix(".json"), json.dumps(self.manifest(), indent=1).encode())
+        content, manifest = self.to_npz(), json.dumps(self.manifest(), indent=1).encode()
+        with _SAVING:
+            atomic.write(path, content)
+            atomic.write(path.with_suffix(".json"), manifest)
         return path
 
     def to_npz(self) -> bytes:
@@ -321,4 +329,5 @@ class Explanation:
             model=manifest["model"],
             versions=manifest["versions"],
             head=manifest.get("head"),  # none in files of before
+            fitting_tau=manifest.get("fitting_tau"),
         )

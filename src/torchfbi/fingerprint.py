@@ -10,23 +10,47 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi import pickling
+from torchfbi.graph import Graph
+
 
 def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
-    """Changes whenever the module does: its parts, their plain attributes, their tensors.
+    """Differs where the module visibly does: its parts and what they hold, hooks and tensors.
 
-    Writes through ``tensor.data`` leave no trace but the values, so two of them are looked at.
+    Equal ones may still compute something else, as code reads what it likes: ``captured`` finds
+    that out by the module's answer. Here is only what is quick to see. Writes through
+    ``tensor.data`` leave no trace but the values, so two of them are looked at.
     """
+    look = _Look()
     if isinstance(module, ExportedProgram):
-        return ()
-    tensors = tuple(
-        (name, id(t), 0 if t.is_inference() else t._version, *_corners(t))
-        for name, t in (*module.named_parameters(), *module.named_buffers())
-    )
-    parts = tuple(
-        (name, type(part), *((key, v) for key, v in vars(part).items() if _is_plain(v)))
+        return look(module.state_dict), look(module.constants)
+    return tuple(
+        (name, type(part), *((key, look(v)) for key, v in vars(part).items() if key != "_modules"))
         for name, part in module.named_modules()
     )
-    return tensors + parts
+
+
+class _Look:
+    """Values as what can be compared later, when they may have changed. None is kept alive by it,
+    and each container is gone through once."""
+
+    def __init__(self) -> None:
+        self._met = set[int]()
+
+    def __call__(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, Tensor):
+            version = 0 if value.is_inference() else value._version
+            return id(value), version, *_corners(value)
+        if isinstance(value, nn.Module | type) or callable(value) or id(value) in self._met:
+            return id(value)
+        self._met.add(id(value))
+        if isinstance(value, dict):
+            return tuple((str(key), self(held)) for key, held in value.items())
+        if isinstance(value, list | tuple):
+            return tuple(map(self, value))
+        return id(value), self(getattr(value, "__dict__", None))
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -39,6 +63,16 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def graph_hash(graph: Graph) -> str:
+    """SHA-256 of a captured graph, its operators and its constants, 64 hex digits."""
+    digest = hashlib.sha256(repr(pickling.pack(graph.calls)).encode())
+    for name, tensor in sorted(graph.tensors.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor_bytes(tensor))
+    digest.update(repr((graph.batch, graph.head)).encode())
+    return digest.hexdigest()
+
+
 def tensor_bytes(tensor: Tensor) -> bytes:
     """The values of a tensor, in order."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -46,14 +80,8 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def _corners(t: Tensor) -> tuple[int, complex, complex]:
-    if t.numel() == 0:
+    if t.numel() == 0 or t.is_meta or t.layout != torch.strided:
         return 0, 0.0, 0.0
     t = t.detach()
     first, last = t[(0,) * t.ndim], t[(-1,) * t.ndim]
     return t.data_ptr(), first.item(), last.item()
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str) or callable(value)

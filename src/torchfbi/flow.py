@@ -17,6 +17,7 @@ class LayerFlow(NamedTuple):
 
     Args:
         layer: the feature's name, ``"features.28"``; the image is ``"image"``.
+        channel: the dimension that counts the maps.
         activation: the forward values, (N, C, ...).
         incoming: the signal before selection, (N, C, ...).
         signal: the signal that went on, (N, C, ...).
@@ -27,10 +28,12 @@ class LayerFlow(NamedTuple):
         density: the share of the support's positions that are True, (N,) in [0, 1].
         evidence: the signed evidence at each position, the sum over the maps of signal times
             activation (``torchfbi.evidence``), (N, ...) without C; for a dense layer that of each
-            unit, (N, C).
+            unit, (N, C). At the image that of the pixels, or where the walk is after a signal its
+            magnitude.
     """
 
     layer: str
+    channel: int
     activation: Tensor
     incoming: Tensor
     signal: Tensor
@@ -54,8 +57,8 @@ def observe(
         settings: of the walk: what ``values`` are decides what carries a support.
     """
     channel, after_evidence = channel_dim(node), settings.values == "evidence"
-    if node.op == "placeholder" and after_evidence:
-        e = s.sum(channel)  # it is evidence already
+    if node.op == "placeholder":
+        e = evidence.of_values(s, settings)
     else:
         e = evidence.of_feature(s, value, channel) if s.ndim > 2 else s * value
     if after_evidence:
@@ -66,4 +69,4 @@ def observe(
         maps = torch.ones(s.shape[0], s.shape[channel], dtype=torch.bool, device=s.device)
     density = support.flatten(1).float().mean(1)
     layer = node.meta.get("layer", "image")
-    return LayerFlow(layer, value, incoming, s, maps, support, density, e)
+    return LayerFlow(layer, channel, value, incoming, s, maps, support, density, e)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx
 
 from torchfbi.layout import only_shape, only_signs
 from torchfbi.packing import Packing
 from torchfbi.schedule import Plan
+from torchfbi.tracing import tracing
 
 Values = dict[fx.Node, Any]
 Arguments = Callable[[fx.Node, Values], tuple[Any, Any]]
@@ -28,7 +28,7 @@ def compute(
         watched: somebody looks at the activations on the way back; else of some the signs are
             kept alone.
     """
-    compiling = torch.compiler.is_compiling()
+    compiling = tracing()
     whole = watched or compiling
     for node in plan.nodes:
         args, kwargs = arguments(node, values)

@@ -146,6 +146,21 @@ class Graph:
                 before.add(node)
         return affine & behind & before
 
+    @cached_property
+    def one_sided(self) -> set[fx.Node]:
+        """The hidden layers of which no input is negative, and whose outputs are rectified: where
+        one is negative no signal comes back through a gate that knows of it."""
+        positive = set[fx.Node]()
+        for node in self.nodes:
+            keeps = node.target in _KEEPS_SIGN and positive.issuperset(node.all_input_nodes)
+            if keeps or _rectifies(node):
+                positive.add(node)
+        return {
+            node
+            for node in self.hidden
+            if tensor_arguments(node)[0] in positive and all(map(_rectifies, node.users))
+        }
+
     # The walk asks the following at every operator, and each answer costs as much as a small one.
 
     @cached_property
@@ -245,6 +260,27 @@ def channel_dim(node: fx.Node) -> int:
     return dim
 
 
+def _rectifies(node: fx.Node) -> bool:
+    """Whether it returns nothing negative, and zero wherever its input is."""
+    if node.target in (aten.hardtanh.default, aten.clamp.default):
+        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
+        return low == 0
+    return node.target is aten.relu.default
+
+
+_KEEPS_SIGN = {
+    aten.max_pool1d.default,
+    aten.max_pool2d.default,
+    aten.max_pool3d.default,
+    aten.avg_pool2d.default,
+    aten.adaptive_avg_pool2d.default,
+    aten.mean.dim,
+    aten.cat.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.view.default,
+}
+"""Of inputs that are not negative they return nothing that is."""
 _MAPS_FIRST = {
     aten.convolution.default,
     aten.batch_norm.default,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
+from torchfbi import programs
 from torchfbi.errors import InputError, NonFiniteError, first_line
 from torchfbi.shadow import copy_parts, traceable
 
@@ -51,14 +51,14 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
 def outputs(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]:
     """All floating-point tensors that a network returns, by key or position."""
     x = x.detach().clone()  # its code may write to it
-    with neutral(x.device), torch.random.fork_rng(devices=[]):
+    with neutral(x.device):
         if isinstance(module, ExportedProgram):
-            found = _of_program(module, x)
+            found = programs.run(module, x)
         else:
             with WithoutAutograd():
                 answered = plain(_untouched(module)(x))
             leaves, _ = pytree.tree_flatten_with_path(answered)
-            found = {key(path): leaf for path, leaf in leaves}
+            found = {programs.key(path): leaf for path, leaf in leaves}
     return {
         name: value
         for name, value in found.items()
@@ -129,34 +129,9 @@ def neutral(device: torch.device) -> Iterator[None]:
         yield
 
 
-def key(path: Any) -> str:
-    """Where in a network's outputs one lies: ``"out"``, ``"0"``, ``"aux.1"``."""
-    return ".".join(re.findall(r"[\w-]+", pytree.keystr(path)))
-
-
-def output_names(program: ExportedProgram) -> dict[str, str]:
-    """The names of a program's outputs by their key or position in what the module returned."""
-    names = program.graph_signature.user_outputs
-    structure = pytree.tree_unflatten(list(names), program.call_spec.out_spec)
-    flat, _ = pytree.tree_flatten_with_path(structure)
-    return {key(path): str(name) for (path, _), name in zip(flat, names, strict=True)}
-
-
 def _untouched(module: nn.Module) -> nn.Module:
     """A copy of its structure: what its code keeps about itself, it keeps on the copy."""
     try:
         return traceable(copy_parts(module, {}))
     except Exception:  # a class that cannot be made without its arguments
         return module
-
-
-def _of_program(program: ExportedProgram, x: Tensor) -> dict[str, Any]:
-    """An exported program run as it is; to make ``program.module()`` takes seconds."""
-    signature = program.graph_signature
-    state: dict[str, Any] = {**program.state_dict, **program.constants}
-    written = signature.buffers_to_mutate.values()
-    state |= {name: state[name].clone() for name in written}
-    given = [x if spec.target is None else state[spec.target] for spec in signature.input_specs]
-    names = [spec.arg.name for spec in signature.output_specs]
-    values = dict(zip(names, program.graph_module(*given), strict=True))
-    return {key: values.get(name) for key, name in output_names(program).items()}

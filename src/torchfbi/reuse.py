@@ -27,9 +27,12 @@ class Forwards:
 
     Args:
         count: how many; each takes about as much memory as an explanation at its peak.
+        stays: the network is known to stay what it is for as long as this is used, so that it is
+            not asked again about an image that is remembered.
     """
 
-    def __init__(self, count: int = 2) -> None:
+    def __init__(self, count: int = 2, stays: bool = False) -> None:
+        self.stays = stays
         self._passes: deque[_Pass] = deque(maxlen=count)
 
     def find(self, graph: Graph, settings: Settings, x: Tensor) -> dict[fx.Node, Any] | None:
@@ -67,6 +70,8 @@ class Reusing(ForwardBackward):
 
     def _run(self, x: Tensor, watched: bool = True) -> dict[fx.Node, Any]:
         values = self._forwards.find(self.graph, self.settings, x)
+        if values is not None and self._forwards.stays:
+            self._source.forget()
         if values is None:
             values = super()._run(x)  # whole: other settings may read more than signs
             self._forwards.keep(self.graph, self.settings, x, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class Schedule:
     low_memory: bool
     forward: Plan
     parts: list[tuple[list[fx.Node], Plan | None]]
+
+    @cached_property
+    def stations(self) -> set[fx.Node]:
+        """Where the walk stops to look or filter."""
+        return stations(self.graph, self.settings)
 
     def __reduce__(self) -> Any:
         return schedule, (self.graph, self.settings, self.low_memory)

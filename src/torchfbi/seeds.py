@@ -12,6 +12,7 @@ from torch import Tensor
 from torchfbi.errors import TargetError
 from torchfbi.heads import Tail
 from torchfbi.settings import SeedKind
+from torchfbi.tracing import tracing
 
 Target = Tensor | Callable[[Tensor], Tensor] | int | None
 
@@ -105,7 +106,7 @@ def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
             f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
             f"each of the {samples} samples."
         )
-    if not torch.compiler.is_compiling() and ((chosen < 0) | (chosen >= classes)).any():
+    if not tracing() and ((chosen < 0) | (chosen >= classes)).any():
         raise TargetError(
             f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
             f"0 to {classes - 1}."

@@ -70,7 +70,7 @@ def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     """
     if id(module) in made:
         return made[id(module)]
-    # Not by the class's own __new__, which makes of a graph module one of a new, empty class.
+    # A class's own way to make one may want arguments, or make another class (fx.GraphModule).
     copied: nn.Module = object.__new__(type(module))
     made[id(module)] = copied
     vars(copied).update(vars(module))

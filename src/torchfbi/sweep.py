@@ -123,7 +123,7 @@ def sweep(
     x, image = _input(model, image)
     if x.ndim != 4 or len(x) != 1:
         raise InputError(f"the image has shape {tuple(x.shape)}: a sweep takes (1, C, H, W).")
-    forwards = Forwards()  # the cells differ in the walk alone
+    forwards = Forwards(stays=True)  # the cells differ in the walk alone
     rows = tuple(
         tuple(explain(model, image, target, cell, forwards=forwards) for cell in row)
         for row in grid

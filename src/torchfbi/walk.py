@@ -23,11 +23,12 @@ from torchfbi.flow import LayerFlow, observe
 from torchfbi.forward import compute
 from torchfbi.layout import Signs, laid_out, outlined, repeated
 from torchfbi.packing import Packing
-from torchfbi.schedule import Plan, schedule, stations
+from torchfbi.schedule import Plan, schedule
 from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import select
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
+from torchfbi.tracing import tracing
 
 Visit = Callable[[LayerFlow], None]
 Look = Callable[[fx.Node, Tensor, Tensor, Tensor, Tensor | None], None]
@@ -77,7 +78,6 @@ class ForwardBackward(Captured):
 
     def _plan(self) -> None:
         """What follows from the graph."""
-        self._stations = stations(self.graph, self.settings)
         self._schedule = schedule(self.graph, self.settings, self._low_memory)
         self._packing = Packing(self.graph)
 
@@ -147,7 +147,7 @@ class ForwardBackward(Captured):
         """The checked forward pass: all that the walk reads, and the logits among it."""
         x = x.detach()
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values = self._run(x, watched) if torch.compiler.is_compiling() else self._held(x, watched)
+        values = self._run(x, watched) if tracing() else self._held(x, watched)
         return values, values[self.graph.logits]
 
     def _explain(
@@ -172,7 +172,7 @@ class ForwardBackward(Captured):
                 visit(observe(node, value, incoming, s, maps, settings))
 
         # Nobody looks at the signals later, so one may be written over another.
-        overwrite = visit is None and not torch.compiler.is_compiling()
+        overwrite = visit is None and not tracing()
         seed = seed_for(target, logits, settings.seed, graph.tail)
         s = self._back(seed, values, look, overwrite, walks)
         if settings.values == "evidence":
@@ -215,7 +215,7 @@ class ForwardBackward(Captured):
         if s is None:
             return  # it computes a gate, or an output that was not probed
         activation, value = value if isinstance(value, Signs) else (value, value)
-        if node in self._stations:
+        if node in self._schedule.stations:
             arrived = s
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
@@ -223,7 +223,8 @@ class ForwardBackward(Captured):
         rectified = node in self.graph.features and self.settings.rectified
         gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
-        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma)
+        sides = node in self.graph.one_sided and self.settings.gates != "rectify"
+        at = adjoints.Site(value, self.settings, node, *memory, maps, rectified, gamma, sides)
         fresh, backs = self._hand_back(s, at, values)
         if node not in self.graph.keeps_zero_maps:
             maps = None

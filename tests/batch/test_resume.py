@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +20,9 @@ import pytest
 import torch
 
 from batching import pictures, tiny
-from torchfbi import Settings, atomic
-from torchfbi.batch import Step, run, store
+from torchfbi import Labels, Model, Settings, atomic
+from torchfbi.batch import Step, inputs, run, store
+from torchfbi.batch.job import Job
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
 
 COUNT = 11
@@ -172,6 +178,78 @@ def test_a_changed_run_refuses_to_mix_unless_told_to(
     assert len(json.loads((out / "manifest.json").read_text())["earlier"]) == 1
 
 
+def _code_of_the_network(photos: Path) -> Model:
+    model = tiny()
+    model.module.register_forward_hook(lambda module, args, output: output * 2)
+    return model
+
+
+def _constant_of_the_network(photos: Path) -> Model:
+    model = tiny()
+    model.module.first.padding_mode = "reflect"
+    model.module.first._reversed_padding_repeated_twice = [1] * 4
+    return model
+
+
+def _other_pictures(photos: Path) -> Model:
+    before = (photos / "1/003.png").stat()
+    content = (photos / "0/004.png").read_bytes()
+    (photos / "1/003.png").write_bytes(content)
+    os.utime(photos / "1/003.png", ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    return tiny()
+
+
+def _other_labels(photos: Path) -> Model:
+    return replace(tiny(), labels=Labels([f"sort {i}" for i in range(10)]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_code_of_the_network, "code computes something else"),
+        (_constant_of_the_network, "code computes something else"),
+        (_other_pictures, "files have other sizes or times"),  # by a clock that was set back
+        (_other_labels, "other labels"),
+    ],
+)
+def test_what_nobody_named_has_changed(
+    tmp_path: Path, change: Callable[[Path], Model], message: str
+) -> None:
+    pictures(tmp_path / "photos", COUNT)
+    out = tmp_path / "out"
+    run(tiny(), tmp_path / "photos", out, **OPTIONS)
+    (out / "rows/000001.parquet").unlink()
+    model = change(tmp_path / "photos")
+    with pytest.raises(SettingsError, match=message):
+        run(model, tmp_path / "photos", out, **OPTIONS)
+    assert run(model, tmp_path / "photos", out, mix=True, **OPTIONS).explained == 3
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_other_pictures_in_an_archive_of_the_same_name(tmp_path: Path, kind: str) -> None:
+    """The names of their images are the same as well."""
+
+    def write(seed: int) -> Path:
+        path = tmp_path / f"images.{kind}"
+        paths = pictures(tmp_path / str(seed), 6)[3:]
+        contents = [one.read_bytes() for one in paths[::seed]]
+        if kind == "parquet":
+            pq.write_table(pa.table({"image": contents}), path)
+        else:
+            with tarfile.open(path, "w") as tar:
+                for number, content in enumerate(contents):
+                    entry = tarfile.TarInfo(f"{number}.png")
+                    entry.size = len(content)
+                    tar.addfile(entry, io.BytesIO(content))
+        return path
+
+    run(tiny(), write(1), tmp_path / "out", **OPTIONS)
+    before = (tmp_path / f"images.{kind}").stat().st_mtime_ns
+    os.utime(write(-1), ns=(0, before - 10**9))
+    with pytest.raises(SettingsError, match="files have other sizes or times"):
+        run(tiny(), tmp_path / f"images.{kind}", tmp_path / "out", **OPTIONS)
+
+
 def test_another_version_refuses_to_mix(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +267,38 @@ def test_another_input_is_never_mixed(photos: Path, tmp_path: Path) -> None:
     for change in ({"images": tmp_path / "more"}, {"images": photos, "shard": 4}):
         with pytest.raises(SettingsError, match="rows of another"):
             run(tiny(), out=tmp_path / "out", mix=True, **{**OPTIONS, **change})
+
+
+TWICE = """
+import sys
+sys.path[:0] = {paths!r}
+from batching import tiny
+from torchfbi.batch import run
+from torchfbi.errors import StorageError
+try:
+    run(tiny(), {photos!r}, {out!r}, workers=0, shard=1, batch=1, threads=1)
+except StorageError as error:
+    print("refused" if "another run" in str(error) else error)
+else:
+    print("done")
+"""
+
+
+def test_two_processes_on_one_folder(photos: Path, tmp_path: Path, whole: pa.Table) -> None:
+    """While this one runs another is refused; where this one was killed, another goes on."""
+    out = tmp_path / "out"
+    paths = [os.path.dirname(os.path.dirname(__file__)), *filter(None, sys.path)]  # noqa: PTH120
+    code = TWICE.format(paths=paths, photos=str(photos), out=str(out))
+
+    def other() -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    store_ = store.Store(out)
+    with store_.opened(Job(inputs.find(photos), tiny(), Settings.contrast(), shard=1, batch=1)):
+        assert other() == "refused"
+    assert other() == "done"
+    assert rows(out)["path"].equals(whole["path"])
 
 
 def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchfbi import ForwardBackward, Settings
 from torchfbi.adjoints.excitation import excitation
 
-DENSE: Callable[[Tensor, Tensor], Tensor] = lambda a, w: a @ w.T  # noqa: E731
+DENSE = F.linear
 DENSE_ADJOINT: Callable[[Tensor, Tensor], Tensor] = lambda s, w: s @ w  # noqa: E731
 
 
@@ -46,13 +46,14 @@ def test_a_dense_layer_equals_the_formulas(seed: int, gamma: float, positive: bo
     rng = np.random.default_rng(seed)
     a, W, b, s = some(rng, 5), some(rng, 4, 5), some(rng, 4), some(rng, 4)
     a = a.abs() if positive else a
-    z = DENSE(a[None], W) + b
+    z = DENSE(a[None], W, b)
     found = excitation(s[None], z, a[None], W, b, gamma, DENSE, DENSE_ADJOINT)[0]
     expected, survived = reference(*(t.numpy() for t in (s, a, W, b)), gamma)
     assert np.allclose(found, expected, rtol=1e-9, atol=1e-12)
     # 0 <= s' / s <= 1 / (1 + gamma): nothing can explode.
     share = survived / s.numpy()
-    assert (share >= 0).all() and (share <= (1 + 1e-12) / (1 + gamma)).all()
+    assert (share >= 0).all()
+    assert (share <= (1 + 1e-12) / (1 + gamma)).all()
     # What is handed back sums to what came, but for the bias.
     z, b = z[0].numpy(), b.numpy()
     bias = survived * (b + gamma * np.where(b * z > 0, b, 0))
@@ -212,3 +213,16 @@ def test_only_hidden_layers_are_walked_by_excitation() -> None:
     graph = ForwardBackward(network, x).graph
     affine = [n for n in graph.nodes if "convolution" in str(n.target) or "linear" in str(n.target)]
     assert [node in graph.hidden for node in affine] == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize("gates", ["held", "derivative", "guided", "rectify"])
+def test_layers_of_one_side_take_a_short_way_to_the_same(gates: Any, monkeypatch: Any) -> None:
+    network, x = small(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    settings = Settings(gamma=0.25, gates=gates)
+    fbi = ForwardBackward(network, x, settings)
+    assert len(fbi.graph.one_sided) == 4
+    values, _ = fbi(x, 1)
+    monkeypatch.setitem(vars(fbi.graph), "one_sided", set())
+    expected, _ = fbi(x, 1)
+    assert expected.any()
+    assert torch.allclose(values, expected, rtol=1e-9, atol=1e-15)

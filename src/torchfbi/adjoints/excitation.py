@@ -30,7 +30,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Product = Callable[[Tensor, Tensor], Tensor]
+Forward = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Adjoint = Callable[[Tensor, Tensor], Tensor]
 
 
 def excitation(
@@ -40,41 +41,37 @@ def excitation(
     weight: Tensor,
     bias: Tensor | None,
     gamma: float,
-    forward: Product,
-    adjoint: Product,
+    forward: Forward,
+    adjoint: Adjoint,
+    one_sided: bool = False,
 ) -> Tensor:
     """The excitation walk through one affine layer.
 
     All sums by sign follow from the layer's own and those of the magnitudes: with
     A = |W| |a| + |b|, twice z+ is z + A and twice z- is z - A. So there is one product forwards
-    and two back, or one where all that counts is positive.
+    and two back, or one where all that counts is positive. A silent input, a = 0, counts as
+    positive.
 
     Args:
         s: the signal at the layer's output.
         z: that output.
         a: the layer's input.
         weight: W.
-        bias: b, laid out so that it can be added to z; None for none.
+        bias: b; None for none.
         gamma: > 0.
-        forward: what the layer computes of an input and weights, without its bias.
+        forward: what the layer computes of an input, weights and a bias.
         adjoint: the plain adjoint of that, of a signal and weights.
+        one_sided: it is known that no input is negative, nor any output at which s is not zero.
 
     Returns:
         The signal at the input, shaped like ``a``.
     """
-    size, half = z.abs(), gamma / 2
-    total = forward(a.abs(), weight.abs())
-    if bias is not None:
-        total = total + bias.abs()
-    scale = (1 + half) * size + half * total
-    survived = s * (size / scale.clamp(min=torch.finfo(scale.dtype).tiny))
-    alike = torch.where(z < 0, -survived, survived)
-    if _none(a < 0) and _none(alike != survived):
-        return adjoint(survived, (1 + half) * weight + half * weight.abs())
-    alike = adjoint(alike, weight.abs())
-    return (1 + half) * adjoint(survived, weight) + half * torch.where(a < 0, -alike, alike)
-
-
-def _none(mask: Tensor) -> bool:
-    """Whether it is known that nothing is True; a graph that is being traced knows nothing."""
-    return not torch.compiler.is_compiling() and not mask.any()
+    half, size, magnitude = gamma / 2, z.abs(), weight.abs()
+    total = forward(a if one_sided else a.abs(), magnitude, None if bias is None else bias.abs())
+    scale = total.mul_(half).add_(size, alpha=1 + half).clamp_(min=torch.finfo(total.dtype).tiny)
+    survived = size.div_(scale).mul_(s)
+    if one_sided:
+        return adjoint(survived, weight * (1 + half) + magnitude * half)
+    plain = adjoint(survived, weight)
+    alike = adjoint(survived * z.sign(), magnitude)
+    return plain.mul_(1 + half).add_(torch.where(a < 0, -alike, alike), alpha=half)

@@ -14,6 +14,7 @@ from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.transposed import left_over, transposed_convolution
 from torchfbi.layout import laid_out, onednn_takes
 from torchfbi.settings import Settings
+from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -48,10 +49,11 @@ def convolution(
             at.output,
             x,
             weight,
-            None if bias is None else _per_channel(bias, s),
+            bias,
             at.gamma,
-            lambda a, w: aten.convolution.default(a, w, None, *shape),
+            lambda a, w, b: aten.convolution.default(a, w, b, *shape),
             lambda s, w: _plain(s, at._replace(overwrite=False), x, w, *shape),
+            at.one_sided,
         )
     return _plain(s, at, x, weight, *shape)
 
@@ -108,7 +110,7 @@ def _is_matrix(weight: Tensor, padding: list[int], groups: int) -> bool:
 def _maps_innermost(s: Tensor) -> bool:
     """Whether a position's maps lie beside each other, as matrix products need them."""
     return (
-        not torch.compiler.is_compiling()
+        not tracing()
         and s.device.type == "cpu"
         and (s.dtype == torch.float32 or onednn_takes(s))  # else convolutions alone are quick
         and s.movedim(1, -1).is_contiguous()
@@ -120,7 +122,15 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
     if at.gamma:
         return excitation(
-            s, at.output, x, weight, bias, at.gamma, lambda a, w: a @ w.T, lambda s, w: s @ w
+            s,
+            at.output,
+            x,
+            weight,
+            bias,
+            at.gamma,
+            aten.linear.default,
+            lambda s, w: s @ w,
+            at.one_sided,
         )
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)

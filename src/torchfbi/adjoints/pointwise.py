@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi.adjoints.registry import Site, adjoint, tensor_arguments
+from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -196,7 +197,7 @@ def where_positive(signal: Tensor, condition: Tensor, out: Tensor | None = None)
         for s, one, to in zip(signal, condition, kept, strict=True):
             aten.threshold_backward.grad_input(s, one.to(s.dtype), 0.0, grad_input=to)
         return kept
-    if torch.compiler.is_compiling() or signal.dtype != condition.dtype:
+    if tracing() or signal.dtype != condition.dtype:
         return torch.where(condition > 0, signal, 0.0)
     if out is None:
         return aten.threshold_backward.default(signal, condition, 0.0)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfbi.adjoints.registry import Site, adjoint
 from torchfbi.adjoints.shape import separable
 from torchfbi.adjoints.transposed import left_over, transposed_convolution
+from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -50,7 +51,7 @@ def max_pool(
     # How many windows each was shared among.
     copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
     shared, forward, out = spread(s, x, *window), at.output, None
-    if not torch.compiler.is_compiling():
+    if not tracing():
         out = shared
         if forward.stride(0) == 0:
             forward = forward[:1]  # several walks from one image

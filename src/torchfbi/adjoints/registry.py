@@ -40,6 +40,7 @@ class Site(NamedTuple):
         maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
         rectified: the selection let no negative signal through.
         gamma: of the excitation walk; 0 for the plain adjoint.
+        one_sided: no input is negative, nor any output at which the signal is not zero.
     """
 
     output: Tensor
@@ -50,6 +51,7 @@ class Site(NamedTuple):
     maps: Tensor | None = None
     rectified: bool = False
     gamma: float = 0.0
+    one_sided: bool = False
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:

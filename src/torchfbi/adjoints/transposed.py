@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfbi.layout import onednn_takes
+from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -92,4 +93,4 @@ def spaced(s: Tensor, stride: list[int], sizes: list[int] | torch.Size) -> Tenso
 
 
 def _is_image_for_onednn(s: Tensor) -> bool:
-    return not torch.compiler.is_compiling() and s.ndim == 4 and onednn_takes(s)
+    return not tracing() and s.ndim == 4 and onednn_takes(s)

@@ -14,7 +14,7 @@ from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
-from torchfbi.errors import InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
 from torchfbi.walk import ForwardBackward
@@ -75,6 +75,8 @@ class Explainer:
     def _explain(self, batch: Sequence[Decoded]) -> list[Row]:
         try:
             return self._walk(batch)
+        except CaptureError:  # the network is not what was captured
+            raise
         except TorchFBIError as error:  # of one of them: NaN in the network's answer
             reason = str(error)
         except (RuntimeError, MemoryError) as error:

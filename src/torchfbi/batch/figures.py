@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torchfbi import atomic, plot
+from torchfbi import atomic
 from torchfbi.batch.evidence import support_map
 from torchfbi.batch.job import blank
 from torchfbi.batch.store import Store, storing
@@ -58,6 +58,8 @@ def draw(store: Store, model: Model, settings: Settings) -> Iterator[Path]:
     Raises:
         StorageError: they cannot be written.
     """
+    from torchfbi import plot  # Matplotlib, which no process that makes rows needs
+
     for row in store.every():
         if row["error"] is not None:
             continue

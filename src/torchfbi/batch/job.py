@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.batch.sources import Source, printable
-from torchfbi.fingerprint import weights_hash
+from torchfbi.batch.sources import Source, printable, stamp
+from torchfbi.capture import capture
+from torchfbi.fingerprint import graph_hash, weights_hash
 from torchfbi.models import Model
 from torchfbi.settings import Settings
 from torchfbi.versions import versions
@@ -86,9 +87,11 @@ class Job:
                 "images": len(self),
                 "names": _hash(map(printable, self.source.names)),
             },
+            "files": _hash(map(stamp, self.source.files)),
             "shard": self.shard,
             "model": self.model.name,
             "weights": weights_hash(self.model.module),
+            "graph": graph_hash(capture(self.model.module, blank(self.model))),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
             "labels": _hash(self.model.labels),
             "settings": self.settings.to_dict(),
@@ -103,7 +106,7 @@ class Job:
     def settings_hash(self) -> str:
         """16 hex digits that change with the network, its preprocessing, the target and every
         setting of the walk."""
-        names = ("model", "weights", "preprocess", "target", "settings")
+        names = ("model", "weights", "graph", "preprocess", "target", "settings")
         chosen = {name: self.manifest[name] for name in names}
         return _hash([json.dumps(chosen, sort_keys=True)])[:16]
 

@@ -15,7 +15,6 @@ from torchfbi import page
 from torchfbi.batch.evidence import evidence_map
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import ClassSummary, Summary
-from torchfbi.plot import thumbnail
 
 COLUMNS = ("index", "path", "label", "probability", "image", "support", "values", "error")
 
@@ -35,6 +34,8 @@ def summary_page(store: Store, summary: Summary) -> str:
         summary.classes, key=lambda c: (not c.strays, -len(c.strays), -c.elsewhere, -c.images)
     )[:CLASSES]
     wanted = {stray.index for one in shown for stray in one.strays[:STRAYS]}
+    from torchfbi.plot import thumbnail  # Matplotlib, which no process that makes rows needs
+
     pictures = {row["index"]: picture(row) for row in store.every(COLUMNS, wanted)}
     return page.render(
         "torchfbi.batch",
@@ -83,5 +84,7 @@ def contact_sheets(store: Store) -> Iterator[Path]:
 
 def picture(row: dict[str, Any]) -> str:
     """What the network saw with the evidence over it, as PNG in base64."""
+    from torchfbi.plot import thumbnail
+
     seen = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
     return thumbnail.over(seen, evidence_map(row))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
-from torchfbi.plot.style import Array
+from torchfbi.images import Array
 
 Row = dict[str, Any]
 

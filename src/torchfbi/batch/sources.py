@@ -34,6 +34,12 @@ class Source(Protocol):
         """Of each image, as the rows call it."""
         ...
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """All that is read, but for what a Parquet file or a data set names by a path in a cell
+        that could hold bytes."""
+        ...
+
     def read(self, index: int) -> bytes:
         """The bytes of the image's file.
 
@@ -56,6 +62,10 @@ class Files:
     def __init__(self, names: Sequence[str], root: Path) -> None:
         self.names, self.root = names, root.absolute()
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.root / name for name in self.names]
+
     def read(self, index: int) -> bytes:
         return read_file(self.root / self.names[index])
 
@@ -76,7 +86,7 @@ class Tars:
     kind = "tar"
 
     def __init__(self, archives: Sequence[Path]) -> None:
-        self.archives = [archive.absolute() for archive in archives]
+        self.archives = self.files = [archive.absolute() for archive in archives]
         self.names: list[str] = []
         self._members: list[_Member] = []
         for number, archive in enumerate(self.archives):
@@ -165,6 +175,7 @@ class HuggingFace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self._splits = self._load()
+        self.files = sorted(filter(Path.is_file, self.folder.rglob("*")))
         sizes = {split: len(rows) for split, (rows, _) in self._splits.items()}
         self.names = [f"{split}/{row}" for split, size in sizes.items() for row in range(size)]
         self._starts = list(accumulate(sizes.values(), initial=0))
@@ -267,6 +278,15 @@ def _cell(value: Any, folder: Path, name: str) -> bytes:
     if value is None:
         raise ImageError(f"{name}: the cell is empty.")
     return value if isinstance(value, bytes) else read_file(folder / value, name=name)
+
+
+def stamp(path: Path) -> str:
+    """Size and time of a file, which change with it; of none, that it is gone."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return "gone"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def printable(name: str) -> str:

@@ -11,8 +11,9 @@ import json
 import os
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,11 +21,6 @@ from torchfbi import atomic
 from torchfbi.batch.job import Job
 from torchfbi.batch.rows import COLUMNS, Row, table, to_parquet
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
-
-try:
-    import fcntl
-except ImportError:  # Windows: two runs in one folder are then not told apart
-    fcntl = None  # type: ignore[assignment]
 
 MANIFEST, ROWS, SCRATCH, LOCK = "manifest.json", "rows", ".incomplete", ".lock"
 READ_AT_A_TIME = 64
@@ -90,25 +86,28 @@ class Store:
         with storing(self.folder):
             for name in (ROWS, SCRATCH):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / LOCK).open("wb")
-        with lock:
-            self._lock(lock)
+        with self._alone():
             self._agree(job, mix)
             with storing(self.folder):
                 for left in (self.folder / SCRATCH).iterdir():
                     left.unlink()
             yield
 
-    def _lock(self, file: BinaryIO) -> None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
         """The system gives the lock back however the process ends."""
-        if fcntl is None:
-            return
+        lock = filelock.FileLock(self.folder / LOCK)
+        with contextlib.suppress(NotImplementedError):  # a network file system without locks
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout as error:
+                raise StorageError(
+                    f"{self.folder}: another run writes there. Wait for it."
+                ) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageError(f"{self.folder}: another run writes there. Wait for it.") from error
-        except OSError:
-            pass  # a network file system without locks
+            yield
+        finally:
+            lock.release()
 
     def _agree(self, job: Job, mix: bool) -> None:
         found, wanted = self.manifest(), job.manifest
@@ -213,4 +212,8 @@ def _change(name: str, before: Any, now: Any) -> str:
         return ", ".join(told) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
     if name in ("weights", "labels"):
         return f"other {name}"
+    if name == "graph":
+        return "the network's code computes something else"
+    if name == "files":
+        return "the images' files have other sizes or times"
     return f"{name} was {before}, is {now}"

@@ -18,7 +18,7 @@ from torchfbi.batch.evidence import (
     support_map,
 )
 from torchfbi.batch.store import Store
-from torchfbi.plot.style import Array
+from torchfbi.images import Array
 
 COLUMNS = (
     *("index", "path", "target", "label", "probability"),

@@ -57,9 +57,7 @@ def print_top(explanation: Explanation, index: int = 0) -> None:
 def support_line(explanation: Explanation, index: int = 0) -> str:
     """How large the support is, in words."""
     density = explanation.density[index].item()
-    if density == 0:
-        return "empty support: no contribution exceeded the threshold on the way to the image"
-    return f"support: {density:.1%} of the pixels the network saw"
+    return explanation.emptiness(index) or f"support: {density:.1%} of the pixels the network saw"
 
 
 def print_files(files: list[Path]) -> None:

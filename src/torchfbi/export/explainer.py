@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from torchfbi.explanation import support_of
+from torchfbi.evidence import support_of_values
 from torchfbi.quiet import quiet
 from torchfbi.settings import Settings
+from torchfbi.tracing import traced_here
 from torchfbi.walk import ForwardBackward
 
 TOP_CLASS = -1
@@ -87,7 +88,7 @@ class Explainer(nn.Module):
             image, lambda logits: torch.where(target < 0, logits.argmax(1), target)
         )
         exists = (target < logits.shape[1]).reshape([-1] + [1] * (values.ndim - 1))
-        support = support_of(torch.where(exists, values, 0.0), self.walker.settings)
+        support = support_of_values(torch.where(exists, values, 0.0), self.walker.settings)
         return logits, torch.where(exists, values, torch.nan), support
 
 
@@ -115,7 +116,7 @@ def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> 
     if size is None:
         batch = Dim("batch")
         shapes.update(image={0: batch}, target={0: batch})
-    with torch.no_grad(), quiet():  # torch.export warns about its own internals
+    with torch.no_grad(), quiet(), traced_here():  # torch.export warns about its own internals
         return torch.export.export(
             Explainer(walker), (), kwargs=question, dynamic_shapes=shapes, strict=False
         )

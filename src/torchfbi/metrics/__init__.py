@@ -15,6 +15,7 @@ from torchfbi.metrics.localisation import (
     pointing_game,
     top_area_in_mask,
 )
+from torchfbi.metrics.noise import fine_grain, isolated, total_variation
 from torchfbi.metrics.perturbation import Alone, greedy_oracle, single_deletion, support_alone
 from torchfbi.metrics.removal import removal
 from torchfbi.metrics.sanity import cascade, class_correlation, max_sensitivity, randomise_head
@@ -31,11 +32,13 @@ __all__ = [
     "cells",
     "class_correlation",
     "energy_in_mask",
+    "fine_grain",
     "gain_curves",
     "gini",
     "greedy_oracle",
     "grid_cell",
     "impute",
+    "isolated",
     "max_sensitivity",
     "morans_i",
     "patches",
@@ -48,4 +51,5 @@ __all__ = [
     "support_fraction",
     "symmetric_relevance_gain",
     "top_area_in_mask",
+    "total_variation",
 ]

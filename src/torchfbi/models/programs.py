@@ -25,7 +25,7 @@ from torchfbi.models.files import IMAGENET, wrap
 from torchfbi.models.model import Model
 from torchfbi.models.onnx_import import memory
 from torchfbi.models.weights import refuse_bombs
-from torchfbi.tracing import concrete
+from torchfbi.programs import concrete
 
 _PARTS = re.compile(
     r"[^/]+/(data/(weights|constants)/(weight_\d+|tensor_\d+|\w+_config\.json|\w+\.pt)"

@@ -10,6 +10,7 @@ from torchfbi.peers.cam import cam, guided_grad_cam
 from torchfbi.peers.deeplift import deeplift
 from torchfbi.peers.excitation import contrastive_excitation_backprop
 from torchfbi.peers.method import Attribute, Family, Method, Reduction
+from torchfbi.peers.rectgrad import rectgrad
 from torchfbi.peers.rise import rise
 from torchfbi.settings import PRESETS, Settings
 
@@ -21,7 +22,7 @@ _SIGNALS: list[_Row] = [
     ("deconvnet", own.walk(own.DECONVNET), "Zeiler and Fergus 2014, section 2.1"),
     ("smoothgrad-squared", captum.smoothgrad_squared, "Hooker et al. 2019, section 4.2"),
     ("guided-grad-cam", guided_grad_cam, "Selvaraju et al. 2017, section 3.1"),
-    ("rectgrad", own.rectgrad, "Kim et al. 2019, section 4"),
+    ("rectgrad", rectgrad, "Kim et al. 2019, section 4"),
 ]
 
 _CONTRIBUTIONS: list[_Row] = [

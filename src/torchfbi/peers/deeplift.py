@@ -123,8 +123,10 @@ def _multipliers(graph: Graph) -> dict[fx.Node, Operator]:
 
 def _is_linear(node: fx.Node, varying: list[fx.Node]) -> bool:
     """Whether the operator is affine in what depends on the image: its adjoint reads no values,
-    or it multiplies by or divides by a constant."""
+    it is a layer of constant weights, or it multiplies by or divides by a constant."""
     if node.target in (aten.mul.Tensor, aten.div.Tensor):
         return len(varying) == 1 and (node.target is aten.mul.Tensor or node.args[0] in varying)
+    if node.target in (aten.convolution.default, aten.linear.default):
+        return varying == [node.args[0]]
     found = adjoints.find(node.target)
     return found is not None and not found.keeps

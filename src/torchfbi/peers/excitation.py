@@ -16,7 +16,14 @@ from torch import Tensor, fx, nn
 from torchfbi import adjoints
 from torchfbi.errors import CaptureError
 from torchfbi.graph import Graph, channel_dim, is_activation
-from torchfbi.peers.network import Operator, executable, graph_of, to_image, top_layer
+from torchfbi.peers.network import (
+    Operator,
+    executable,
+    graph_of,
+    to_image,
+    top_layer,
+    with_backward,
+)
 
 aten = torch.ops.aten
 
@@ -120,27 +127,9 @@ def _by_a_positive_number(node: fx.Node) -> bool:
     return isinstance(factor, int | float) and factor > 0
 
 
-class _Backward(torch.autograd.Function):
-    """A function with a backward pass of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, back: Callable[..., Any], *inputs: Tensor) -> Tensor:
-        ctx.back = back
-        return out.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *p: Any) -> Any:
-        back = ctx.back(p[0])
-        return None, None, *(back if isinstance(back, tuple) else (back,))
-
-
-def _call(out: Tensor, back: Callable[..., Any], *inputs: Tensor) -> Tensor:
-    return cast(Any, _Backward).apply(out, back, *inputs)
-
-
 def _handed_through(target: Any) -> Callable[..., Tensor]:
     def function(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return _call(target(x.detach(), *args, **kwargs), lambda p: p, x)
+        return with_backward(target(x.detach(), *args, **kwargs), lambda p: p, x)
 
     return function
 
@@ -158,7 +147,7 @@ def _winning(target: Any, excite: Callable[..., Tensor]) -> Callable[..., Tensor
                 (s,) = torch.autograd.grad(z, a, _share(p, z.detach()))
             return a.detach() * s
 
-        return _call(target(held, *args, **kwargs), back, x)
+        return with_backward(target(held, *args, **kwargs), back, x)
 
     return function
 
@@ -176,7 +165,7 @@ def _sum(x: Tensor, y: Tensor) -> Tensor:
         s = _share(p, a + b)
         return a * s, b * s
 
-    return _call(x.detach() + y.detach(), back, x, y)
+    return with_backward(x.detach() + y.detach(), back, x, y)
 
 
 def _share(p: Tensor, z: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ also where the user's code calls one module twice or a function instead of a mod
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -134,3 +134,21 @@ def to_image(coarse: Tensor, x: Tensor) -> Tensor:
     """Coarse maps (N, h, w) upsampled bilinearly to (N, 1, H, W), the size of images ``x``."""
     size: Any = x.shape[-2:]
     return interpolate(coarse[:, None], size=size, mode="bilinear", align_corners=False)
+
+
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, back: Callable[[Tensor], Any], *inputs: Tensor) -> Tensor:
+        ctx.back = back
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        back = ctx.back(signals[0])
+        return None, None, *(back if isinstance(back, tuple) else (back,))
+
+
+def with_backward(out: Tensor, back: Callable[[Tensor], Any], *inputs: Tensor) -> Tensor:
+    """``out``, whose signal goes back to ``inputs`` as ``back`` says: a tensor for each."""
+    found: Tensor = cast(Any, _Backward).apply(out, back, *inputs)
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from torchfbi.plot.overlay import overlay, signed_limit, strengthen
+from torchfbi.plot.overlay import revealed, signed_limit, strengthen
 from torchfbi.plot.style import MARGIN, NORMAL, SMALL, Array, Sheet
 
 _WIDTH, _GAP, _TOP, _TEXT, _LEGEND = 10.0, 0.14, 1.15, 0.5, 0.62
@@ -116,7 +116,7 @@ def _answer(sheet: Sheet, question: Question, answer: Answer, box: Box, label: s
         sheet.picture(axes, answer.values, shape, **colours)
     else:
         strength = strengthen(answer.values, shape)
-        sheet.picture(axes, overlay(question.picture / 255, strength, sheet.theme), shape)
+        sheet.picture(axes, revealed(question.picture / 255, strength), shape)
     if not answer.values.any():
         middle, centre = y + height / 2 - 0.07, x + width / 2
         said = sheet.write(centre, middle, "empty: no evidence", size=SMALL, align="center")

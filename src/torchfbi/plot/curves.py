@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet
 
-_WIDTH, _TOP, _SIDE, _NAMES, _PITCH = 10.0, 1.0, 3.3, 2.2, 0.19
+_WIDTH, _TOP, _SIDE, _NAMES, _PITCH = 10.0, 1.0, 3.05, 2.75, 0.19
 
 
 class Line(NamedTuple):
@@ -56,7 +56,7 @@ def curves_figure(lines: Sequence[Line], subtitle: str, *, dark: bool = False) -
         for line, style in zip(ordered, styles, strict=True):
             curve = line.insertion if number == 1 else line.deletion
             axes.plot(line.share, curve, **style)  # type: ignore[arg-type]
-        sheet.write(x, _TOP + _SIDE + 0.2, "share of the pixels", size=SMALL)
+        sheet.write(x, _TOP + _SIDE + 0.27, "share of the pixels", size=SMALL)
     _legend(sheet, ordered, styles)
     return sheet.figure
 

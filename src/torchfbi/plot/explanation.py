@@ -1,4 +1,4 @@
-"""The figure of one explanation: photo, values, support over the photo, most probable classes."""
+"""The figure of one explanation: photo, what speaks for the class in it, values, classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from torchfbi.plot import fonts
-from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
+from torchfbi.plot.overlay import overlay, raster, revealed, signed_limit, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check, drawn_ratio
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ _WIDTH, _GAP, _BARS, _TOP, _LEGEND = 10.0, 0.2, 2.1, 1.0, 0.5
 def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool = False) -> Figure:
     """Draw one sample of an explanation in a row of panels.
 
-    From left to right: the photo, with an outline around what the network saw of it; ``values``
-    summed over the colour channels; the support over the photo; the five most probable classes,
-    and the probed one if it is not among them. Without a photo the first panel is left out and
-    the support lies on plain grey; without class probabilities the last one is left out.
+    From left to right: the photo, with an outline around what the network saw of it; the photo
+    again, in its own colours where something speaks for the class and dim elsewhere; ``values``
+    summed over the colour channels; the five most probable classes, and the probed one if it is
+    not among them. Without a photo the first panel is left out and what speaks for the class is
+    painted on plain grey; without class probabilities the last one is left out.
 
     Args:
         explanation: of pictures, values (N, C, H, W).
@@ -42,7 +43,7 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     check(explanation, index)
     seen = raster(explanation, index)
     shape = seen.shape[0], seen.shape[1]
-    panels = {"values": _aspect(*shape), "support": _aspect(*shape)}
+    panels = {"evidence": _aspect(*shape), "values": _aspect(*shape)}
     if explanation.photos:
         panels = {"photo": _aspect(*explanation.photos[index].shape), **panels}
     bars = _BARS if explanation.logits.ndim == 2 else -_GAP
@@ -51,7 +52,7 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     width = _WIDTH - free + side * sum(panels.values())
     sheet = Sheet(width, _TOP + side + _LEGEND, dark)
     sheet.heading(fonts.title(explanation, index), caption(explanation, index))
-    draw = {"photo": _photo, "values": _values, "support": _support}
+    draw = {"photo": _photo, "values": _values, "evidence": _evidence}
     x = MARGIN
     for panel, aspect in panels.items():
         draw[panel](sheet, explanation, index, (x, _TOP, aspect * side, side), seen)
@@ -103,27 +104,31 @@ def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: 
     sheet.picture(axes, values, shape, cmap=sheet.theme.diverging, vmin=-limit, vmax=limit)
     kind = explanation.settings.values
     several = len(explanation.values[index]) > 1 and box[2] > 2
-    _title(sheet, box, "Values, channels summed" if several else "Values")
+    title = "Values, channels summed" if several else "Values"
+    _title(sheet, box, "Evidence" if kind == "evidence" else title)
     if not values.any():
-        sheet.announce_empty(axes)
         return
-    middle = {"signal": "signal", "contribution": "against · for"}[kind]
+    middle = {"signal": "signal", "evidence": "against · for"}[kind]
     x, y, width, side = box
     ends = [f"−{limit:.2g}", middle, f"+{limit:.2g}"]
     sheet.scale(x, y + side + 0.1, width, sheet.theme.diverging, ends)
 
 
-def _support(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
     shape = seen.shape[0], seen.shape[1]
-    heat = explanation.to_heatmap()[index].detach().float().cpu().numpy()
-    axes = sheet.panel(*box, label="support")
-    sheet.picture(axes, overlay(seen, strengthen(heat, shape), sheet.theme), shape)
-    _title(sheet, box, "Support over the photo" if explanation.photos else "Support")
-    if not heat.any():
-        sheet.announce_empty(axes)
-        return
+    strength = strengthen(explanation.evidence[index].detach().float().cpu().numpy(), shape)
+    axes = sheet.panel(*box, label="evidence")
     x, y, width, side = box
-    sheet.scale(x, y + side + 0.1, width, sheet.theme.heat, ["weak", "|values|", "strong"])
+    if explanation.photos:
+        sheet.picture(axes, revealed(seen, strength), shape)
+        note = "in colour: what speaks for it"
+        sheet.write(x, y + side + 0.08, note, size=SMALL, colour=sheet.theme.muted, width=width)
+    else:
+        sheet.picture(axes, overlay(seen, strength, sheet.theme), shape)
+        sheet.scale(x, y + side + 0.1, width, sheet.theme.heat, ["weak", "evidence", "strong"])
+    _title(sheet, box, "What it saw")
+    if reason := explanation.emptiness(index):
+        sheet.announce(axes, reason)
 
 
 def _classes(sheet: Sheet, explanation: Explanation, index: int, box: Box) -> None:

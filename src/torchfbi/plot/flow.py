@@ -1,4 +1,4 @@
-"""The information flow of the paper's Figure 1: forward, backward and what both let through."""
+"""The information flow of the paper's Figure 1: forward, evidence and what it reveals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from torchfbi.errors import SettingsError
 from torchfbi.plot import fonts
-from torchfbi.plot.overlay import overlay, raster, signed_limit, strengthen
+from torchfbi.plot.overlay import raster, revealed, signed_limit, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _LABELS, _GAP, _TOP, _HEADS, _ROW = 1.25, 0.1, 0.75, 0.6, 0.75
 ROWS = (
     ("Forward", "activation,\nmean over\nthe maps"),
-    ("Backward", "arriving signal,\nsum over\nthe maps"),
-    ("Support", "where the\nsignal goes on"),
+    ("Evidence", "signal times\nactivation, sum\nover the maps"),
+    ("Support", "in colour: what\nspeaks for it"),
 )
 MOST = 9
 
@@ -37,8 +37,7 @@ class Station:
         maps: how many maps went on.
         density: the support's share of the positions.
         forward: mean activation over the maps, (h, w).
-        backward: arriving signal summed over the maps, (h, w).
-        strength: magnitude of what went on, summed over the maps, (h, w).
+        evidence: the signed evidence at each position, (h, w).
     """
 
     name: str
@@ -46,8 +45,7 @@ class Station:
     maps: int
     density: float
     forward: Array
-    backward: Array
-    strength: Array
+    evidence: Array
 
 
 def flow_figure(
@@ -55,9 +53,9 @@ def flow_figure(
 ) -> Figure:
     """Draw how the information flows: columns from the top feature down to the pixels.
 
-    Rows: the forward activation (mean over the maps), the signal that arrives from the class
-    (sum over the maps, red positive, blue negative) and the support over the photo, as strong
-    as the signal that goes on. Every picture has its own scale. Dense features are left out.
+    Rows: the forward activation (mean over the maps), the evidence (signal times activation,
+    summed over the maps, red for the class, blue against it) and the photo, revealed by what
+    speaks for the class. Every picture has its own scale. Dense features are left out.
 
     Args:
         explanation: made with ``record=True``, of pictures.
@@ -106,12 +104,11 @@ def flow_figure(
 
 
 def _scales(sheet: Sheet, x: float, y: float) -> None:
-    """What the colours of the three rows mean; every panel is on its own scale."""
-    room = (sheet.width - MARGIN - x - 2 * _GAP) / 3
+    """What the colours of the first two rows mean; every panel is on its own scale."""
+    room = (sheet.width - MARGIN - x - _GAP) / 2
     legends = (
         (sheet.theme.forward, ["low", "activation", "high"]),
-        (sheet.theme.diverging, ["−", "signal", "+"]),
-        (sheet.theme.heat, ["weak", "|signal|", "strong"]),
+        (sheet.theme.diverging, ["against", "evidence", "for"]),
     )
     sheet.write(MARGIN, y - 0.05, "Colours", size=SMALL, bold=True)
     for column, (colours, ends) in enumerate(legends):
@@ -144,11 +141,7 @@ def spatial_flow(explanation: Explanation, index: int) -> list[LayerFlow]:
 
 def station_of(seen: LayerFlow, index: int) -> Station:
     """One sample of a feature as maps (h, w)."""
-    channel = _channel_dim(seen) - 1
-    activation, incoming, signal = (
-        t[index].detach().movedim(channel, 0).float().cpu()
-        for t in (seen.activation, seen.incoming, seen.signal)
-    )
+    activation = seen.activation[index].detach().movedim(seen.channel - 1, 0).float().cpu()
     channels, height, width = activation.shape
     return Station(
         name=seen.layer,
@@ -156,8 +149,7 @@ def station_of(seen: LayerFlow, index: int) -> Station:
         maps=int(seen.kept_maps[index].sum()),
         density=seen.density[index].item(),
         forward=activation.mean(0).numpy(),
-        backward=incoming.sum(0).numpy(),
-        strength=signal.abs().sum(0).numpy(),
+        evidence=seen.evidence[index].detach().float().cpu().numpy(),
     )
 
 
@@ -180,7 +172,7 @@ def strongest_maps(seen: LayerFlow, index: int, count: int) -> list[FeatureMap]:
 
     At most ``count``, and none through which nothing goes on.
     """
-    channel = _channel_dim(seen) - 1
+    channel = seen.channel - 1
     activation, signal = (
         t[index].detach().movedim(channel, 0).float().cpu() for t in (seen.activation, seen.signal)
     )
@@ -192,16 +184,6 @@ def strongest_maps(seen: LayerFlow, index: int, count: int) -> list[FeatureMap]:
         for number, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         if value > 0
     ]
-
-
-def _channel_dim(seen: LayerFlow) -> int:
-    """The dimension over which the support was taken: ConvNeXt's features are (N, H, W, C)."""
-    went_on = seen.signal != 0
-    for dim in range(1, seen.signal.ndim):
-        reduced = went_on.any(dim)
-        if reduced.shape == seen.support.shape and bool((reduced == seen.support).all()):
-            return dim
-    raise AssertionError("a support is the union over some dimension")
 
 
 def photo_of(explanation: Explanation, index: int) -> Array:
@@ -218,18 +200,18 @@ def photo_of(explanation: Explanation, index: int) -> Array:
 def draw(
     sheet: Sheet, station: Station, photo: Array, boxes: list[tuple[float, float, float, float]]
 ) -> None:
-    """Forward, backward and support of one feature, each in its box (left, top, width, height)."""
+    """Activation, evidence and support of one feature, each in its box."""
     shape = photo.shape[0], photo.shape[1]
-    limit = signed_limit(station.backward)
-    strength = strengthen(station.strength, shape)
+    limit = signed_limit(station.evidence)
+    strength = strengthen(station.evidence, shape)
     forward = photo if station.name == "image" else station.forward
     looks: dict[str, tuple[Array, dict[str, Any]]] = {
         "forward": (forward, {"cmap": sheet.theme.forward}),
-        "backward": (
-            station.backward,
+        "evidence": (
+            station.evidence,
             {"cmap": sheet.theme.diverging, "vmin": -limit, "vmax": limit},
         ),
-        "support": (overlay(photo, strength, sheet.theme), {}),
+        "support": (revealed(photo, strength), {}),
     }
     for box, (label, (pixels, options)) in zip(boxes, looks.items(), strict=True):
         axes = sheet.panel(*box, label=f"{station.name} {label}")

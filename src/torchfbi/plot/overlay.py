@@ -1,4 +1,4 @@
-"""Pictures for the panels: the photo as the network saw it, and the support painted over it."""
+"""Pictures for the panels: the photo as the network saw it, and what speaks for a class in it."""
 
 from __future__ import annotations
 
@@ -12,58 +12,83 @@ from torchfbi.plot.style import Array, Theme
 if TYPE_CHECKING:
     from torchfbi.explanation import Explanation
 
-FAINTEST = 0.12
-"""The strength at which every pixel of the support is drawn at least: all of it is to be seen."""
+DIM = 0.22
+"""How bright a photo is where nothing speaks for the class."""
+
+POWER = 0.35
+"""Of the relative evidence: it has heavy tails, and more than the strongest spot is to be seen."""
+
+SMOOTHING = 3 / 224
+"""Of the drawn evidence, a Gaussian's standard deviation by the longer side: single pixels of it
+would be seen as dots."""
 
 RASTER = 448
 """The longer side, in pixels, of the pictures in the panels."""
 
 
-def overlay(photo: Array, strength: Array, theme: Theme) -> Array:
-    """The photo, grey and veiled, with the support on it in the theme's heat colours.
+def revealed(photo: Array, strength: Array) -> Array:
+    """The photo in its own colours where something speaks for the class, dim and grey elsewhere.
 
     Args:
         photo: (H, W, 3) float in [0, 1].
-        strength: (H, W) float in [0, 1]. At 0 only the veiled photo shows; from 0.5 on the
+        strength: (H, W) float in [0, 1]: how far each pixel is revealed.
+
+    Returns:
+        (H, W, 3) float in [0, 1].
+    """
+    shown: Array = DIM * _grey(photo) * (1 - strength[..., None]) + photo * strength[..., None]
+    return shown
+
+
+def overlay(photo: Array, strength: Array, theme: Theme) -> Array:
+    """Where there is no photo to reveal: the theme's heat colours on a veiled picture.
+
+    Args:
+        photo: (H, W, 3) float in [0, 1].
+        strength: (H, W) float in [0, 1]. At 0 only the veiled picture shows; from 0.5 on the
             colour covers it.
 
     Returns:
         (H, W, 3) float in [0, 1].
     """
-    grey = photo @ np.array([0.299, 0.587, 0.114])  # luma, as in ITU-R BT.601
-    veiled = theme.veil[0] + theme.veil[1] * grey[..., None]
+    veiled = theme.veil[0] + theme.veil[1] * _grey(photo)
     opacity = np.minimum(2 * strength, 1)[..., None]
     painted: Array = veiled * (1 - opacity) + theme.heat(strength)[..., :3] * opacity
     return painted
 
 
-def strengthen(magnitude: Array, size: tuple[int, int]) -> Array:
-    """A map of magnitudes as an overlay's ``strength`` on a raster.
+def _grey(photo: Array) -> Array:
+    """(H, W, 1): luma, as in ITU-R BT.601."""
+    luma: Array = photo @ np.array([0.299, 0.587, 0.114])
+    return luma[..., None]
 
-    Weak entries are raised (power 0.6), and fine maps are smoothed a little: single pixels of
-    a 224-pixel map would be too small to see.
+
+def strengthen(magnitude: Array, size: tuple[int, int]) -> Array:
+    """A map of evidence as the ``strength`` of a drawing on a raster.
+
+    Fine maps are smoothed, the 99.5th percentile of what is not zero is full strength, and weak
+    entries are raised.
 
     Args:
-        magnitude: (h, w) float >= 0.
+        magnitude: (h, w) float; what is negative counts as nothing.
         size: height and width of the raster.
 
     Returns:
         float in [0, 1] of that size, zero everywhere for an empty map.
     """
-    inside = magnitude[magnitude > 0]
-    if inside.size == 0:
+    magnitude = np.maximum(magnitude, 0)
+    if not magnitude.any():
         return np.zeros(size)
-    relative = np.clip(magnitude / np.quantile(inside, 0.995), 0, 1) ** 0.6
     fine = min(magnitude.shape) >= 64
     if fine:
-        relative = _smooth(
-            _smooth(relative, max(magnitude.shape) / 224).T, max(magnitude.shape) / 224
-        ).T
+        sigma = SMOOTHING * max(magnitude.shape)
+        magnitude = _smooth(_smooth(magnitude, sigma).T, sigma).T
+    largest = np.quantile(magnitude[magnitude > 0], 0.995)
+    relative = np.clip(magnitude / largest, 0, 1) ** POWER
     resample = Image.Resampling.BICUBIC if fine else Image.Resampling.NEAREST
     resized = Image.fromarray(relative.astype(np.float32)).resize(size[::-1], resample)
-    result: Array = np.clip(np.asarray(resized) / relative.max(), 0, 1)
-    mask = Image.fromarray(magnitude > 0).resize(size[::-1], Image.Resampling.NEAREST)
-    return np.maximum(result, FAINTEST * np.asarray(mask))
+    result: Array = np.clip(np.asarray(resized), 0, 1)
+    return result
 
 
 def _smooth(values: Array, sigma: float) -> Array:

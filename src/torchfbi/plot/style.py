@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -35,8 +36,6 @@ MARGIN = 0.15
 
 THINNEST = 6.0
 """How many times longer than wide pictures are at most drawn: thinner ones could not be seen."""
-
-EMPTY = "empty support:\nnothing exceeded\nthe threshold"
 
 
 @dataclass(frozen=True)
@@ -216,12 +215,12 @@ class Sheet:
         pixels = self._canvas.buffer_rgba()  # type: ignore[no-untyped-call]
         return Image.fromarray(np.asarray(pixels)[..., :3])
 
-    def announce_empty(self, axes: Axes) -> None:
-        """Say in a panel that the support is empty."""
+    def announce(self, axes: Axes, text: str) -> None:
+        """Say in a panel why it shows nothing."""
         axes.text(
             0.5,
             0.5,
-            EMPTY,
+            textwrap.fill(text, 22),
             transform=axes.transAxes,
             fontsize=NORMAL,
             color=self.theme.ink,
@@ -256,7 +255,7 @@ def check(explanation: Explanation, index: int) -> None:
 def caption(explanation: Explanation, index: int) -> str:
     """Model, settings, size of the support and name of the photo as one line."""
     density = explanation.density[index].item()
-    support = f"support {density:.1%} of the pixels" if density else EMPTY.replace("\n", " ")
+    support = explanation.emptiness(index) or f"support {density:.1%} of the pixels"
     photo = [explanation.photos[index].name] if explanation.photos else []
     return "  ·  ".join([explanation.model, _describe(explanation.settings), support, *photo])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from torchfbi.plot import fonts
-from torchfbi.plot.overlay import overlay, raster, strengthen
+from torchfbi.plot.overlay import overlay, raster, revealed, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
         dark: light text on a dark page.
     """
     first = sweep.explanations[0][0]
-    seen = raster(first, 0)
+    seen, photo = raster(first, 0), bool(first.photos)
     height, width = seen.shape[:2]
     columns = len(sweep.taus)
     room = 10 - 2 * MARGIN - _LABELS - (columns - 1) * _GAP
@@ -46,12 +46,13 @@ def sweep_figure(sweep: Sweep, *, dark: bool = False) -> Figure:
             x = MARGIN + _LABELS + column * (side + _GAP)
             if row == 0:
                 sheet.write(x, y - 0.24, tau_name(tau), bold=True, width=side)
-            heat = sweep.explanations[row][column].to_heatmap()[0].float().cpu().numpy()
+            heat = sweep.explanations[row][column].evidence[0].float().cpu().numpy()
             axes = sheet.panel(x, y, side, tall, label=f"k {k}, τ {tau}")
             strength = strengthen(heat, (height, width))
-            sheet.picture(axes, overlay(seen, strength, sheet.theme), (height, width))
-            if not heat.any():
-                sheet.announce_empty(axes)
+            drawn = revealed(seen, strength) if photo else overlay(seen, strength, sheet.theme)
+            sheet.picture(axes, drawn, (height, width))
+            if not strength.any():
+                sheet.announce(axes, "empty support: nothing exceeds tau")
             _numbers(sheet, sweep, (row, column), (x, y + tall + 0.05, side))
     _legend(sheet, sweep)
     return sheet.figure
@@ -84,7 +85,7 @@ def _numbers(
 
 def _legend(sheet: Sheet, sweep: Sweep) -> None:
     lines = (
-        "density: the support's share of the pixels. Colours: |values|, from weak to strong, each "
+        "density: the support's share of the pixels. In colour: what speaks for the class, each "
         "cell on its own scale.",
         "p, kept: the class's probability when all but the support is blurred; "
         f"all blurred: {sweep.blurred:.1%}.",

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image
 
-from torchfbi.plot.overlay import overlay, strengthen
+from torchfbi.plot.overlay import overlay, revealed, strengthen
 from torchfbi.plot.style import LIGHT, Array
 
 SIDE = 224
@@ -29,10 +29,10 @@ def small(pixels: Array) -> Image.Image:
 
 
 def over(pixels: Array, evidence: Array) -> str:
-    """A map (h, w) >= 0 in colour over the veiled picture, uint8 (H, W, 3)."""
+    """A picture, uint8 (H, W, 3), revealed by a map (h, w) of evidence."""
     picture = small(pixels)
     strength = strengthen(evidence, (picture.height, picture.width))
-    return in_base64(_painted(np.asarray(picture) / 255, strength))
+    return in_base64(_quantised(revealed(np.asarray(picture) / 255, strength)))
 
 
 def alone(share: Array) -> str:
@@ -41,7 +41,8 @@ def alone(share: Array) -> str:
     blank = small(np.full((*share.shape, 3), 255, np.uint8))
     size = blank.width, blank.height
     strength = Image.fromarray((share / largest).astype(np.float32)).resize(size)
-    return in_base64(_painted(np.asarray(blank) / 255, np.clip(np.asarray(strength), 0, 1)))
+    shown = overlay(np.asarray(blank) / 255, np.clip(np.asarray(strength), 0, 1), LIGHT)
+    return in_base64(_quantised(shown))
 
 
 def in_base64(image: Image.Image) -> str:
@@ -51,6 +52,5 @@ def in_base64(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _painted(photo: Array, strength: Array) -> Image.Image:
-    painted = (overlay(photo, strength, LIGHT) * 255).round().astype(np.uint8)
-    return Image.fromarray(painted).quantize(COLOURS)
+def _quantised(picture: Array) -> Image.Image:
+    return Image.fromarray((picture * 255).round().astype(np.uint8)).quantize(COLOURS)

@@ -11,9 +11,9 @@ import numpy as np
 
 from torchfbi.evaluate.compare import Comparison
 from torchfbi.explanation import Explanation
+from torchfbi.images import Array
 from torchfbi.metrics import support_fraction
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
-from torchfbi.plot.style import Array
 from torchfbi.plot.sweep import threshold_name
 from torchfbi.sweep import Sweep
 from torchfbi.web.desk import Answer

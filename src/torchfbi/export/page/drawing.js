@@ -1,13 +1,12 @@
-// The explanation over the photo, as torchfbi's figures draw it: a veiled grey photo, and on it
-// the support in the colours of fire, strong where much of the signal arrives.
+// The explanation of a photo, as torchfbi's figures draw it: the photo in its own colours where
+// something speaks for the class, dim and grey elsewhere.
 
-const FIRE = ["#ffe08a", "#fda83b", "#fb5a29", "#c9131f", "#6d0020"].map((hex) =>
-  [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)),
-);
-const FAINTEST = 0.12; // at which a pixel of the support is drawn at least
+const DIM = 0.22; // how bright the photo is where nothing speaks for the class
+const POWER = 0.35; // of the relative evidence, which has heavy tails
+const SMOOTHING = 3 / 224; // a Gaussian's standard deviation, by the longer side
 const LONGEST_SIDE = 1024;
 
-/** Draw a photo and the explanation of its region, both blended by an opacity in [0, 1]. */
+/** Draw a photo and what its explanation reveals of it, by an opacity in [0, 1]. */
 export function draw(canvas, photo, explanation, opacity) {
   const scale = Math.min(1, LONGEST_SIDE / Math.max(photo.width, photo.height));
   canvas.width = Math.max(1, Math.round(photo.width * scale));
@@ -15,36 +14,62 @@ export function draw(canvas, photo, explanation, opacity) {
   const context = canvas.getContext("2d");
   context.drawImage(photo.canvas, 0, 0, canvas.width, canvas.height);
   if (!explanation) return;
-  context.globalAlpha = opacity;
-  context.drawImage(veiled(canvas), 0, 0);
+  const whole = new OffscreenCanvas(canvas.width, canvas.height);
+  const shown = whole.getContext("2d");
   const { left, top, right, bottom } = explanation.region;
-  context.imageSmoothingQuality = "high";
-  const corner = [left * scale, top * scale];
-  context.drawImage(explanation.picture, ...corner, (right - left) * scale, (bottom - top) * scale);
+  const place = [left * scale, top * scale, (right - left) * scale, (bottom - top) * scale];
+  shown.imageSmoothingQuality = "high";
+  shown.drawImage(explanation.picture, ...place);
+  shown.globalCompositeOperation = "source-in";
+  shown.drawImage(canvas, 0, 0);
+  context.globalAlpha = opacity;
+  context.drawImage(dimmed(canvas), 0, 0);
   context.globalAlpha = 1;
+  context.drawImage(whole, 0, 0);
 }
 
-/** The support as a picture of the network's size, transparent where there is none. */
-export function paint(values, support, [, channels, height, width]) {
-  const strength = magnitudes(values, support, channels);
-  const top = quantile(strength.filter((value) => value > 0), 0.995) || 1;
+/** How far each pixel of the network's input is revealed, as a picture's opacity. */
+export function paint(values, [, channels, height, width], signed) {
+  const evidence = new Float32Array(height * width);
+  values.forEach((value, i) => {
+    evidence[i % evidence.length] += signed ? value : Math.abs(value);
+  });
+  let strength = evidence.map((value) => Math.max(value, 0));
+  if (Math.min(height, width) >= 64) {
+    const sigma = SMOOTHING * Math.max(height, width);
+    strength = smooth(smooth(strength, height, width, sigma), width, height, sigma);
+  }
+  const largest = quantile(strength.filter((value) => value > 0), 0.995) || 1;
   const image = new ImageData(width, height);
   strength.forEach((value, i) => {
-    if (!support[i]) return;
-    const share = Math.max(FAINTEST, Math.min(1, value / top) ** 0.6);
-    image.data.set([...fire(share), Math.min(255, Math.round(2 * 255 * share))], 4 * i);
+    image.data[4 * i + 3] = Math.round(255 * Math.min(1, value / largest) ** POWER);
   });
   const picture = new OffscreenCanvas(width, height);
   picture.getContext("2d").putImageData(image, 0, 0);
   return picture;
 }
 
-function magnitudes(values, support, channels) {
-  const sums = new Float32Array(support.length);
-  for (let i = 0; i < sums.length; i++) {
-    for (let c = 0; c < channels; c++) sums[i] += Math.abs(values[c * sums.length + i]);
+/** Rows smoothed by a Gaussian that is cut off at the border, and the map turned on its side. */
+function smooth(map, height, width, sigma) {
+  const turned = new Float32Array(map.length);
+  const reach = Math.ceil(4 * sigma);
+  const kernel = Array.from({ length: reach + 1 }, (_, d) => Math.exp(-0.5 * (d / sigma) ** 2));
+  const totals = new Float32Array(width); // of the weights that meet at a pixel
+  for (let x = 0; x < width; x++) {
+    for (let to = Math.max(0, x - reach); to <= Math.min(width - 1, x + reach); to++) {
+      totals[x] += kernel[Math.abs(x - to)];
+    }
   }
-  return sums;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const given = map[y * width + x];
+      if (!given) continue;
+      for (let to = Math.max(0, x - reach); to <= Math.min(width - 1, x + reach); to++) {
+        turned[to * height + y] += (given * kernel[Math.abs(x - to)]) / totals[to];
+      }
+    }
+  }
+  return turned;
 }
 
 function quantile(values, share) {
@@ -52,22 +77,16 @@ function quantile(values, share) {
   return sorted[Math.floor(share * (sorted.length - 1))];
 }
 
-function fire(share) {
-  const place = share * (FIRE.length - 1);
-  const [low, part] = [Math.min(Math.floor(place), FIRE.length - 2), place];
-  return FIRE[low].map((from, c) => Math.round(from + (FIRE[low + 1][c] - from) * (part - low)));
-}
-
-/** What the canvas shows, grey and pale. */
-function veiled(canvas) {
-  const pale = new OffscreenCanvas(canvas.width, canvas.height);
-  const context = pale.getContext("2d", { willReadFrequently: true });
+/** What the canvas shows, grey and dim. */
+function dimmed(canvas) {
+  const dim = new OffscreenCanvas(canvas.width, canvas.height);
+  const context = dim.getContext("2d", { willReadFrequently: true });
   context.drawImage(canvas, 0, 0);
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let i = 0; i < image.data.length; i += 4) {
     const [red, green, blue] = image.data.subarray(i, i + 3);
-    image.data.fill(0.4 * 255 + 0.6 * (0.299 * red + 0.587 * green + 0.114 * blue), i, i + 3);
+    image.data.fill(DIM * (0.299 * red + 0.587 * green + 0.114 * blue), i, i + 3);
   }
   context.putImageData(image, 0, 0);
-  return pale;
+  return dim;
 }
