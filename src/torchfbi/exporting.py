@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import re
+import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -201,8 +202,9 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
         )
     text = str(error)
     if "data-dependent" in text or "dynamic control flow" in text:
-        places = re.findall(r'File "(.+?)", line (\d+), in', text)
-        where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+        where = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""
         return ControlFlowError(
             f"the model's forward{where} decides by the values of a tensor which operators to "
             "run, so it has no single graph: replace the branch, for example by torch.where."
@@ -213,6 +215,10 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
             "the parts: return a tensor, or tensors in a tuple, dictionary or dataclass."
         )
     return CaptureError(f"torch.export could not capture the model: {first_line(error)}")
+
+
+_NOT_THEIRS = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<")
+"""Where the code of no network lies: this package's, PyTorch's, and what that makes up."""
 
 
 def _other_inputs(module: nn.Module) -> str:
