@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from photos import CAT, SHIPPED, cat_beside_coffee
+from photos import COFFEE, SHIPPED, cat_beside_coffee
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
 from torchfbi.evaluate import compare
 from torchfbi.peers import find
-from torchfbi.plot.overlay import overlay, raster, strengthen
+from torchfbi.plot.overlay import raster, revealed, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
 HERE = Path(__file__).parent
@@ -37,29 +37,30 @@ def two_objects() -> None:
 
 
 def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
-    """One support over the photo, and how much of its energy lies on the cat's half."""
+    """One support over the photo, and how much of what speaks for it lies on the cat's half."""
     axes = sheet.panel(x, TOP, SIDE, SIDE, label=title)
     seen = raster(explanation, 0)
-    strength = strengthen(explanation.to_heatmap()[0].numpy(), seen.shape[:2])
-    sheet.picture(axes, overlay(seen, strength, sheet.theme), seen.shape[:2])
-    energy = explanation.values[0].abs().sum(0)
+    strength = strengthen(explanation.evidence[0].numpy(), seen.shape[:2])
+    sheet.picture(axes, revealed(seen, strength), seen.shape[:2])
+    energy = explanation.evidence[0].relu()
     left = (energy[:, : energy.shape[1] // 2].sum() / energy.sum()).item()
     sheet.write(x, TOP + SIDE + 0.06, title, bold=True, size=SMALL, width=SIDE)
-    sheet.write(x, TOP + SIDE + 0.24, f"{left:.0%} of the energy on the cat's half", size=SMALL)
+    claim = f"{left:.0%} of what speaks for it on the cat's half"
+    sheet.write(x, TOP + SIDE + 0.24, claim, size=SMALL)
 
 
-def cat() -> None:
+def espresso() -> None:
     """The demo's figure, and the flow behind it."""
-    explanation = explain("efficientnet-lite0", CAT, record=True)
-    plot.save(explanation.plot(), HERE / "cat.png", dpi=120)
+    explanation = explain("efficientnet-lite0", COFFEE, record=True)
+    explanation = replace(explanation, verdicts=explanation.verify())
+    plot.save(explanation.plot(), HERE / "espresso.png", dpi=120)
     plot.save(plot.flow_figure(explanation), HERE / "flow.png", dpi=120)
 
 
 def eight_photos() -> None:
-    """The study's: the default, the signal before it is placed, the paper, and two peers."""
+    """The study's: the default, the signal that it rests on, the paper, and two peers."""
     photos = [*SHIPPED, Photo(cat_beside_coffee(), "cat beside coffee")]
-    bare = {"antialias": False, "place_gate": None, "place_power": 0.0, "image_threshold": None}
-    signed = replace(find(Settings.contrast(**bare)), name="not placed")
+    signed = replace(find(Settings.contrast(values="signal")), name="signal")
     positive = replace(find(Settings.paper(tau=0.0, k=1.0)), name="paper, tau 0, k 100 %")
     methods = ["fbi", signed, positive, "guided-backprop", "grad-cam"]
     found = compare("efficientnet-lite0", photos, methods)
@@ -67,6 +68,6 @@ def eight_photos() -> None:
 
 
 if __name__ == "__main__":
-    cat()
+    espresso()
     two_objects()
     eight_photos()

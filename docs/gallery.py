@@ -32,10 +32,7 @@ def named(name: str, settings: Settings) -> Method:
 
 METHODS = [
     named("contrast (default)", Settings.contrast()),
-    named(
-        "contrast, wider",
-        Settings.contrast(threshold="mean:0.15", image_threshold="mean:0.1"),
-    ),
+    named("contrast, signal", Settings.contrast(values="signal")),
     named("paper, tau = 0", Settings.paper(tau=0.0)),
 ]
 DIGIT_METHODS = [

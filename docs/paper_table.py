@@ -40,8 +40,10 @@ SECTION_3: dict[str, Settings] = {
     "paper, tau 0, k 50 %": paper(tau=0.0),
     "paper, tau 0, k 100 %": paper(tau=0.0, k=1.0),
     "paper, no tau, k 100 %": paper(tau=None, k=1.0),
+    "paper, no tau, k 100 %, switches": paper(tau=None, k=1.0, pooling="winner"),
 }
-"""The paper's setting first; "no tau" masks nothing by the forward pass."""
+"""The paper's setting first; "no tau" masks nothing by the forward pass. The last unpools as
+DeconvNet does, to the place of the maximum."""
 
 OTHERS = ("guided-backprop", "deconvnet")
 FINDINGS = ("glioma", "meningioma", "no tumour", "pituitary tumour")
@@ -63,10 +65,10 @@ def photos() -> Comparison:
 
 @functools.cache
 def beside() -> Comparison:
-    """Two classes asked of one photo."""
+    """Two classes asked of one photo: the most probable one, and the first of the other half."""
     photo = Photo(cat_beside_coffee(), "cat beside coffee")
     names = ("paper, tau 10, k 50 %", "paper, tau 0, k 50 %", "guided-backprop", "fbi", "grad-cam")
-    return compare(load(NETWORK), photo, methods(*names), ["tabby cat", "espresso"])
+    return compare(load(NETWORK), photo, methods(*names), ["tiger cat", "tea cup"])
 
 
 def only(found: Comparison, names: Sequence[str], rows: int | None = None) -> Comparison:
@@ -104,7 +106,8 @@ def kept() -> str:
     """What the seed is made of, and how much of each photo goes through tau."""
     model, found = load(NETWORK), cells(photos())
     names = list(SECTION_3)[:2]
-    rows = [["photo", "most probable", "max z", "min z", *(f"kept by {name}" for name in names)]]
+    heads = [name.replace("paper,", "kept at") for name in names]
+    rows = [["photo", "most probable", "max z", "min z", *heads]]
     for i, row in enumerate(photos().rows):
         x = model.preprocess(Photo.read(SHIPPED[i]))[0]
         z = model.module(x[None])[0]
@@ -162,7 +165,7 @@ def deconvnet() -> str:
 
 def classes() -> str:
     """Asked for the cat and for the coffee: the share of the map on the half of each."""
-    rows = [["", "tabby cat: on its half", "espresso: on its half", "correlation of the two"]]
+    rows = [["", "tiger cat: on its half", "tea cup: on its half", "correlation of the two"]]
     for name, (cat, coffee) in cells(beside()).items():
         if not (cat.map.any() and coffee.map.any()):
             rows.append([name, *("nothing" if not c.map.any() else "" for c in (cat, coffee)), ""])
@@ -187,7 +190,7 @@ def table_1() -> Comparison:
 
 def filters() -> Comparison:
     """10, 50 and 100 % of the filters, and no masking beside DeconvNet."""
-    return only(photos(), [*list(SECTION_3)[2:], "deconvnet"], rows=3)
+    return only(photos(), [*list(SECTION_3)[2:6], "deconvnet"], rows=3)
 
 
 def tumours(right: bool = True) -> Model:

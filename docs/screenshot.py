@@ -23,16 +23,19 @@ HERE = Path(__file__).parent
 TIMES = 5
 
 
-_DRAWN = """title => {
-  const caption = document.querySelector(".fbi-viewer figcaption strong");
-  const glow = document.querySelector(".fbi-viewer .glow");
-  return caption?.textContent.includes(title) && glow?.complete;
-}"""
+_DRAWN = """title => new Promise((done) => {
+  const look = () => {
+    const claim = document.querySelector("#answer.answered #claim");
+    const there = claim?.textContent.includes(title) && document.getElementById("painted").complete;
+    there ? done() : requestAnimationFrame(look);
+  };
+  look();
+})"""
 
 
 def drawn(page: Page, title: str, start: float) -> float:
     """Seconds until the explanation of a class is there."""
-    page.wait_for_function(_DRAWN, arg=title, timeout=60_000)  # looks at every frame
+    page.evaluate(_DRAWN, title)  # looks at every frame
     return time.perf_counter() - start
 
 
@@ -47,9 +50,9 @@ def main() -> None:
             assert server.stdout is not None
             lines = iter(server.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-            size: Any = {"width": 1270, "height": 600}
+            size: Any = {"width": 1270, "height": 760}
             page, wrong = open_page(browser, url, viewport=size)
-            page.wait_for_selector("#fbi-drop input[type=file]", state="attached")
+            drawn(page, "tiger cat", 0.0)
             uploads, changes = [], []
             for _ in range(TIMES):
                 for photo, first, second in (
@@ -57,13 +60,11 @@ def main() -> None:
                     (CAT, "tiger cat", "Egyptian cat"),
                 ):
                     start = time.perf_counter()
-                    page.set_input_files("#fbi-drop input[type=file]", photo)
+                    page.set_input_files("#file", photo)
                     uploads.append(drawn(page, first, start))
                     start = time.perf_counter()
-                    page.locator(".fbi-class").filter(has_text=second).first.click()
+                    page.locator("#classes button").filter(has_text=second).first.click()
                     changes.append(drawn(page, second, start))
-            page.evaluate("scrollTo(0, 0)")
-            page.wait_for_timeout(1000)  # until nothing fades any more
             page.screenshot(path=HERE / "serve.png")
             page.context.close()
         finally:

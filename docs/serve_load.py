@@ -43,10 +43,10 @@ Image.new("1", (6000, 6000)).save(HUGE, "PNG")
 
 
 def explained(client: httpx.Client) -> httpx.Response:
-    """A photo with a random class, k and threshold."""
+    """A photo with a random class, k and tau."""
     asked = {
         "target": str(random.randrange(1000)),
-        "settings": f'{{"k": {random.uniform(0.1, 1)}, "threshold": "mass:{random.random()}"}}',
+        "settings": f'{{"k": {random.uniform(0.1, 1)}, "tau": {random.uniform(0, 1e-3)}}}',
     }
     return client.post("api/explain", params=asked, content=random.choice(PHOTOS))
 
@@ -70,7 +70,7 @@ KINDS: dict[str, tuple[int, int, Ask]] = {
     "too many bytes": (1, 413, lambda c: c.post("photo", content=bytes(21 * 2**20))),
     "no such class": (1, 400, lambda c: c.post("api/explain?target=xx", content=PHOTOS[0])),
     "a foreign host": (1, 400, lambda c: c.get("", headers={"host": "evil.example"})),
-    "a file by its path": (1, 404, lambda c: c.get("gradio_api/file=/etc/passwd")),
+    "a file by its path": (1, 404, lambda c: c.get("static/..%2f..%2f/etc/passwd")),
 }
 
 

@@ -17,7 +17,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT, COFFEE
-from torchfbi import Explanation, Labels, Model, Photo, Preprocess, Settings, explain, load
+from torchfbi import (
+    Explanation,
+    Labels,
+    Model,
+    Photo,
+    Preprocess,
+    Settings,
+    evidence,
+    explain,
+    load,
+)
 from torchfbi.errors import (
     FileFormatError,
     ImageError,
@@ -122,7 +132,7 @@ def test_other_refusals(model: Model) -> None:
     with pytest.raises(TargetError, match="no labels"):
         explain(model.module, torch.zeros(1, 3, 16, 16), "cat")
     with pytest.raises(ModelError, match="efficientnet-lite0"):
-        explain("efficientnet-lite1", CAT)
+        explain("efficientnet-lite9", CAT)
     with pytest.raises(ImageError, match=r"nowhere\.jpg"):
         explain(model, "nowhere.jpg")
     with pytest.raises(SettingsError, match="preset"):
@@ -137,7 +147,8 @@ def test_what_an_explanation_holds(model: Model) -> None:
     explanation = explain(model, [CAT, COFFEE], "dog", Settings.contrast(), record=True)
     assert explanation.values.shape == (2, 3, 16, 16)
     assert explanation.support.dtype == torch.bool
-    assert torch.equal(explanation.support, (explanation.values != 0).any(1))
+    assert torch.equal(explanation.evidence, explanation.values.sum(1))
+    assert torch.equal(explanation.support, evidence.support(explanation.evidence))
     assert [layer.layer for layer in explanation.layers] == ["1", "image"]
     assert torch.equal(explanation.layers[-1].support, explanation.support)
     assert [seen.layer for seen in explanation.flow] == ["1", "image"]
@@ -146,7 +157,8 @@ def test_what_an_explanation_holds(model: Model) -> None:
     heat = explanation.to_heatmap()
     assert heat.shape == (2, 16, 16)
     assert 0 <= heat.min() <= heat.max() == 1
-    assert torch.equal(heat > 0, explanation.support)
+    assert torch.equal(heat > 0, explanation.evidence > 0)
+    assert (heat[explanation.support] > 0).all()
 
 
 def test_values_return_to_the_photos_own_pixels(model: Model) -> None:

@@ -13,7 +13,6 @@ from torchfbi.errors import (
     InputError,
     NonFiniteError,
     OutputError,
-    SettingsError,
     TargetError,
     TrainingModeError,
     UnsupportedOperatorError,
@@ -200,24 +199,6 @@ def test_a_dense_output_needs_a_function_as_target() -> None:
     assert columns.max() <= 5
 
 
-def test_layers_must_exist() -> None:
-    with pytest.raises(SettingsError, match=r"no feature.*'conv5_3'; they are 1\."):
-        ForwardBackward(small(), X, Settings.paper(layers=("conv5_3",)))
-
-
-def test_selection_only_where_it_was_asked_for() -> None:
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(64, 5),
-    ).eval()  # fmt: skip
-    x = torch.randn(2, 3, 8, 8)
-    settings = Settings.plain(threshold="relative:0.99", layers="3")
-    _, _, flow = ForwardBackward(net, x, settings).flow(x)
-    top, lower, _ = flow
-    assert (top.signal != top.incoming).any()
-    assert torch.equal(lower.signal, lower.incoming)
-
-
 def test_what_is_no_module() -> None:
     with pytest.raises(CaptureError, match=r"torch\.nn\.Module, not str"):
         capture("resnet50", X)  # type: ignore[arg-type]
@@ -338,55 +319,12 @@ def test_channels_last_features_are_ranked_by_channel() -> None:
             return (x + y).mean((2, 3))
 
     x = torch.randn(2, 3, 6, 5)
-    settings = Settings.contrast(k=0.25, evidence_gate=None, evidence_power=0.0, threshold=None)
+    settings = Settings.contrast(k=0.25)
     _, _, flow = ForwardBackward(Block().eval(), x, settings).flow(x)
     assert flow[0].kept_maps.shape == (2, 8)
     assert flow[0].kept_maps.sum(1).tolist() == [2, 2]
     assert flow[0].support.shape == (2, 6, 5)
     assert (flow[0].signal != 0).any((1, 2)).sum(1).tolist() == [2, 2]
-
-
-def test_a_top_layer_with_branches_is_ranked_as_one() -> None:
-    class Branches(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.left, self.right = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 4, 1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.cat([F.relu(self.left(x)), F.relu(self.right(x))], 1).mean((2, 3))
-
-    x = torch.rand(1, 3, 8, 8)
-    settings = Settings.plain(k=0.3, top_k_at="top layer")
-    fbi = ForwardBackward(Branches().eval(), x, settings)
-    _, _, flow = fbi.flow(x, lambda z: torch.ones_like(z))
-    alive = [(seen.signal != 0).any(-1).any(-1).sum().item() for seen in flow[:2]]
-    assert sum(alive) <= 3
-
-
-def test_the_evidence_gate_stands_where_no_shortcut_goes_around_it() -> None:
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 3, 3, padding=1)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return (x + F.relu(self.conv(x))).mean((2, 3))
-
-    graph = capture(Residual().eval(), X)
-
-    # A size that is read from the image is no shortcut.
-    class Sized(Residual):
-        def forward(self, x: Tensor) -> Tensor:
-            n = x.shape[0]
-            return (x + F.relu(self.conv(x))).reshape(n, -1)
-
-    sized = capture(Sized().eval(), X)
-    assert sized.evidence is not None
-    assert sized.evidence.meta["layer"] == "add"
-    assert graph.top_feature is not None
-    assert graph.evidence is not None
-    assert graph.top_feature.meta["layer"] == "relu"
-    assert graph.evidence.meta["layer"] == "add"
 
 
 @pytest.mark.parametrize("dims", [1, 3])

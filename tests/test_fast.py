@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 
 import torchfbi
 from photos import CAT
-from torchfbi import ForwardBackward, Settings, Threshold, adjoints, layout, walk
+from torchfbi import ForwardBackward, Settings, adjoints, layout, walk
 from torchfbi.adjoints import linear, pooling, sparse
+from torchfbi.evidence import support_of_values
 from torchfbi.images import Photo
 from torchfbi.layout import Signs
 from torchfbi.scratch import Scratch
@@ -44,13 +44,13 @@ class Slow(ForwardBackward):
             s = signals.pop(node, None)
             if s is None:
                 continue
-            if node in self.graph.stations:
+            if node in self._schedule.stations:
                 s, _ = self._select(node, s, values[node], look, Signals(overwrite=False))
             args, kwargs = self._arguments(node, values)
-            if node.target is aten.convolution.default:
-                backs: Any = aten.convolution_backward(
-                    s.contiguous(), *args[:2], None, *args[3:], [True, False, False]
-                )[:1]
+            if node in self.graph.hidden and self.settings.gamma:
+                backs: Any = slow_excitation(node, s, values[node], self.settings.gamma, *args)
+            elif node.target is aten.convolution.default:
+                backs = slow_adjoint(node, s, *args)
             else:
                 rule = adjoints.find(node.target).rule
                 backs = rule(s, adjoints.Site(values[node], self.settings, node), *args, **kwargs)
@@ -59,6 +59,50 @@ class Slow(ForwardBackward):
                 if back is not None and source.op != "get_attr":
                     signals[source] = signals.get(source, 0) + back
         return signals[self.graph.image]
+
+
+def slow_adjoint(node: Any, s: Tensor, a: Tensor, w: Tensor, _: Any = None, *shape: Any) -> Tensor:
+    """The plain adjoint of a convolution or a dense layer."""
+    if node.target is aten.linear.default:
+        return s @ w
+    back: Tensor = aten.convolution_backward(
+        s.contiguous(), a, w, None, *shape, [True, False, False]
+    )[0]
+    return back
+
+
+def slow_excitation(
+    node: Any,
+    s: Tensor,
+    z: Tensor,
+    gamma: float,
+    a: Tensor,
+    w: Tensor,
+    b: Tensor | None = None,
+    *shape: Any,
+) -> Tensor:
+    """The excitation walk by the signs of weights and activations: four products either way."""
+    dense = node.target is aten.linear.default
+
+    def forward(a: Tensor, w: Tensor) -> Tensor:
+        return a @ w.T if dense else aten.convolution.default(a, w, None, *shape)
+
+    def back(s: Tensor, w: Tensor) -> Tensor:
+        return slow_adjoint(node, s, a, w, None, *shape)
+
+    (a_plus, a_minus), (w_plus, w_minus) = ((t.clamp(min=0), t.clamp(max=0)) for t in (a, w))
+    bias = torch.zeros(len(w), dtype=w.dtype) if b is None else b
+    bias = bias if dense else bias.reshape(-1, 1, 1)
+    z_plus = forward(a_plus, w_plus) + forward(a_minus, w_minus) + bias.clamp(min=0)
+    z_minus = forward(a_plus, w_minus) + forward(a_minus, w_plus) + bias.clamp(max=0)
+    torch.testing.assert_close(z_plus + z_minus, z, rtol=1e-4, atol=1e-4)
+    of_sign = z + gamma * torch.where(z > 0, z_plus, z_minus)
+    survived = torch.where(z == 0, 0.0, s * z / of_sign)
+    up, down = survived * (z > 0), survived * (z < 0)
+    alike = torch.where(
+        a < 0, back(up, w_minus) + back(down, w_plus), back(up, w_plus) + back(down, w_minus)
+    )
+    return back(survived, w) + gamma * alike
 
 
 def slow_select(
@@ -72,31 +116,15 @@ def slow_select(
     top_k: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     """Section 2 word by word: by sorting, and by ``torch.where``."""
-    p = signal * activation
-    if settings.signs == "signed":
-        p = p.abs()
-    t = torch.full((len(p), *[1] * (p.ndim - 1)), -torch.inf, dtype=p.dtype)
-    if settings.threshold is not None and settings.threshold.kind == "absolute":
-        t[:] = settings.threshold.value
-    elif settings.threshold is not None and settings.threshold.kind == "mean":
-        for number, sample in enumerate(p):
-            alive = sample[sample > 0].double()
-            t[number] = settings.threshold.value * alive.sum() / max(1, len(alive))
-    elif settings.threshold is not None:
-        for number, sample in enumerate(p):
-            ordered = sample.flatten().double().clamp(min=0).sort(descending=True).values
-            held = ordered.cumsum(0)
-            fewest = int((held < settings.threshold.value * held[-1]).sum())
-            t[number] = ordered[ordered < ordered[fewest]].max()
-    kept = signal * (1 - t / p) if settings.shrink else signal
-    selected = torch.where(p > t, kept, 0.0)
-    if settings.signs == "positive":
+    selected = signal
+    if settings.tau is not None:
+        selected = torch.where(signal * activation > settings.tau, signal, 0.0)
+    if settings.gates in ("rectify", "guided"):
         selected = torch.where(selected > 0, selected, 0.0)
     if not top_k:
         return selected, None
     count = -int(-settings.k * signal.shape[channel] // 1)
-    ranked = selected * activation if settings.rank == "contribution" else selected
-    order = ranked.movedim(channel, 1).flatten(2).sum(2).argsort(1, descending=True)
+    order = selected.movedim(channel, 1).flatten(2).sum(2).argsort(1, descending=True)
     maps = torch.zeros(order.shape, dtype=torch.bool)
     for number, sample in enumerate(order):
         maps[number, sample[:count]] = True
@@ -130,9 +158,10 @@ def network() -> nn.Module:
 
 SETTINGS = {
     "paper": Settings.paper(tau=0.0),
-    "tau": Settings.paper(tau=1e-9, rank="contribution", k=0.3),
+    "tau": Settings.paper(tau=1e-9, k=0.3),
     "contrast": Settings.contrast(),
-    "signed": Settings.contrast(k=0.4, evidence_gate=None, evidence_power=0.0),
+    "signed": Settings.contrast(tau=1e-9, k=0.4, values="signal"),
+    "guided": Settings(gates="guided", gamma=2.0, pooling="replicate", k=0.6),
     "plain": Settings.plain(k=0.5),
 }
 
@@ -154,7 +183,8 @@ def test_fast_is_slow_on_random_networks(
             patch.setattr(walk, "select", slow_select)
             expected, answer = Slow(net, x, SETTINGS[name])(x)
         assert expected.any()
-        assert torch.equal(values != 0, expected != 0)
+        supports = (support_of_values(found, SETTINGS[name]) for found in (values, expected))
+        assert torch.equal(*supports)
         torch.testing.assert_close(values, expected, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(logits, answer)
 
@@ -186,7 +216,8 @@ def test_writing_over_signals_changes_nothing(name: str) -> None:
 
 
 def test_signs_are_enough_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tau = 0 large activations are kept as int8; whoever looks sees them whole."""
+    """With tau = 0, or none, and rectified signals large activations are kept as int8; whoever
+    looks sees them whole."""
     torch.manual_seed(0)
     net, x = network(), torch.randn(2, 3, 44, 44)
     for name, settings in {**SETTINGS, "small tau": Settings.paper(tau=1e-9)}.items():
@@ -195,7 +226,7 @@ def test_signs_are_enough_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as patch:
             patch.setattr(layout, "_LARGE", 0)
             kept = [isinstance(v, Signs) for v in fbi._run(x, watched=False).values()]
-            assert any(kept) == (name == "paper")
+            assert any(kept) == (name in ("paper", "guided"))
             assert not any(isinstance(v, Signs) for v in fbi._run(x).values())
             assert torch.equal(fbi(x)[0], values)
             assert torch.equal(fbi(x)[1], logits)
@@ -276,8 +307,10 @@ def test_low_memory_gives_the_same(name: str) -> None:
     assert torch.equal(thrifty.each(x[:1], [3, 5])[0], usual.each(x[:1], [3, 5])[0])
 
 
-def test_low_memory_keeps_little() -> None:
-    """Of 24 equal layers about as much as twice the square root."""
+@pytest.mark.parametrize(("gamma", "tensors"), [(0.0, 24), (0.25, 48)])
+def test_low_memory_keeps_little(gamma: float, tensors: int) -> None:
+    """Of 24 equal layers with one tensor each that is read on the way back, or two as the
+    excitation walk reads a layer's input and output, about twice the square root of all."""
     layers = [part for _ in range(24) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
     net, x = (
         nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten()).eval(),
@@ -291,16 +324,15 @@ def test_low_memory_keeps_little() -> None:
 
     most: list[float] = []
     for low_memory in (False, True):
-        fbi = ForwardBackward(net, x, Settings.contrast(evidence_gate=None, evidence_power=0.0),
-                              low_memory=low_memory)  # fmt: skip
+        fbi = ForwardBackward(net, x, Settings.contrast(gamma=gamma), low_memory=low_memory)
         sizes: list[float] = []
         own = fbi._step
         step = lambda *a, own=own, sizes=sizes: (sizes.append(held(a[2])), own(*a))[1]  # noqa: E731
         object.__setattr__(fbi, "_step", step)
         fbi(x)
         most.append(max(sizes))
-    assert most[0] > 20
-    assert most[1] < 12
+    assert most[0] > tensors - 4
+    assert most[1] < 2 * tensors**0.5 + 2
 
 
 class Mixed(nn.Module):
@@ -357,12 +389,12 @@ def test_a_convolution_may_be_written_over_its_signal() -> None:
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("signs", ["positive", "signed"])
-def test_unpooling_for_several_targets_is_bounded_by_the_one_forward_value(signs: str) -> None:
+@pytest.mark.parametrize("gates", ["rectify", "held"])
+def test_unpooling_for_several_targets_is_bounded_by_the_one_forward_value(gates: Any) -> None:
     x, s = torch.randn(1, 4, 9, 8).relu(), 3 * torch.randn(3, 4, 5, 4)
     window = ([3, 3], [2, 2], [1, 1], [1, 1], False)
     output, many = nn.functional.max_pool2d(x, *window[:-1]), x.expand(3, *x.shape[1:])
-    settings = Settings(signs=signs, pooling="replicate")
+    settings = Settings(gates=gates, pooling="replicate")
     shared, copied = (
         pooling.max_pool(s, adjoints.Site(forward, settings, None), many, *window)  # type: ignore[arg-type]
         for forward in (output.expand(3, *output.shape[1:]), output.repeat(3, 1, 1, 1))
@@ -410,7 +442,5 @@ def test_a_matrix_at_each_position(stride: Any) -> None:
 
 def test_an_empty_signal_stays_empty() -> None:
     x = torch.randn(2, 3, 44, 44)
-    values, _ = ForwardBackward(
-        network(), x, replace(SETTINGS["paper"], threshold=Threshold("absolute", 1e9))
-    )(x)
+    values, _ = ForwardBackward(network(), x, Settings.paper(tau=1e9))(x)
     assert not values.any()

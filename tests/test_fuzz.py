@@ -25,7 +25,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from hostile import archives, networks, pictures, programs, weights
-from torchfbi import ForwardBackward, Labels, Photo, Settings, Threshold, TorchFBIError, load
+from torchfbi import ForwardBackward, Labels, Photo, Settings, TorchFBIError, load
 from torchfbi.benchmark import formats
 from torchfbi.cli.main import main
 from torchfbi.cli.report import Names
@@ -149,13 +149,6 @@ def test_settings(plain: Any) -> None:
         assert Settings.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
-@budget(100)
-@given(st.text() | st.from_regex(r"(mass|quantile|relative|absolute):[-+]?[\d.einfa_]{1,8}"))
-def test_thresholds(text: str) -> None:
-    with contextlib.suppress(SettingsError):
-        assert Threshold.parse(str(Threshold.parse(text))) == Threshold.parse(text)
-
-
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -166,34 +159,21 @@ def network() -> nn.Module:
 
 
 SHARES = st.sampled_from([0.0, 5e-324, 1e-30, 0.5, 1 - 2**-53, 1.0]) | st.floats(0, 1)
-THRESHOLDS = st.builds(
-    lambda kind, value: f"{kind}:{value!r}",
-    st.sampled_from(["absolute", "relative", "quantile", "mass"]),
-    SHARES | st.floats(0, 1e308),
-)
+POSITIVE = SHARES | st.floats(0, 1e308)
 LEGAL = {
-    "seed": st.sampled_from(["paper", "one-hot", "centered", "contrast"]),
-    "signs": st.sampled_from(["positive", "signed"]),
-    "threshold": st.none() | THRESHOLDS,
+    "seed": st.sampled_from(["paper", "one-hot", "contrast"]),
+    "gamma": POSITIVE,
+    "tau": st.none() | POSITIVE,
     "k": SHARES,
-    "rank": st.sampled_from(["activation", "contribution"]),
-    "top_k_at": st.sampled_from(["every layer", "top layer"]),
-    "gates": st.sampled_from(["rectify", "held", "derivative"]),
+    "gates": st.sampled_from(["rectify", "held", "derivative", "guided"]),
     "pooling": st.sampled_from(["replicate", "proportional", "winner"]),
-    "shrink": st.booleans(),
     "subtract_bias": st.booleans(),
-    "evidence_gate": st.none() | SHARES,
-    "evidence_power": SHARES | st.floats(0, 1e308),
-    "antialias": st.booleans(),
-    "place_gate": st.none() | SHARES,
-    "place_power": SHARES | st.floats(0, 1e308),
-    "image_threshold": st.none() | THRESHOLDS,
-    "values": st.sampled_from(["signal", "contribution"]),
+    "values": st.sampled_from(["signal", "evidence"]),
 }
 
 
 def test_every_setting_is_drawn() -> None:
-    assert LEGAL.keys() | {"preset", "layers"} == Settings().to_dict().keys()
+    assert LEGAL.keys() | {"preset"} == Settings().to_dict().keys()
 
 
 @budget(100)
@@ -367,10 +347,10 @@ QUICK = ["explain", "check", "models", "sweep", "flow", "compare", "evaluate", "
 WORDS = st.sampled_from([
     "a.png", "../../a.png", "mine.py:", "mine.py:make", "make", "/", "", "-", "--", "-rf", "out",
     "--json", "--model", "--weights", "--labels", "--target", "--preset", "--set", "--k", "--tau",
-    "--threshold", "-o", "--size", "--crop", "--mean", "--std", "--bgr", "--dark", "-f", "--dpi",
+    "-o", "--size", "--crop", "--mean", "--std", "--bgr", "--dark", "-f", "--dpi",
     "--help", "--version", "--methods", "--metrics", "--suites", "--count", "svg", "exe", "0", "1",
     "-1", "0.5", "1e999", "nan", "none", "top2", "top0", "top99999999999", "paper", "k=0", "k=[]",
-    "preset=x", "__class__=1", "mass:0.9",
+    "preset=x", "__class__=1",
 ])  # fmt: skip
 
 

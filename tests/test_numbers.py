@@ -15,12 +15,10 @@ PRESETS = [
     Settings.paper(tau=0.0),
     Settings.contrast(),
     Settings.plain(),
-    Settings.contrast(threshold="quantile:0.9", k=0.5),
-    Settings.contrast(threshold="relative:0.1", values="contribution"),
+    Settings.contrast(tau=1e-3, k=0.5, values="signal"),
+    Settings(gates="guided", gamma=10.0),
 ]
-every_preset = pytest.mark.parametrize(
-    "settings", PRESETS, ids=lambda s: f"{s.preset} {s.threshold}"
-)
+every_preset = pytest.mark.parametrize("settings", PRESETS, ids=lambda s: f"{s.preset} {s.tau}")
 
 
 def network(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:

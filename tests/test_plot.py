@@ -29,6 +29,7 @@ from torchfbi.plot.overlay import DIM, POWER, overlay, revealed, signed_limit, s
 from torchfbi.plot.style import DARK, LIGHT, THINNEST
 from torchfbi.preprocess import Region
 from torchfbi.sweep import Sweep, sweep
+from torchfbi.verification import PARTS, Part, Verdict
 
 CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
@@ -157,6 +158,27 @@ def test_four_panels_and_what_they_say(cat: Explanation, dark: bool) -> None:
     assert "chelsea.png" in said[1]
     assert f"support {cat.density[0].item():.1%}" in said[1]
     assert {"tiger cat", "Egyptian cat", "tabby cat"} <= set(said)
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_verdict_is_written_below_and_its_parts_are_outlined(dark: bool) -> None:
+    mask = torch.zeros(9, 9, dtype=torch.bool)
+    mask[2:5, 3:7] = True
+    part = Part(mask, {"blur": 0.8, "mean": 0.7}, {"blur": True, "mean": True})
+    nothing = dict.fromkeys(PARTS)
+    verdict = Verdict(
+        target=6, label="class 6", probability=0.9, is_answer=True, stability=None, rival=None,
+        checks={"sufficient": True}, sigma=1.0, passes=9, seed=0,
+        **{**nothing, "sufficient": part, "claimed": part, "second": part},
+    )  # fmt: skip
+    explanation = photographed((30, 40), Region(0, 0, 40, 30), verdicts=(verdict,))
+    figure = explanation.plot(dark=dark)
+    said = texts(figure)
+    assert "Tested: holds" in said
+    assert verdict.sentence in " ".join(said)
+    assert "outlined: enough for the network" in said
+    assert len(panels(figure)["evidence"].collections) == 4  # two outlines, each on white
     assert_legible(figure)
 
 

@@ -39,9 +39,9 @@ def network() -> nn.Module:
 
 
 @pytest.mark.parametrize("preset", ["contrast", "paper", "plain"])
-def test_class_k_and_threshold_reuse_it(preset: str, runs: list[int]) -> None:
+def test_class_k_and_tau_reuse_it(preset: str, runs: list[int]) -> None:
     module, x, forwards = network(), torch.rand(2, 3, 16, 16), Forwards()
-    settings = Settings.from_preset(preset, k=0.5, threshold="mass:0.9")
+    settings = Settings.from_preset(preset, k=0.5, tau=0.001)
     cells = [settings, settings.override(k=0.25), settings.override(tau=0.01)]
     for target in (0, 3, None):
         for cell in cells:
@@ -71,7 +71,7 @@ def test_a_network_that_stays_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_differs_is_run(runs: list[int]) -> None:
     module, x, forwards = network(), torch.rand(1, 3, 16, 16), Forwards(count=2)
     explain(module, x, 0, forwards=forwards)
-    for change in ({"pooling": "winner"}, {"gates": "derivative"}, {"threshold": None}):
+    for change in ({"pooling": "winner"}, {"gates": "derivative"}, {"gamma": 0.0}):
         before = len(runs)
         settings = Settings.contrast(**change)
         again = explain(module, x, 0, settings, forwards=forwards)

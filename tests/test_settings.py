@@ -1,46 +1,45 @@
 """Settings: presets, overrides, round trips, and clear refusals."""
 
 import json
+from typing import Any
 
 import pytest
 
-from torchfbi import Settings, Threshold
+from torchfbi import Settings
 from torchfbi.errors import SettingsError
 from torchfbi.settings import PRESETS
 
-
-def test_the_paper_preset_is_the_paper() -> None:
-    settings = Settings.paper()
-    assert settings.threshold == Threshold("absolute", 10.0)
-    assert (settings.k, settings.rank, settings.top_k_at) == (0.5, "activation", "every layer")
-    assert (settings.seed, settings.signs, settings.pooling) == ("paper", "positive", "replicate")
-    assert settings.gates == "rectify"
-    assert settings.subtract_bias
-    assert settings.evidence_gate is None
-    assert settings.place_gate is None
-    assert settings.image_threshold is None
-    assert not settings.antialias
+FIELDS = {
+    "paper": ("paper", 0.0, 10.0, 0.5, "rectify", "replicate", True, "signal"),
+    "contrast": ("contrast", 0.25, None, 1.0, "held", "proportional", False, "evidence"),
+    "plain": ("one-hot", 0.0, None, 1.0, "derivative", "winner", False, "signal"),
+}
 
 
-def test_plain_selects_nothing() -> None:
-    settings = Settings.plain()
-    assert settings.threshold is None
-    assert settings.k == 1.0
-    assert settings.evidence_gate is None
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_nine_fields_of_a_preset(preset: str) -> None:
+    named = ("seed", "gamma", "tau", "k", "gates", "pooling", "subtract_bias", "values")
+    expected = {"preset": preset, **dict(zip(named, FIELDS[preset], strict=True))}
+    assert Settings.from_preset(preset).to_dict() == expected
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_round_trip_through_json(preset: str) -> None:
-    settings = Settings.from_preset(preset, k=0.3, layers=("features.*", "head"))
+    settings = Settings.from_preset(preset, k=0.3, tau=0.1 + 0.2, gates="guided")
     assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    odd = settings.override(threshold=Threshold("mass", 0.1 + 0.2), image_threshold="mass:0.5")
-    assert Settings.from_dict(odd.to_dict()) == odd
 
 
-def test_tau_is_an_absolute_threshold() -> None:
-    assert Settings.contrast(tau=2).threshold == Threshold("absolute", 2)
-    assert Settings.paper(tau=None).threshold is None
-    assert Settings.paper(threshold="mass:0.5").threshold == Threshold("mass", 0.5)
+def test_what_is_overridden_changes_alone() -> None:
+    changed = Settings.paper(tau=None, pooling="winner").to_dict()
+    assert changed == {**Settings.paper().to_dict(), "tau": None, "pooling": "winner"}
+
+
+@pytest.mark.parametrize(
+    ("gates", "rectified"),
+    [("rectify", True), ("guided", True), ("held", False), ("derivative", False)],
+)
+def test_only_positive_signals_go_on_where_gates_rectify(gates: Any, rectified: bool) -> None:
+    assert Settings(gates=gates).rectified == rectified
 
 
 @pytest.mark.parametrize(
@@ -51,29 +50,19 @@ def test_tau_is_an_absolute_threshold() -> None:
         ({"k": "half"}, "k is 'half': it must be a finite number"),
         ({"k": float("nan")}, "finite"),
         ({"k": True}, "k is True"),
-        ({"seed": "two-hot"}, "seed is 'two-hot': choose one of 'paper', 'one-hot'"),
-        ({"signs": "both"}, "signs is 'both'"),
+        ({"seed": "two-hot"}, "seed is 'two-hot': choose one of 'paper', 'one-hot', 'contrast'"),
         ({"pooling": "max"}, "pooling is 'max'"),
         ({"gates": "open"}, "gates is 'open'"),
-        ({"threshold": "mass"}, "write KIND:NUMBER"),
-        ({"threshold": "mass:1.5"}, r"mass:1\.5: the value must be in \(0, 1\]"),
-        ({"threshold": "quantile:1"}, r"in \[0, 1\)"),
-        ({"threshold": "area:0.5"}, "threshold kind is 'area'"),
-        ({"threshold": 10}, "threshold is 10: give a Threshold"),
-        ({"tau": -1}, "must be >= 0"),
+        ({"values": "contribution"}, "choose one of 'signal', 'evidence'"),
+        ({"gamma": -0.25}, r"gamma is -0\.25: it must be >= 0"),
+        ({"gamma": float("inf")}, "finite"),
+        ({"gamma": None}, "gamma is None"),
+        ({"tau": -1}, "tau is -1: it must be >= 0"),
         ({"tau": float("inf")}, "finite"),
-        ({"tau": 1, "threshold": "mass:0.5"}, "give tau or threshold"),
-        ({"evidence_gate": 1}, r"evidence_gate is 1: give a share in \[0, 1\)"),
-        ({"evidence_power": -1}, "evidence_power is -1"),
-        ({"evidence_gate": None}, "evidence_power needs a number as evidence_gate"),
-        ({"place_gate": None}, "place_power needs a number as place_gate"),
-        ({"layers": ()}, "layers must hold at least one name"),
-        ({"layers": (1,)}, "layers must hold at least one name"),
-        ({"place_gate": 1.0}, r"place_gate is 1.0: give a share in \[0, 1\)"),
-        ({"place_power": -0.5}, "place_power is -0.5: it must be >= 0"),
-        ({"antialias": 1}, "antialias must be True or False"),
-        ({"image_threshold": 10}, "image_threshold is 10: give a Threshold"),
-        ({"poling": "winner"}, "unknown setting poling: choose from"),
+        ({"tau": "mass:0.5"}, "tau is 'mass:0.5': it must be a finite number"),
+        ({"subtract_bias": 1}, "subtract_bias must be True or False"),
+        ({"preset": 1}, "preset is 1: it must be a name"),
+        ({"poling": "winner"}, "unknown setting poling: choose from gamma, gates, k"),
     ],
 )
 def test_refusals(changes: dict[str, object], message: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi.blur import blur
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.settings import Settings, Threshold
+from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep, sweep
 
 CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
@@ -51,13 +51,13 @@ def image() -> Tensor:
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_numbers_of_a_network_computed_by_hand(image: Tensor, softmax: bool) -> None:
-    # The seed e_0 comes back as 1/256 at each pixel; its contribution is x/256. A threshold of
+    # The seed e_0 comes back as 1/256 at each pixel; its contribution is x/256. A tau of
     # 2/256 keeps the corner only, 4/256 nothing, none everything.
     grid = sweep(
         Brightness(softmax).eval(),
         image,
         ks=[1.0],
-        thresholds=[None, "absolute:0.0078125", "absolute:0.015625"],
+        taus=[None, 2 / 256, 4 / 256],
         target=0,
         settings=Settings.plain(),
     )
@@ -114,7 +114,8 @@ def cat() -> Sweep:
 def test_a_photo(cat: Sweep) -> None:
     assert cat.density.shape == cat.kept.shape == cat.removed.shape == (2, 3)
     assert [[cell.settings.k for cell in row] for row in cat.explanations] == [[0.5] * 3, [1.0] * 3]
-    assert cat.thresholds == tuple(Threshold("absolute", tau) for tau in (0.0, 0.01, 10.0))
+    assert [cell.settings.tau for cell in cat.explanations[0]] == [0.0, 0.01, 10.0]
+    assert cat.taus == (0.0, 0.01, 10.0)
     for row in range(2):
         for column in range(3):
             cell = cat.explanations[row][column]
@@ -142,25 +143,15 @@ def test_to_dict_is_json(cat: Sweep) -> None:
     plain = json.loads(json.dumps(cat.to_dict()))
     assert plain["label"] == "tiger cat"
     assert len(plain["cells"]) == 6
-    assert plain["cells"][2]["threshold"] == "absolute:10.0"
+    assert plain["cells"][2]["tau"] == 10.0
     assert plain["cells"][4]["density"] == cat.density[1, 1].item()
-
-
-def test_a_mass_of_one_holds_every_support() -> None:
-    network = Brightness().eval()
-    x = torch.rand(1, 1, 8, 8)
-    masses = ["mass:0.3", "mass:0.7", "mass:1.0"]
-    grid = sweep(network, x, ks=[1.0], thresholds=masses, target=0, settings="contrast")
-    assert grid.density[0].tolist() == sorted(grid.density[0].tolist())
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"ks": [1.0]}, SettingsError, "either taus"),
-        ({"ks": [1.0], "taus": [0], "thresholds": [None]}, SettingsError, "either taus"),
         ({"ks": [], "taus": [0]}, SettingsError, "ks is empty"),
-        ({"ks": [1.0], "taus": []}, SettingsError, "no threshold"),
+        ({"ks": [1.0], "taus": []}, SettingsError, "taus is empty"),
         ({"ks": [0.0], "taus": [0]}, SettingsError, "k is 0.0"),
         ({"ks": [1.0], "taus": [-1]}, SettingsError, ">= 0"),
         ({"ks": [1.0], "taus": [0], "target": torch.ones_like}, TargetError, "must name it"),

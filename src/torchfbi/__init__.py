@@ -6,14 +6,15 @@
 """
 
 from torchfbi import targets
-from torchfbi.api import explain
+from torchfbi.api import explain, verify
 from torchfbi.errors import TorchFBIError
-from torchfbi.explanation import Explanation, LayerSupport
-from torchfbi.flow import LayerFlow
+from torchfbi.explanation import Explanation
+from torchfbi.flow import LayerFlow, LayerSupport
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
 from torchfbi.preprocess import Preprocess
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
 from torchfbi.walk import ForwardBackward
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "Preprocess",
     "Settings",
     "TorchFBIError",
+    "Verdict",
     "explain",
     "load",
     "targets",
+    "verify",
 ]

@@ -12,15 +12,18 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.explanation import Explanation, LayerSupport
+from torchfbi.explanation import Explanation
 from torchfbi.fitting import fitting_tau
-from torchfbi.flow import LayerFlow
+from torchfbi.flow import LayerFlow, LayerSupport
 from torchfbi.images import Photo
 from torchfbi.models import Labels, Model, load
+from torchfbi.predict import predictor
 from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
+from torchfbi.verifying import Asked, verify_maps
 from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
@@ -114,7 +117,66 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
-        fitting_tau=fitting_tau(walker, x, lambda _: answers[0], walks) if silent else None,
+        fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
+        _asked=Asked(module, x, output, low_memory),
+    )
+
+
+def verify(
+    model: str | Model | nn.Module | ExportedProgram,
+    images: Any,
+    maps: Tensor | np.ndarray,
+    target: AnyTarget = None,
+    *,
+    output: int | str | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Verdict, ...]:
+    """Test any method's maps on the images that they explain; see docs/verify.md.
+
+    >>> verify(network, tensor, my_map, target=3)[0].sentence
+
+    At most 60 forward passes an image.
+
+    Args:
+        model, images, output: as for ``explain``.
+        maps: (N, ...) of the images' sizes, or (...) for one image, finite. Larger speaks more for
+            the class; only the order counts.
+        target: the class that the map is about, as for ``explain``; the top class by default.
+        seed: of what is drawn at random.
+        progress: called with the number of images that are done, and of all.
+
+    Returns:
+        A verdict for each image.
+
+    Raises:
+        InputError: the maps do not fit the images. NonFiniteError: they hold NaN.
+        TargetError: no such class, or no class at all: a function of the logits gave a seed.
+        ImageError, CaptureError, ModelError: as for ``explain``.
+    """
+    if isinstance(model, str):
+        model = load(model)
+    module = model.module if isinstance(model, Model) else model
+    labels = model.labels if isinstance(model, Model) else None
+    x, _, _ = as_batch(model, images)
+    evidence = torch.as_tensor(maps)
+    evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
+    chosen = resolve(target, labels, len(x))
+    predict, _ = predictor(module, x, output)
+    with torch.inference_mode():
+        answers = predict(x)
+    classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
+    if classes is None:
+        raise TargetError(
+            "the target is a function that gives a seed, so there is no class that a part of the "
+            "image could keep: give a class."
+        )
+
+    def name(number: int) -> str:
+        return labels[number] if labels and number < len(labels) else f"class {number}"
+
+    return verify_maps(
+        Asked(module, x, output), evidence, classes, name, seed=seed, progress=progress
     )
 
 

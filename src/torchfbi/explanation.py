@@ -5,46 +5,36 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchfbi import atomic, evidence, saved
 from torchfbi.errors import FileFormatError, SettingsError
-from torchfbi.flow import LayerFlow
+from torchfbi.flow import LayerFlow, LayerSupport
 from torchfbi.heads import Head, probabilities
 from torchfbi.images import Photo
 from torchfbi.notebook import Flow, png
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
+from torchfbi.verifying import Asked, verify_explanation
 from torchfbi.versions import versions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from torchfbi.models import Model
+
 MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
 
 _SAVING = threading.Lock()
-
-
-class LayerSupport(NamedTuple):
-    """The support at one feature.
-
-    Args:
-        layer: the feature's name; the last one is ``"image"``.
-        support: (N, ...) bool, positions (or units) at which a signal went on.
-        density: (N,) float in [0, 1], the share of True positions.
-    """
-
-    layer: str
-    support: Tensor
-    density: Tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,6 +61,8 @@ class Explanation:
         head: the softmax or sigmoid behind the logits; None where the network has neither.
         fitting_tau: where a support is empty since nothing exceeded tau: the largest round tau at
             which none is. It is a scale, another one for each network. Else None.
+        verdicts: what ``verify`` found, one for each sample, where it was kept.
+        _asked: the network and its input, for ``verify``; neither saved nor pickled.
     """
 
     values: Tensor
@@ -86,6 +78,8 @@ class Explanation:
     flow: tuple[LayerFlow, ...] = ()
     head: Head | None = None
     fitting_tau: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    _asked: Asked | None = None
 
     def __post_init__(self) -> None:
         if self.flow and not isinstance(self.flow, Flow):
@@ -136,7 +130,12 @@ class Explanation:
             flow=tuple(
                 LayerFlow(*seen[:2], *(part[one] for part in seen[2:])) for seen in self.flow
             ),
+            verdicts=self.verdicts[one],
+            _asked=self._asked and self._asked.one(number),
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_asked": None}
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[index] for index in range(len(self)))
@@ -196,6 +195,33 @@ class Explanation:
         support = on_photo(self.support[index].cpu().numpy(), shape, region)
         return values * support, support
 
+    def verify(
+        self,
+        model: str | Model | nn.Module | None = None,
+        images: Tensor | None = None,
+        *,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[Verdict, ...]:
+        """Test on the images themselves whether this explanation holds; see docs/verify.md.
+
+        At most 60 forward passes a sample and a walk for its strongest rival.
+
+        Args:
+            model: the network, which an explanation that was loaded or pickled does not know.
+            images: what the network was shown, (N, C, ...), where it was no photo.
+            seed: of what is drawn at random.
+            progress: called with the number of samples that are done, and of all.
+
+        Returns:
+            A verdict for each sample.
+
+        Raises:
+            InputError: no network is known, or it does not give these answers.
+            TargetError: no class was explained, or the output is no (N, classes).
+        """
+        return verify_explanation(self, model, images, seed, progress)
+
     def emptiness(self, index: int = 0) -> str | None:
         """Why the support of one sample is empty, and what would fill it; None where it is not."""
         if self.density[index]:
@@ -228,29 +254,7 @@ class Explanation:
 
     def manifest(self) -> dict[str, Any]:
         """Everything but the arrays, as plain JSON values."""
-        return {
-            "schema": saved.SCHEMA,
-            "model": self.model,
-            "settings": self.settings.to_dict(),
-            "values": self.settings.values,
-            "versions": self.versions,
-            "shape": list(self.values.shape),
-            "head": self.head,
-            "fitting_tau": self.fitting_tau,
-            "samples": [
-                {
-                    "photo": self.photos[i].name if self.photos else None,
-                    "region": list(self.regions[i]) if self.regions else None,
-                    "target": None if self.target is None else int(self.target[i]),
-                    "title": self.title(i),
-                    "top": self.top(5, i),
-                    "density": self.density[i].item(),
-                }
-                for i in range(len(self))
-            ],
-            "layers": [layer.layer for layer in self.layers],
-            "labels": None if self.labels is None else list(self.labels),
-        }
+        return saved.manifest(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write ``path`` (.npz) and beside it the manifest (.json).
@@ -272,18 +276,7 @@ class Explanation:
 
     def to_npz(self) -> bytes:
         """The npz that ``save`` writes, the manifest inside."""
-        arrays = {
-            "manifest": np.array(json.dumps(self.manifest(), indent=1)),
-            "values": saved.numpy(self.values),
-            "logits": saved.numpy(self.logits),
-        }
-        if self.target is not None:
-            arrays["target"] = self.target.cpu().numpy()
-        for i, layer in enumerate(self.layers):
-            arrays[f"layer_{i}"] = layer.support.cpu().numpy()
-        for i, photo in enumerate(self.photos):
-            arrays[f"photo_{i}"] = photo.pixels
-        return saved.packed(arrays)
+        return saved.npz(self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, most_bytes: int = MOST_BYTES) -> Explanation:
@@ -298,36 +291,8 @@ class Explanation:
             FileFormatError: the file is missing, damaged, foreign, too large or of another schema.
         """
         try:
-            manifest, arrays = saved.read(Path(path), most_bytes)
-            return cls._from_arrays(manifest, arrays)
+            return cls(**saved.fields(*saved.read(Path(path), most_bytes)))
         except Exception as error:  # a damaged file makes NumPy, zlib and json raise anything
             raise FileFormatError(
                 f"{path}: not an explanation saved by torchfbi: {error}"
             ) from None
-
-    @classmethod
-    def _from_arrays(cls, manifest: dict[str, Any], arrays: dict[str, np.ndarray]) -> Explanation:
-        samples = manifest["samples"]
-        layers = []
-        for i, name in enumerate(manifest["layers"]):
-            support = torch.from_numpy(arrays[f"layer_{i}"])
-            layers.append(LayerSupport(name, support, support.flatten(1).float().mean(1)))
-        photos = tuple(
-            Photo(arrays[f"photo_{i}"], sample["photo"])
-            for i, sample in enumerate(samples)
-            if sample["photo"] is not None
-        )
-        return cls(
-            values=torch.from_numpy(arrays["values"]),
-            logits=torch.from_numpy(arrays["logits"]),
-            target=torch.from_numpy(arrays["target"]) if "target" in arrays else None,
-            layers=tuple(layers),
-            settings=Settings.from_dict(manifest["settings"]),
-            labels=None if manifest["labels"] is None else tuple(manifest["labels"]),
-            photos=photos,
-            regions=tuple(Region(*sample["region"]) for sample in samples) if photos else (),
-            model=manifest["model"],
-            versions=manifest["versions"],
-            head=manifest.get("head"),  # none in files of before
-            fitting_tau=manifest.get("fitting_tau"),
-        )

@@ -25,9 +25,20 @@ def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
     if isinstance(module, ExportedProgram):
         return look(module.state_dict), look(module.constants)
     return tuple(
-        (name, type(part), *((key, look(v)) for key, v in vars(part).items() if key != "_modules"))
+        (
+            name,
+            type(part),
+            *(
+                (key, value if type(value) in _PLAIN else look(value))
+                for key, value in vars(part).items()
+                if key != "_modules"
+            ),
+        )
         for name, part in module.named_modules()
     )
+
+
+_PLAIN = {bool, int, float, str, type(None)}
 
 
 class _Look:
@@ -38,8 +49,10 @@ class _Look:
         self._met = set[int]()
 
     def __call__(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float | str):
+        if type(value) in _PLAIN:
             return value
+        if isinstance(value, dict) and not value:
+            return ()
         if isinstance(value, Tensor):
             version = 0 if value.is_inference() else value._version
             return id(value), version, *_corners(value)

@@ -12,6 +12,20 @@ from torchfbi.graph import channel_dim
 from torchfbi.settings import Settings
 
 
+class LayerSupport(NamedTuple):
+    """The support at one feature.
+
+    Args:
+        layer: the feature's name; the last one is ``"image"``.
+        support: (N, ...) bool, positions (or units) at which a signal went on.
+        density: (N,) float in [0, 1], the share of True positions.
+    """
+
+    layer: str
+    support: Tensor
+    density: Tensor
+
+
 class LayerFlow(NamedTuple):
     """What the walk saw at one feature, from the top layer down to the image.
 

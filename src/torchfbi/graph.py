@@ -264,7 +264,7 @@ def _rectifies(node: fx.Node) -> bool:
     """Whether it returns nothing negative, and zero wherever its input is."""
     if node.target in (aten.hardtanh.default, aten.clamp.default):
         low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
-        return low == 0
+        return isinstance(low, int | float) and low == 0
     return node.target is aten.relu.default
 
 

@@ -8,18 +8,25 @@ import math
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi.images import Array
+from torchfbi.flow import LayerSupport
+from torchfbi.images import Array, Photo
+from torchfbi.preprocess import Region
 from torchfbi.reading import regular, unpacked
+from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
+
+if TYPE_CHECKING:
+    from torchfbi.explanation import Explanation
 
 SCHEMA = 1
 
-_ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+)\.npy")
+_ARRAYS = re.compile(r"(manifest|values|logits|target|layer_\d+|photo_\d+|verdict_\d+)\.npy")
 
 
 def packed(arrays: dict[str, Array]) -> bytes:
@@ -56,6 +63,95 @@ def read(path: Path, most: int) -> tuple[dict[str, Any], dict[str, Array]]:
     _check_manifest(manifest)
     _check_arrays(manifest, arrays)
     return manifest, arrays
+
+
+def manifest(explanation: Explanation) -> dict[str, Any]:
+    """Everything but the arrays, as plain JSON values."""
+    return {
+        "schema": SCHEMA,
+        "model": explanation.model,
+        "settings": explanation.settings.to_dict(),
+        "values": explanation.settings.values,
+        "versions": explanation.versions,
+        "shape": list(explanation.values.shape),
+        "head": explanation.head,
+        "fitting_tau": explanation.fitting_tau,
+        "samples": [
+            {
+                "photo": explanation.photos[i].name if explanation.photos else None,
+                "region": list(explanation.regions[i]) if explanation.regions else None,
+                "target": None if explanation.target is None else int(explanation.target[i]),
+                "title": explanation.title(i),
+                "top": explanation.top(5, i),
+                "density": explanation.density[i].item(),
+                "verdict": explanation.verdicts[i].to_dict() if explanation.verdicts else None,
+            }
+            for i in range(len(explanation))
+        ],
+        "layers": [layer.layer for layer in explanation.layers],
+        "labels": None if explanation.labels is None else list(explanation.labels),
+    }
+
+
+def npz(explanation: Explanation) -> bytes:
+    """The npz that ``save`` writes, the manifest inside."""
+    arrays = {
+        "manifest": np.array(json.dumps(explanation.manifest(), indent=1)),
+        "values": numpy(explanation.values),
+        "logits": numpy(explanation.logits),
+    }
+    if explanation.target is not None:
+        arrays["target"] = explanation.target.cpu().numpy()
+    for i, layer in enumerate(explanation.layers):
+        arrays[f"layer_{i}"] = layer.support.cpu().numpy()
+    for i, photo in enumerate(explanation.photos):
+        arrays[f"photo_{i}"] = photo.pixels
+    for i, verdict in enumerate(explanation.verdicts):
+        arrays[f"verdict_{i}"] = verdict.stacked().numpy()
+    return packed(arrays)
+
+
+def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
+    """What was read as the fields of an ``Explanation``."""
+    samples = manifest["samples"]
+    layers = []
+    for i, name in enumerate(manifest["layers"]):
+        support = torch.from_numpy(arrays[f"layer_{i}"])
+        layers.append(LayerSupport(name, support, support.flatten(1).float().mean(1)))
+    photos = tuple(
+        Photo(arrays[f"photo_{i}"], sample["photo"])
+        for i, sample in enumerate(samples)
+        if sample["photo"] is not None
+    )
+    return {
+        "values": torch.from_numpy(arrays["values"]),
+        "logits": torch.from_numpy(arrays["logits"]),
+        "target": torch.from_numpy(arrays["target"]) if "target" in arrays else None,
+        "layers": tuple(layers),
+        "settings": Settings.from_dict(manifest["settings"]),
+        "labels": None if manifest["labels"] is None else tuple(manifest["labels"]),
+        "photos": photos,
+        "regions": tuple(Region(*sample["region"]) for sample in samples) if photos else (),
+        "model": manifest["model"],
+        "versions": manifest["versions"],
+        "head": manifest.get("head"),  # none in files of before
+        "fitting_tau": manifest.get("fitting_tau"),
+        "verdicts": _verdicts(samples, arrays),
+    }
+
+
+def _verdicts(samples: list[Any], arrays: dict[str, Array]) -> tuple[Verdict, ...]:
+    """None in files of before, and where nothing was verified."""
+    if not samples or samples[0].get("verdict") is None:
+        return ()
+    masks = [torch.from_numpy(arrays[f"verdict_{i}"]) for i in range(len(samples))]
+    sizes = arrays["values"].shape[2:]
+    if any(parts.numel() and parts.shape[1:] != sizes for parts in masks):
+        raise ValueError("its verdicts are not those of its values")
+    return tuple(
+        Verdict.from_dict(sample["verdict"], parts)
+        for sample, parts in zip(samples, masks, strict=True)
+    )
 
 
 def _check_manifest(manifest: Any) -> None:

@@ -97,9 +97,8 @@ def test_what_captum_asks_an_attribution(network: nn.Module) -> None:
     assert isinstance(fbi, Attribution)
     assert fbi.forward_func is network
     assert fbi.has_convergence_delta() is False
-    assert fbi.multiplies_by_inputs is False
-    contribution = Settings.contrast(values="contribution")
-    assert ForwardBackward(network, contribution).multiplies_by_inputs is True
+    assert fbi.multiplies_by_inputs is True  # evidence is, a signal is not
+    assert ForwardBackward(network, Settings.plain()).multiplies_by_inputs is False
 
 
 def test_several_inputs_and_further_arguments_are_refused(

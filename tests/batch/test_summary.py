@@ -63,8 +63,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         picture((90, 90, 90), 0, 0).save(folder / f"nothing-{number}.png")
     (folder / "zero.png").write_bytes(b"")
-    settings = Settings.plain(values="contribution", image_threshold="relative:0.1")
-    run(MODEL, folder, folder / "out", settings=settings, shard=7, batch=4, workers=0)
+    run(MODEL, folder, folder / "out", settings=Settings.plain(), shard=7, batch=4, workers=0)
     return folder / "out"
 
 

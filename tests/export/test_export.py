@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
+from torchfbi.evidence import support_of_values
 from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
 from torchfbi.export.agreement import compare
 
@@ -44,27 +45,27 @@ def model(module: nn.Module) -> Model:
     ("to", "settings"),
     [
         ("pt2", Settings.paper(tau=0.01)),
-        ("pt2", Settings.contrast(threshold="quantile:0.8")),
-        ("pt2", Settings.contrast(threshold="relative:0.1")),
+        ("pt2", Settings.contrast(k=0.5, tau=1e-4)),
         ("onnx", Settings.paper(tau=0.01)),
         ("onnx", Settings.contrast()),
         ("onnx", Settings.plain()),
     ],
 )
 def test_inputs_are_inputs(to: str, settings: Settings, tmp_path: Path, images: Tensor) -> None:
-    """Another batch, other classes, another k and threshold than it was exported with."""
+    """Another batch, other classes, another k and tau than it was exported with."""
     net = Net().eval()
     written = export(net, tmp_path / "net", to, settings, images=images)
     assert written.agreement.density > 0
     run = FORMATS[to].open(written.path)
-    changed = settings.override(k=0.3)
-    if settings.threshold is not None:
-        changed = changed.override(threshold=f"{settings.threshold.kind}:0.6")
+    told = FORMATS[to].read(written.path)["inputs"]
+    assert (told["k"], told["tau"]) == (None if settings.k == 1 else settings.k, settings.tau)
+    changed = settings if settings.k == 1 else settings.override(k=0.3)
+    changed = changed if settings.tau is None else changed.override(tau=0.005)
     x = torch.randn(5, 3, 16, 16)
     target = torch.tensor([4, 0, 1, 3, 2])
     found = run(Question.of(x, target, changed))
     values, logits = ForwardBackward(net, x, changed)(x, target)
-    assert torch.equal(found.support, (values != 0).any(1))
+    assert torch.equal(found.support, support_of_values(values, settings))
     torch.testing.assert_close(found.values, values, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.logits, logits)
 
@@ -135,12 +136,12 @@ def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tenso
 
 
 def test_a_file_tells_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
-    written = export(model(Net()), tmp_path / "net.onnx", "onnx", Settings.plain())
+    written = export(model(Net()), tmp_path / "net.onnx", "onnx", Settings.plain(k=0.5))
     session = onnxruntime.InferenceSession(written.path)
     told = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     assert told["labels"][4] == "é"
     assert Preprocess(**told["preprocess"]) == model(Net()).preprocess
-    assert Settings.from_dict(told["settings"]) == Settings.plain()
+    assert Settings.from_dict(told["settings"]) == Settings.plain(k=0.5)
     assert told["versions"]["torch"] == torch.__version__
     assert [i.name for i in session.get_inputs()] == ["image", "target", "k"]
     assert written.size == written.path.stat().st_size

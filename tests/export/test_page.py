@@ -21,6 +21,7 @@ from torchfbi.export import TOP_CLASS, Answer, Question, export
 from torchfbi.export.agreement import compare
 
 EGYPTIAN_CAT = 285
+SETTINGS = torchfbi.Settings.contrast(k=0.8)  # so that the page has a slider
 PHOTOS = (CAT, COFFEE, FOLDER / "rocket.jpg")
 ANSWER = """() => {
   const { support, values, logits } = window.torchfbi.shown.explanation;
@@ -42,10 +43,12 @@ SET = """([id, value]) => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the embedded network; TORCHFBI_PAGE names one that was exported before."""
+    """The page of the embedded network; TORCHFBI_PAGE names one that was exported before, with
+    these settings."""
     if ready := os.environ.get("TORCHFBI_PAGE"):
         return Path(ready)
-    return export("efficientnet-lite0", tmp_path_factory.mktemp("web") / "page", "web").path
+    folder = tmp_path_factory.mktemp("web") / "page"
+    return export("efficientnet-lite0", folder, "web", SETTINGS).path
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +89,10 @@ def answer(page: Page) -> dict[str, np.ndarray]:
 
 
 def assert_same(
-    found: dict[str, np.ndarray], photo: Path, target: int = TOP_CLASS, k: float = 1.0
+    found: dict[str, np.ndarray], photo: Path, target: int = TOP_CLASS, k: float = SETTINGS.k
 ) -> None:
     """What the page found is what Python finds, but for rounding."""
-    network, settings = torchfbi.load("efficientnet-lite0"), torchfbi.Settings.contrast(k=k)
+    network, settings = torchfbi.load("efficientnet-lite0"), SETTINGS.override(k=k)
     x = network.preprocess(torchfbi.Photo.read(photo))[0][None]
     walker = torchfbi.ForwardBackward(network.module, x, settings)
     answer = {name: torch.from_numpy(array.copy())[None] for name, array in found.items()}
@@ -100,7 +103,7 @@ def test_the_support_is_that_of_python(opened: tuple[Page, list[str]]) -> None:
     page, _ = opened
     for photo in PHOTOS:
         explain(page, photo)
-        expected = torchfbi.explain("efficientnet-lite0", photo)
+        expected = torchfbi.explain("efficientnet-lite0", photo, settings=SETTINGS)
         assert chosen(page) == expected.label(int(expected.target[0]))
         assert_same(answer(page), photo)
 
@@ -125,9 +128,12 @@ def test_another_class_other_settings_and_back(
     assert "Egyptian cat" in page.get_attribute("#canvas", "aria-label")
 
     page.click("summary")
+    assert page.is_visible("#k-setting")
+    assert page.is_hidden("#tau-setting")  # exported without
     less = after(lambda: page.evaluate(SET, ["k", 0.3]))
     assert_same(less, CAT, EGYPTIAN_CAT, k=0.3)
     after(lambda: page.click("#reset"))
+    assert page.input_value("#k") == "0.8"
     back = after(lambda: page.get_by_role("button", name=top).click())
     assert np.array_equal(back["support"], first)
 

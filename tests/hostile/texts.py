@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hostile.case import kind, sparse
-from torchfbi import Labels, Settings, Threshold
+from torchfbi import Labels, Settings
 from torchfbi.benchmark import formats
 from torchfbi.errors import FileFormatError, ModelError, SettingsError
 
 labels = kind("labels", lambda path: Labels.read(path, 3), ModelError)
 settings = kind("settings", Settings.from_dict, SettingsError)
-threshold = kind("threshold", Threshold.parse, SettingsError)
 coco = kind("COCO", lambda path: formats.coco(path)(path, (8, 8)), FileFormatError)
 voc = kind("VOC", lambda path: formats.voc(path, (8, 8)), FileFormatError)
 
@@ -66,8 +65,8 @@ def empty_list_in_the_list(folder: Path) -> Path:
 
 for name, plain in {
     "NaN": {"k": float("nan")},
-    "infinity": {"evidence_power": float("inf")},
-    "integer beyond all floats": {"evidence_power": 10**400},
+    "infinity": {"gamma": float("inf")},
+    "integer beyond all floats": {"gamma": 10**400},
     "list for a choice": {"seed": ["paper"]},
     "dictionary for a choice": {"pooling": {}},
     "text for a number": {"k": "0.5"},
@@ -75,9 +74,8 @@ for name, plain in {
     "field of Python": {"__class__": "str"},
     "number for a field": {7: 1},
     "no dictionary": ["preset"],
-    "threshold that is none": {"threshold": {"kind": "mass", "value": 0.5}},
-    "threshold of a million digits": {"threshold": f"absolute:{'9' * 1_000_000}"},
-    "layers of numbers": {"layers": [1, 2]},
+    "dictionary for a number": {"tau": {"kind": "mass", "value": 0.5}},
+    "a million digits": {"tau": "9" * 1_000_000},
     "preset that is no text": {"preset": [[]]},
 }.items():
 
@@ -86,15 +84,6 @@ for name, plain in {
 
     make.__name__ = name
     settings(".")(make)
-
-for name, text in {"empty": "", "not a number": "mass:nan", "call": "mass:__import__('os')",
-                   "negative": "absolute:-1e999"}.items():  # fmt: skip
-
-    def make_text(folder: Path, text: str = text) -> str:
-        return text
-
-    make_text.__name__ = name
-    threshold(".")(make_text)
 
 
 @coco("no JSON")

@@ -144,24 +144,20 @@ class Explanation(NamedTuple):
     features: list[Array]
 
 
-def explain(
-    layers: list[Layer], image: Array, c: int | None, tau: float, k: float, top_layer_only: bool
-) -> Explanation:
+def explain(layers: list[Layer], image: Array, c: int | None, tau: float, k: float) -> Explanation:
     """Figure 1: forward through the network, then back from class ``c`` (None: the predicted)."""
     a = [image]
     for layer in layers:
         a.append(layer.forward(a[-1]))
     z = a[-1]
     c = int(np.argmax(z)) if c is None else c
-    maps_left = True  # whether the top convolutional layer is still to come
     features = []
     signal = seed(z, c)
     for layer, before, after in zip(layers[::-1], a[-2::-1], a[:0:-1], strict=True):
         if isinstance(layer, ReLU):
             signal = mask(signal, after, tau)
-            if after.ndim == 3 and (maps_left or not top_layer_only):
+            if after.ndim == 3:
                 signal = keep_top_maps(signal, k)
-                maps_left = False
             features.append(signal)
         signal = layer.backward(signal, before, after)
     return Explanation(z, signal, features)

@@ -812,20 +812,20 @@ def test_proof_1_shares_are_proportional_and_conserve_the_signal(
 
 
 @pytest.mark.parametrize("target", MAX_POOLS, ids=str)
-@pytest.mark.parametrize("signs", ["positive", "signed"])
+@pytest.mark.parametrize("gates", ["rectify", "held"])
 @settings(max_examples=60)
 @given(data=st.data())
 def test_proof_1_replication_averages_overlaps_and_takes_the_minimum(
-    signs: Any, target: Any, data: st.DataObject
+    gates: Any, target: Any, data: st.DataObject
 ) -> None:
     """Section 2, "Unpooling"; with both signs the minimum bounds the magnitude."""
     call, _, windows = max_pool(Draw(data), target)
     s = torch.randn_like(call.output)
-    (back,) = call.hand_back(s, Settings(pooling="replicate", signs=signs)).values()
+    (back,) = call.hand_back(s, Settings(pooling="replicate", gates=gates)).values()
     copies = windows.sum(1).clamp(min=1)
     signal, pooled = (part.flatten(2) @ windows.T / copies for part in (s, call.output))
     expected = torch.minimum(signal, pooled)
-    if signs == "signed":
+    if gates == "held":
         expected = signal.sign() * torch.minimum(signal.abs(), pooled.relu())
     torch.testing.assert_close(back.flatten(2), expected, rtol=1e-4, atol=1e-5)
 

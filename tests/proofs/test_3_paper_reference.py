@@ -64,18 +64,17 @@ def as_reference(layer: nn.Module) -> reference.Layer:
     network=networks(),
     tau=st.sampled_from([0.0, 0.01, 0.2, 1e6]),
     k=st.sampled_from([0.1, 0.5, 1.0]),
-    top_k_at=st.sampled_from(["every layer", "top layer"]),
     target=st.sampled_from([None, 2]),
 )
 def test_proof_3_the_paper_preset_is_the_paper(
-    network: Any, tau: float, k: float, top_k_at: Any, target: int | None
+    network: Any, tau: float, k: float, target: int | None
 ) -> None:
     net, images = network
-    chosen = Settings.paper(tau=tau, k=k, top_k_at=top_k_at)
+    chosen = Settings.paper(tau=tau, k=k)
     values, logits, flow = ForwardBackward(net, images, chosen).flow(images, target)
     layers = [as_reference(layer) for layer in net]
     for i, image in enumerate(images.numpy()):
-        slow = reference.explain(layers, image, target, tau, k, top_k_at == "top layer")
+        slow = reference.explain(layers, image, target, tau, k)
         close(logits[i], slow.logits)
         close(values[i], slow.values)
         for seen, feature in zip(flow, [*slow.features, slow.values], strict=True):
@@ -131,7 +130,7 @@ def correlations(a: Tensor, b: Tensor) -> Tensor:
 def test_proof_3_with_switches_nothing_selected_is_deconvnet() -> None:
     net, images = digits()
     net, images = copy.deepcopy(net).double(), images.double()
-    options = {"threshold": None, "k": 1.0, "seed": "one-hot", "subtract_bias": False}
+    options = {"tau": None, "k": 1.0, "seed": "one-hot", "subtract_bias": False}
     values, _ = ForwardBackward(net, images, Settings.paper(**options, pooling="winner"))(images)
     close(values, deconvnet(net, images).numpy())
 
@@ -143,7 +142,7 @@ def test_proof_3_all_filters_without_threshold_are_close_to_deconvnet() -> None:
     """
     model = load("efficientnet-lite0")
     images = torch.stack([model.preprocess(Photo.read(path))[0] for path in (CAT, COFFEE)])
-    fbi = ForwardBackward(model.module, images, Settings.paper(threshold=None, k=1.0))
+    fbi = ForwardBackward(model.module, images, Settings.paper(tau=None, k=1.0))
     assert (correlations(fbi(images)[0], deconvnet(model.module, images)) > 0.99).all()
 
 
@@ -153,7 +152,7 @@ def test_proof_3_replication_moves_away_from_deconvnet() -> None:
     Measured on 50 digits: .25 as published, .73 with switches.
     """
     net, images = digits()
-    deconvolved, everything = deconvnet(net, images), Settings.paper(threshold=None, k=1.0)
+    deconvolved, everything = deconvnet(net, images), Settings.paper(tau=None, k=1.0)
     published = ForwardBackward(net, images, everything)(images)[0]
     switched = ForwardBackward(net, images, everything.override(pooling="winner"))(images)[0]
     assert 0.2 < correlations(published, deconvolved).mean() < 0.3

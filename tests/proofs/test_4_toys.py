@@ -50,18 +50,17 @@ def test_two_pixels_through_the_paper() -> None:
 
 
 def test_two_pixels_through_the_contrast() -> None:
-    # seed for c = 0 of two classes: e_0 - e_1; W^T s = (1, -2); s * a = (4, -12), |.| in all 16.
-    # mass 0.7 is held by the second entry alone (12 / 16), mass 0.9 needs both.
-    settings = Settings(seed="contrast", threshold="mass:0.7")
-    assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [0.0, -4.0]
-    settings = Settings(seed="contrast", threshold="mass:0.9")
+    # seed for c = 0 of two classes: e_0 - e_1; W^T s = (1, -2); s * a = (4, -12).
+    settings = Settings.contrast(values="signal")
     assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [2.0, -4.0]
-    # The contribution to the image is s * x.
-    settings = Settings(seed="contrast", values="contribution")
-    assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [4.0, -12.0]
+    # tau = 1 keeps the first entry alone, and tau = 4 none: above is strict.
+    assert walked(TWO_PIXELS, image(2, 3), settings.override(tau=1.0), target=0) == [2.0, 0.0]
+    assert walked(TWO_PIXELS, image(2, 3), settings.override(tau=4.0), target=0) == [0.0, 0.0]
+    # No feature lies behind an affine layer here: the evidence is that at the image itself, s * x.
+    assert walked(TWO_PIXELS, image(2, 3), Settings.contrast(), target=0) == [4.0, -12.0]
     # Where x is negative it changes sign: z = ReLU(-x) has the signal -1 there.
     net = Toy(lambda toy, x: toy.relu(-x), [[1.0, 1.0]], [0.0])
-    settings = Settings.plain(values="contribution")
+    settings = Settings.plain(values="evidence")
     assert walked(net, image(-2, 3), settings) == [2.0, 0.0]
 
 
@@ -135,9 +134,9 @@ def test_the_signal_of_a_tuple_returns_to_its_slices() -> None:
 
 
 def test_the_top_map_alone_goes_on() -> None:
-    # Two maps of one pixel each: a = ReLU(1 x, 2 x) = (3, 6), z = 5 a_1 + 1 a_2.
-    # By activation (the total signal) the first map wins, 5 > 1; by contribution it does too,
-    # 15 > 6; with weights (5, 4) the contribution of the second wins, 24 > 15.
+    # Two maps of one pixel each: a = ReLU(1 x, 2 x) = (3, 6).
+    # With weights of (5, 4) in all the total signal of the first map is larger, though
+    # the second one's product with its activation is, 24 > 15: it goes on alone.
     net = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1))
     net[0].weight.data = torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1)
     net[3].weight.data = torch.tensor([[2.5, 2.5, 2.0, 2.0]])
@@ -146,5 +145,4 @@ def test_the_top_map_alone_goes_on() -> None:
     x = image(3, 3)
     settings = Settings.paper(seed="one-hot", tau=0.0, k=0.5)
     assert walked(net, x, settings) == [2.5, 2.5]
-    assert walked(net, x, settings.override(rank="contribution")) == [4.0, 4.0]
     assert walked(net, x, settings.override(k=1.0)) == [6.5, 6.5]

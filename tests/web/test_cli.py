@@ -14,39 +14,42 @@ from typing import Any
 import httpx
 import pytest
 
-from torchfbi.web.server import examples
+from photos import CAT
+from torchfbi.web.examples import examples
 
 COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["before", "while it explains"])
 def test_it_says_where_it_is_and_leaves_nothing_behind(
-    stop: signal.Signals, tmp_path: Path
+    stop: signal.Signals, moment: str, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "TORCHFBI_AUTH": "me:secret"}
     with subprocess.Popen(
-        [*COMMAND, "--port", "0", "--model", "digits"],
+        [*COMMAND, "--port", "0", "--model", "digits", "--mean", "0.1", "--std", "0.3"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
         assert server.stdout is not None
-        url = ""
-        for line in server.stdout:
-            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-                url = found[0]
-                break
-        assert httpx.get(url).status_code == 401
-        with httpx.Client(base_url=url, auth=("me", "secret")) as client:
-            assert "torchfbi" in client.get("/").text
-            files = {"files": ("a.png", b"unread")}
-            path = Path(client.post("/gradio_api/upload", files=files).json()[0])
-        assert path.is_relative_to(tmp_path)
-        assert path.read_bytes() == b"unread"
+        assert "One moment" in server.stdout.readline()
+        if moment != "before":
+            line = server.stdout.readline()
+            found = re.search(r"http://127\.0\.0\.1:\d+/", line)
+            assert found
+            assert httpx.get(found[0]).status_code == 401
+            with httpx.Client(base_url=found[0], auth=("me", "secret")) as client:
+                assert "torchfbi" in client.get("/").text
+                assert client.get("/config").json()["networks"] == ["digits with its own mean, std"]
+                assert client.post("/photo", content=CAT.read_bytes()).status_code == 200
+                with pytest.raises(httpx.TimeoutException):
+                    client.post("/api/explain", content=CAT.read_bytes(), timeout=0.01)
         server.send_signal(stop)
-        server.stdout.read()
+        rest = server.stdout.read()
+    assert "Traceback" not in rest
     assert server.returncode == 0
-    assert not [left for left in tmp_path.iterdir() if left.name.startswith("torchfbi-")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_usage(run: Any) -> None:
@@ -55,13 +58,15 @@ def test_bad_usage(run: Any) -> None:
         assert result.code == 2
         assert "USER:PASSWORD" in result.err
     assert run("serve", "--model", "no-such-network").code == 2
+    result = run("serve", "--model", "a", "--model", "b", "--labels", "names.txt")
+    assert "belong to one network" in result.err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("serve", "--port", taken.getsockname()[1], "--model", "digits")
     assert result.code == 2
     assert "in use" in result.err
 
 
-def test_without_gradio(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_packages(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("torchfbi.web.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
+from typing import Any
 
+import numpy as np
 import pytest
 
 from torchfbi.errors import LimitError
+from torchfbi.images import Photo
 from torchfbi.web import limits
 from torchfbi.web.limits import TIDIED, Limits, Worker
-from torchfbi.web.shelf import Shelf
+from torchfbi.web.store import LEAST, ForgottenError, Store
+
+
+def run(worker: Worker, scene: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return asyncio.run(scene)
+    finally:
+        worker.close()
 
 
 def test_one_at_a_time_and_in_one_thread() -> None:
@@ -22,105 +33,127 @@ def test_one_at_a_time_and_in_one_thread() -> None:
         inside[0] -= 1
         return threading.get_ident()
 
-    with ThreadPoolExecutor(8) as visitors:
-        threads = set(visitors.map(lambda _: worker.run(work), range(16)))
+    async def scene() -> list[int]:
+        return await asyncio.gather(*(worker.run(work) for _ in range(16)))
+
+    threads = set(run(worker, scene()))
     assert most == [1]
     assert len(threads) == 1
-    worker.close()
+    assert threads != {threading.get_ident()}
 
 
 def test_who_comes_when_too_many_wait_is_refused() -> None:
-    worker, go, begun = Worker(Limits(waiting=1)), threading.Event(), threading.Event()
+    worker, go = Worker(Limits(waiting=1)), threading.Event()
 
-    def work() -> bool:
-        begun.set()
-        return go.wait(10)
-
-    with ThreadPoolExecutor(3) as visitors:
-        first = visitors.submit(worker.run, work)
-        begun.wait(10)
-        second = visitors.submit(worker.run, work)
-        while worker._places._value:  # until the second one waits
-            pass
+    async def scene() -> None:
+        first = asyncio.create_task(worker.run(lambda: go.wait(10)))
+        second = asyncio.create_task(worker.run(lambda: go.wait(10)))
+        await asyncio.sleep(0)
         with pytest.raises(LimitError, match="busy"):
-            worker.run(work)
+            await worker.run(lambda: None)
         go.set()
-        assert first.result()
-        assert second.result()
-    assert worker.run(work)  # and there is room again
-    worker.close()
+        assert await first
+        assert await second
+        assert await worker.run(lambda: 7) == 7  # and there is room again
+
+    run(worker, scene())
+
+
+def test_who_waits_no_longer_loses_the_turn_and_makes_room() -> None:
+    worker, go, done = Worker(Limits(waiting=1)), threading.Event(), list[int]()
+
+    async def scene() -> None:
+        first = asyncio.create_task(worker.run(lambda: go.wait(10)))
+        second = asyncio.create_task(worker.run(lambda: done.append(1)))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([second])
+        third = asyncio.create_task(worker.run(lambda: done.append(3)))
+        await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(first, third)
+
+    run(worker, scene())
+    assert done == [3]
 
 
 def test_nobody_waits_longer_than_the_limit() -> None:
-    worker, go = Worker(Limits(seconds=0.05)), threading.Event()
-    with pytest.raises(LimitError, match=r"0\.05 s"):
-        worker.run(lambda: go.wait(10))
-    done: list[int] = []
-    with pytest.raises(LimitError):  # it never began: the first one holds the thread
-        worker.run(lambda: done.append(1))
-    threading.Timer(0.2, go.set).start()
-    assert worker.run(lambda: go.is_set(), patient=True)
-    worker.close()
+    worker, go, done = Worker(Limits(seconds=0.05)), threading.Event(), list[int]()
+
+    async def scene() -> None:
+        with pytest.raises(LimitError, match=r"0\.05 s"):
+            await worker.run(lambda: go.wait(10))
+        with pytest.raises(LimitError):  # it never began: the first one holds the thread
+            await worker.run(lambda: done.append(1))
+        go.set()
+
+    run(worker, scene())
     assert not done
 
 
-def test_a_timeout_of_the_work_itself_is_not_ours() -> None:
+def test_the_works_own_errors_are_raised() -> None:
     def work() -> None:
         raise TimeoutError("the work's own")
 
     worker = Worker(Limits())
     with pytest.raises(TimeoutError, match="own"):
-        worker.run(work)
-    worker.close()
+        run(worker, worker.run(work))
 
 
 def test_free_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    given, worker = [], Worker(Limits())
+    given, worker = list[int](), Worker(Limits())
     monkeypatch.setattr(limits, "give_back", lambda: given.append(threading.get_ident()))
-    for _ in range(2 * TIDIED + 1):
-        worker.run(lambda: None)
-    worker.close()
+
+    async def scene() -> None:
+        for _ in range(2 * TIDIED + 1):
+            await worker.run(lambda: None)
+
+    run(worker, scene())
     assert len(given) == 2
 
 
-def test_the_shelf_forgets_the_oldest_when_it_is_full() -> None:
-    shelf: Shelf[str] = Shelf(10, 60)
-    first, second = shelf.put("first", 4), shelf.put("second", 4)
-    assert shelf.get(first) == "first"  # used: now the second is the oldest
-    third = shelf.put("third", 4)
-    assert (shelf.get(first), shelf.get(third)) == ("first", "third")
-    with pytest.raises(LimitError, match="choose the photo again"):
-        shelf.get(second)
-    assert len({first, second, third}) == 3
+def photo(side: int = 1) -> Photo:
+    return Photo(np.zeros((side, side, 3), np.uint8))
 
 
-def test_one_thing_larger_than_the_shelf_is_kept() -> None:
-    shelf: Shelf[str] = Shelf(10, 60)
-    assert shelf.get(shelf.put("large", 100)) == "large"
+def test_the_oldest_photos_make_room() -> None:
+    forgotten: list[int] = []
+    store = Store(2 * LEAST, 60, 60, lambda: forgotten.append(1))
+    first, second = store.put(photo()), store.put(photo())  # tiny ones count as well
+    store.get(first)  # used: now the second is the oldest
+    third = store.put(photo())
+    assert first in store
+    assert third in store
+    with pytest.raises(ForgottenError, match="choose it again"):
+        store.get(second)
+    assert forgotten == [1]
+    large = store.put(photo(1000))  # more than there is room for: alone then
+    assert len(store) == 1
+    assert store.get(large).shape == (1000, 1000)
 
 
-def test_the_shelf_forgets_what_nobody_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_are_forgotten_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("torchfbi.web.shelf.time.monotonic", lambda: now[0])
-    shelf: Shelf[str] = Shelf(100, 10)
-    old, used = shelf.put("old", 1), shelf.put("used", 1)
-    now[0] += 8
-    shelf.get(used)
-    now[0] += 8
-    assert shelf.get(used) == "used"
-    with pytest.raises(LimitError):
-        shelf.get(old)
+    monkeypatch.setattr("torchfbi.web.store.time.monotonic", lambda: now[0])
+    store = Store(10 * LEAST, 10, 3)
+    old, used, closed, open_ = store.put(photo()), store.put(photo()), store.put(photo(), True), ""
+    open_ = store.put(photo(), stay=True)
+    now[0] += 2
+    store.stay(open_)
+    now[0] += 2
+    store.get(used)
+    assert closed not in store  # its page has not said that it is still open
+    assert open_ in store
+    now[0] += 6.5
+    store.tidy()
+    assert (old in store, used in store, open_ in store) == (False, True, False)
+    with pytest.raises(ForgottenError):
+        store.stay(old)
 
 
-def test_a_session_takes_its_things_with_it() -> None:
-    shelf: Shelf[str] = Shelf(100, 60)
-    mine, theirs, nobodys = shelf.put("a", 1), shelf.put("b", 1, "them"), shelf.put("c", 1)
-    shelf.get(mine, "me")  # who asks first owns it
-    shelf.get(mine, "them")
-    shelf.drop("me")
-    with pytest.raises(LimitError):
-        shelf.get(mine)
-    assert (shelf.get(theirs), shelf.get(nobodys)) == ("b", "c")
-    for token in (None, 7, "", ["x"], {"a": 1}):
-        with pytest.raises(LimitError):
-            shelf.get(token)
+def test_what_is_dropped_is_gone() -> None:
+    store = Store(10 * LEAST, 60, 60)
+    mine, theirs = store.put(photo()), store.put(photo())
+    store.drop(mine)
+    store.drop("never kept")
+    assert (mine in store, theirs in store) == (False, True)

@@ -16,7 +16,7 @@ from torchfbi.settings import Settings
 
 OutputTarget = Callable[[Tensor], Tensor]
 
-# Values below this are off the support: a quarter of a step of an 8-bit picture.
+# Below this nothing speaks for the target: a quarter of a step of an 8-bit picture.
 FLOOR = 1e-3
 
 
@@ -66,10 +66,10 @@ class FBICAM:
             eigen_smooth: only False: there are no maps of one layer to take a component of.
 
         Returns:
-            (N, H, W) float32 in [0, 1]. Above 0.001 it is the support, see
-            ``Explanation.to_heatmap``; below, pixels off the support are ranked by how near
-            to it they lie, because metrics such as ROAD remove pixels in this order, and
-            pixels of equal value all at once. An empty support gives zeros.
+            (N, H, W) float32 in [0, 1]. Above 0.001 it is what speaks for the target, see
+            ``Explanation.to_heatmap``; below, the other pixels are ranked by how near to
+            those they lie, because metrics such as ROAD remove pixels in this order, and
+            pixels of equal value all at once. All are zero where nothing speaks for it.
 
         Raises:
             SettingsError: ``eigen_smooth``, or ``aug_smooth`` of a dense output.
@@ -128,7 +128,7 @@ def _as_target(targets: Sequence[OutputTarget], samples: int) -> Callable[[Tenso
 
 
 def _ranked(heat: Tensor) -> Tensor:
-    """Every pixel off the support gets a rank instead of a zero: what lies nearer counts more."""
+    """Every pixel that is zero gets a rank instead: what lies nearer counts more."""
     nearness = _nearness(heat)
     largest = nearness.flatten(1).amax(1).clamp(min=torch.finfo(heat.dtype).tiny)
     outside = nearness / largest.reshape([-1] + [1] * (heat.ndim - 1))

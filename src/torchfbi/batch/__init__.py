@@ -10,6 +10,7 @@ It needs the extra ``batch``: pip install 'torchfbi[batch]'.
 from torchfbi.batch.figures import draw, explanation
 from torchfbi.batch.pages import contact_sheets, summary_page
 from torchfbi.batch.run import Done, Step, run
+from torchfbi.batch.shortcuts import Verified
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import ClassSummary, Stray, Summary, summarize
 
@@ -20,6 +21,7 @@ __all__ = [
     "Store",
     "Stray",
     "Summary",
+    "Verified",
     "contact_sheets",
     "draw",
     "explanation",

@@ -31,16 +31,18 @@ def support_map(row: dict[str, Any]) -> Array:
 
 
 def evidence_map(row: dict[str, Any]) -> Array:
-    """|values| of a row summed over the channels, float64 (H, W).
+    """What speaks for the class at each pixel: |values| summed over the channels on the support,
+    zero elsewhere, float64 (H, W).
 
     Raises:
         FileFormatError: support and values do not fit, so these are not our rows.
     """
-    height, width = support_map(row).shape
+    support = support_map(row)
+    height, width = support.shape
     values = np.asarray(row["values"], dtype=np.float64)
     if values.ndim != 1 or not len(values) or len(values) % (height * width):
         raise FileFormatError(f"row {row['index']}: its values do not fit its support.")
-    return np.abs(values).reshape(-1, height, width).sum(0)
+    return np.abs(values).reshape(-1, height, width).sum(0) * support
 
 
 def profile(evidence: Array) -> Array | None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchfbi import evidence
 from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
@@ -17,6 +18,8 @@ from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.heads import probabilities
 from torchfbi.seeds import as_classes
+from torchfbi.verification import Verdict
+from torchfbi.verifying import Asked, next_classes, verify_maps
 from torchfbi.walk import ForwardBackward
 
 
@@ -102,13 +105,32 @@ class Explainer:
         likely = probabilities(logits.float(), self.walker.graph.head)
         chances = likely.gather(1, classes[:, None])[:, 0].tolist()
         arrays = [tensor.float().cpu().numpy() for tensor in (values, logits)]
+        verdicts = self._verify(x, values, logits, classes)[: len(batch)]
         milliseconds = 1000 * (time.perf_counter() - start) / len(batch)
         return [
             explained(
-                self.job, one, arrays[0][i], arrays[1][i], int(classes[i]), chances[i], milliseconds
+                *(self.job, one, arrays[0][i], arrays[1][i], int(classes[i]), chances[i]),
+                milliseconds,
+                verdicts[i] if verdicts else None,
             )
             for i, one in enumerate(batch)
         ]
+
+    def _verify(
+        self, x: Tensor, values: Tensor, logits: Tensor, classes: Tensor
+    ) -> tuple[Verdict, ...]:
+        """A verdict for each image, if the job wants them."""
+        if not self.job.verify:
+            return ()
+        module, labels = self.job.model.module, self.job.model.labels
+        rivals = None
+        if logits.shape[1] > 1:
+            others = next_classes(logits, classes)
+            walked, _ = self.walker(x.to(self._like), others)
+            rivals = others, evidence.of_values(walked, self.job.settings)
+        own = evidence.of_values(values, self.job.settings)
+        asked = Asked(module, x.to(self._like))
+        return verify_maps(asked, own, classes, labels.__getitem__, rivals=rivals)
 
     def _target(self, samples: int) -> Any:
         return resolve(self.job.target, self.job.model.labels, samples)

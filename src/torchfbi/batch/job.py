@@ -49,6 +49,7 @@ class Job:
             its order, so that a batch is the same on every engine and after every restart.
         threads: of PyTorch, which are a part of the last bits as well.
         device: where the network runs, such as ``"cpu"`` or ``"cuda"``.
+        verify: test on each image whether its explanation holds: some 60 forward passes more.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Job:
     batch: int = 8
     threads: int = 1
     device: str = "cpu"
+    verify: bool = False
     versions: dict[str, str] = field(default_factory=versions)
 
     def __len__(self) -> int:
@@ -100,6 +102,7 @@ class Job:
             "batch": self.batch,
             "threads": self.threads,
             "device": self.device,
+            "verify": self.verify,
         }
 
     @cached_property

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
+from torchfbi.evidence import support_of_values
 from torchfbi.images import Array
+from torchfbi.verification import Verdict
 
 Row = dict[str, Any]
 
@@ -45,8 +48,13 @@ COLUMNS: dict[str, pa.DataType] = {
     "error": pa.string(),
     "settings": pa.string(),
     "versions": pa.struct([(name, pa.string()) for name in ("torchfbi", "torch", "numpy")]),
+    "verdict": pa.string(),
+    "sufficient": _IMAGE,
 }
 """Name and type of every column; docs/batch.md says what they hold."""
+
+LATER = ("verdict", "sufficient")
+"""Columns that the rows of earlier versions lack."""
 
 
 def _feature(kind: pa.DataType) -> Any:
@@ -87,6 +95,7 @@ def explained(
     target: int,
     probability: float,
     milliseconds: float,
+    verdict: Verdict | None = None,
 ) -> Row:
     """The row of an explanation.
 
@@ -98,8 +107,9 @@ def explained(
         target: the probed class.
         probability: of that class.
         milliseconds: what it took.
+        verdict: whether it holds, where that was tested.
     """
-    support = (values != 0).any(0)
+    support = support_of_values(torch.from_numpy(values)[None], job.settings)[0].numpy()
     scale = np.float32(np.abs(values).max())
     relative = values / scale if scale > 0 else values
     return {
@@ -115,7 +125,16 @@ def explained(
         "logits": logits,
         "milliseconds": milliseconds,
         "error": None,
+        "verdict": None if verdict is None else json.dumps(verdict.to_dict()),
+        "sufficient": _sufficient(verdict),
     }
+
+
+def _sufficient(verdict: Verdict | None) -> dict[str, Any] | None:
+    """The part of the image that suffices, as a picture."""
+    if verdict is None or verdict.sufficient is None:
+        return None
+    return _picture(_png(verdict.sufficient.mask.numpy()))
 
 
 def box(support: Array) -> dict[str, int] | None:

@@ -69,6 +69,7 @@ def run(
     shard: int | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    verify: bool = False,
     mix: bool = False,
     progress: Callable[[Step], None] | None = None,
     **options: Any,
@@ -94,6 +95,7 @@ def run(
         threads: of PyTorch; None for what the first run took, or for as many as it uses now (one
             an actor on Ray).
         device: where the network runs.
+        verify: test on each image whether its explanation holds; see docs/verify.md.
         mix: go on in a folder whose rows come from another network, setting or version.
         progress: called at the start and after every batch.
         options: of the engine: ``workers`` of the local one; see ``torchfbi.batch.cluster``.
@@ -119,6 +121,7 @@ def run(
         or _number(first, "threads")
         or (torch.get_num_threads() if engine == "local" else 1),
         device=device,
+        verify=verify,
     )
     if not job.batch:
         job = replace(job, batch=min(job.shard, _automatic(job)))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from torchfbi import atomic
 from torchfbi.batch.job import Job
-from torchfbi.batch.rows import COLUMNS, Row, table, to_parquet
+from torchfbi.batch.rows import COLUMNS, LATER, Row, table, to_parquet
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
 
 MANIFEST, ROWS, SCRATCH, LOCK = "manifest.json", "rows", ".incomplete", ".lock"
@@ -111,6 +111,8 @@ class Store:
 
     def _agree(self, job: Job, mix: bool) -> None:
         found, wanted = self.manifest(), job.manifest
+        if found is not None:
+            found.setdefault("verify", False)  # of before there were verdicts
         differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
         never = [name for name in differ if name in NEVER_MIXED]
         if never:
@@ -173,6 +175,8 @@ class Store:
 
 def _check(schema: pa.Schema, path: Path) -> None:
     for name, kind in COLUMNS.items():
+        if name in LATER and name not in schema.names:
+            continue
         if name not in schema.names or schema.field(name).type != kind:
             raise FileFormatError(f"{path} is no shard of torchfbi batch: it lacks {name} {kind}.")
 

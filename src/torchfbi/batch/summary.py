@@ -17,12 +17,13 @@ from torchfbi.batch.evidence import (
     rim_share,
     support_map,
 )
+from torchfbi.batch.shortcuts import Verdicts, Verified
 from torchfbi.batch.store import Store
 from torchfbi.images import Array
 
 COLUMNS = (
     *("index", "path", "target", "label", "probability"),
-    *("support", "fraction", "values", "error"),
+    *("support", "fraction", "values", "error", "verdict", "sufficient"),
 )
 
 FEWEST = 5
@@ -80,6 +81,7 @@ class ClassSummary:
         rim: the mean share of the evidence at the picture's rim.
         elsewhere: the distance of the class's place from that of all classes, in sides.
         strays: the images far from the class's place, the farthest first.
+        verified: what the verdicts have in common; None where nothing was verified.
     """
 
     target: int
@@ -91,6 +93,7 @@ class ClassSummary:
     rim: float
     elsewhere: float
     strays: tuple[Stray, ...]
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,14 @@ class Summary:
     images: int
     failed: int
     classes: tuple[ClassSummary, ...]
+
+    @property
+    def shortcuts(self) -> tuple[ClassSummary, ...]:
+        """The classes that may be recognised by a shortcut, those with most signs of it first,
+        and of equally many the one whose evidence lies closest together."""
+        found = [(c, c.verified) for c in self.classes if c.verified and c.verified.signs]
+        found.sort(key=lambda pair: (-len(pair[1].signs), pair[1].spread))
+        return tuple(one for one, _ in found)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; the mean support maps are left to the page."""
@@ -121,9 +132,11 @@ class Summary:
                     "rim": one.rim,
                     "elsewhere": one.elsewhere,
                     "strays": [{**asdict(s), "where": s.where} for s in one.strays],
+                    "verified": one.verified and asdict(one.verified),
                 }
                 for one in self.classes
             ],
+            "shortcuts": [one.label for one in self.shortcuts],
         }
 
 
@@ -136,10 +149,12 @@ class _Gathered:
     rows: list[dict[str, Any]] = field(default_factory=list)
     profiles: list[Array] = field(default_factory=list)
     rims: list[float] = field(default_factory=list)
+    verdicts: Verdicts = field(default_factory=Verdicts)
     images: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
         self.images += 1
+        self.verdicts.add(row)
         self.support += support_map(row)
         evidence = evidence_map(row)
         place = profile(evidence)
@@ -199,6 +214,7 @@ def _summary(
         rim=float(np.mean(found.rims)) if found.rims else 0.0,
         elsewhere=float(apart(place, everywhere)) if known else 0.0,  # type: ignore[arg-type]
         strays=() if place is None else _strays(found, place),
+        verified=found.verdicts.summary(),
     )
 
 

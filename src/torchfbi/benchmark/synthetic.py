@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -39,17 +40,27 @@ def network() -> Model:
     Raises:
         ModelError: it did not learn its task on this machine.
     """
-    generator = torch.Generator().manual_seed(0)
-    # Neither does a caller's inference mode reach in, nor is a global random number drawn.
-    with torch.inference_mode(False), torch.enable_grad():
-        module = _untrained(generator)
-        _train(module)
-    preprocess = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3, fit="stretch")
-    model = Model(module.eval().requires_grad_(False), preprocess, Labels(NAMES), "synthetic")
+    model = trained(lambda number: _sample(_TRAINING, number))
     reached = accuracy(model)
     if reached < ACCURACY:
         raise ModelError(f"the synthetic network gets only {reached:.0%} right after training.")
     return model
+
+
+def trained(draw: Callable[[int], Sample], steps: int = STEPS) -> Model:
+    """The same network, trained on any images: on some with a planted watermark, for instance.
+
+    Args:
+        draw: from a number, which it gets once, to an image.
+        steps: batches of 16 images.
+    """
+    generator = torch.Generator().manual_seed(0)
+    # Neither does a caller's inference mode reach in, nor is a global random number drawn.
+    with torch.inference_mode(False), torch.enable_grad():
+        module = _untrained(generator)
+        _train(module, draw, steps)
+    preprocess = Preprocess(SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3, fit="stretch")
+    return Model(module.eval().requires_grad_(False), preprocess, Labels(NAMES), "synthetic")
 
 
 def accuracy(model: Model) -> float:
@@ -122,12 +133,12 @@ def _untrained(generator: torch.Generator) -> nn.Sequential:
     return module
 
 
-def _train(module: nn.Sequential) -> None:
+def _train(module: nn.Sequential, draw: Callable[[int], Sample], steps: int) -> None:
     """Adam on images that are seen once, its rate falling to zero along a cosine."""
     optimizer = torch.optim.Adam(module.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for step in range(STEPS):
-        samples = [_sample(_TRAINING, step * BATCH + i) for i in range(BATCH)]
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        samples = [draw(step * BATCH + i) for i in range(BATCH)]
         loss = cross_entropy(module(_batch(samples)), torch.tensor([s.target for s in samples]))
         optimizer.zero_grad()
         torch.autograd.backward(loss)

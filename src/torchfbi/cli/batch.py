@@ -77,6 +77,12 @@ def batch(
     cpus: Annotated[float, typer.Option(help="What an actor on Ray asks for.", min=0)] = 1.0,
     gpus: Annotated[float, typer.Option(help="What an actor on Ray asks for.", min=0)] = 0.0,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu or cuda.")] = "cpu",
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Test on each image whether its explanation holds: 60 passes more."
+        ),
+    ] = False,
     mix: Annotated[
         bool,
         typer.Option("--mix", help="Go on though network, settings or versions have changed."),
@@ -109,6 +115,7 @@ def batch(
             shard=shard,
             threads=threads,
             device=device,
+            verify=verify,
             mix=mix,
             progress=progress,
             **extra,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -49,6 +49,10 @@ def compare(
         bool, typer.Option("--over-photo", help="Draw all maps over the photo, signals as well.")
     ] = False,
     seed: Seed = 0,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Test on each image whether each method's map holds."),
+    ] = False,
 ) -> None:
     """Draw what several methods say about the same images and classes."""
     photos: list[Photo] = []
@@ -58,7 +62,10 @@ def compare(
     targets = None if target is None else split(target)
     if targets == []:
         raise TargetError("--target names no class.")
-    found = run_compare(network, photos, split(methods), targets or [None], seed=seed)
+    with report.waiting("asking the methods"):
+        found = run_compare(
+            network, photos, split(methods), targets or [None], seed=seed, verify=verify
+        )
     files = _write(found, drawing, over_photo)
     if drawing.json:
         failed = [{"photo": str(path), "error": text} for path, text in unread.items()]
@@ -96,12 +103,24 @@ def _print(found: Comparison) -> None:
     for column in ("image", "asked for", "method"):
         table.add_column(column)
     table.add_column("support", justify="right")
+    verified = any(cell.verdict for row in found.rows for cell in row.cells)
+    if verified:
+        table.add_column("suffices", justify="right")
+        table.add_column("verified")
     for row in found.to_dict()["rows"]:
         asked = Text(f"{row['label']} ({row['probability']:.1%})")
         where = [Text(row["photo"]), asked]
         for cell in row["methods"]:
             support = "failed" if cell["error"] else f"{cell['support']:.1%}"
-            table.add_row(*where, Text(cell["method"]), support)
+            table.add_row(*where, Text(cell["method"]), support, *_verdict(cell["verdict"]))
             where = [Text(""), Text("")]
         table.add_section()
     report.console.print(table)
+
+
+def _verdict(found: dict[str, Any] | None) -> list[str]:
+    """How large a part suffices by this map, and whether it holds."""
+    if found is None:
+        return []
+    part = found["sufficient"]
+    return ["" if part is None else f"{part['share']:.1%}", found["ruling"]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ from torchfbi.errors import SettingsError
 from torchfbi.explanation import Explanation
 from torchfbi.models import Model
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
 
 
 def explain(
@@ -31,22 +34,44 @@ def explain(
             "--low-memory", help="Run parts of the network twice instead of keeping everything."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify", help="Test on the photo whether the explanation holds."
+        ),
+    ] = True,
+    require_verified: Annotated[
+        bool,
+        typer.Option("--require-verified", help="Exit with 1 unless every explanation holds."),
+    ] = False,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
+    if require_verified and not verify:
+        raise SettingsError("--require-verified needs the tests that --no-verify leaves out.")
     if target and top is not None:
         raise SettingsError("--target names classes, --top counts them: give one of the two.")
     targets = [f"top{rank + 1}" for rank in range(top)] if top is not None else target
     names = report.Names(drawing.out)
     results: list[dict[str, Any]] = []
+    doubtful: list[Verdict] = []
+
+    # With several images there is a bar already.
+    one = report.waiting("testing whether the explanation holds")
+    waiting = one if len(images) == 1 else nullcontext()
 
     def work(image: Path) -> None:
         answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
+        if verify:
+            with waiting:
+                answer = replace(answer, verdicts=answer.verify())
         for explanation in answer:
+            doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
             asked = [explanation.title().rpartition(" (")[0]] if targets else []
             files = write(explanation, names.new(image.name, *asked), drawing)
             results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
             if not drawing.json:
                 report.print_top(explanation)
+                report.print_verdicts(explanation.verdicts)
                 report.print_files(files)
 
     failures = report.each(images, work)
@@ -54,7 +79,9 @@ def explain(
         report.print_json(
             results + [{"photo": str(path), "error": text} for path, text in failures.items()]
         )
-    raise typer.Exit(1 if failures else 0)
+    if require_verified and doubtful:
+        report.complain(f"{len(doubtful)} of {len(results)} explanations do not hold as a whole.")
+    raise typer.Exit(1 if failures or (require_verified and doubtful) else 0)
 
 
 def write(explanation: Explanation, path: Path, drawing: options.Drawing) -> list[Path]:

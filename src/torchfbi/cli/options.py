@@ -1,7 +1,7 @@
 """The options that several commands share, each group written once.
 
-A command that has a parameter ``network``, ``settings`` or ``drawing`` gets the options of that
-group, and the finished object instead of their values.
+A command that has a parameter ``network``, ``networks``, ``settings`` or ``drawing`` gets the
+options of that group, and the finished object instead of their values.
 """
 
 from __future__ import annotations
@@ -99,6 +99,40 @@ def network(
     return replace(loaded, preprocess=replace(loaded.preprocess, **changes))
 
 
+def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[], Model]]:
+    """What loads each of several networks, by its name; all that is said holds for every one.
+
+    What was said is a part of the name: the name alone would load another network.
+    """
+    names = list(dict.fromkeys(model or [DEFAULT]))
+    if len(names) > 1 and (how["weights"] is not None or how["labels"] is not None):
+        raise SettingsError("--weights and --labels belong to one network: give one --model.")
+    said = ", ".join(name for name, value in how.items() if value not in (None, False, []))
+    loaders = {name: functools.partial(network, name, **how) for name in names}
+    return {f"{name} with its own {said}" if said else name: loaders[name] for name in names}
+
+
+_SEVERAL = inspect.Parameter(
+    "model",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help=f"A network to choose from; give it several times for several. {DEFAULT} by "
+            "default.",
+            show_default=False,
+        ),
+    ],
+)
+_ONE = inspect.signature(network, eval_str=True).parameters
+networks.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [_SEVERAL, *(p.replace(kind=p.KEYWORD_ONLY) for n, p in _ONE.items() if n != "model")]
+)
+
+
 def _each_channel(numbers: Numbers, model: Model) -> tuple[float, ...] | None:
     """One number stands for all channels."""
     if not numbers:
@@ -157,6 +191,7 @@ class Drawing:
 
 GROUPS: dict[str, Callable[..., Any]] = {
     "network": network,
+    "networks": networks,
     "settings": settings,
     "drawing": Drawing,
 }

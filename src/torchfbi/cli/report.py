@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
 from torchfbi.explanation import Explanation
+from torchfbi.verification import Verdict
 
 console = Console()
 notes = Console(stderr=True)
@@ -58,6 +59,14 @@ def support_line(explanation: Explanation, index: int = 0) -> str:
     """How large the support is, in words."""
     density = explanation.density[index].item()
     return explanation.emptiness(index) or f"support: {density:.1%} of the pixels the network saw"
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Whether explanations hold, in words."""
+    for verdict in verdicts:
+        style = {"holds": "green", "holds in part": "yellow", "does not hold": "red"}
+        console.print(f"verified: {verdict.ruling}", style=style[verdict.ruling], highlight=False)
+        console.print(verdict.sentence, markup=False, highlight=False)
 
 
 def print_files(files: list[Path]) -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from torchfbi.cli import report
 from torchfbi.errors import ModelError, SettingsError
-from torchfbi.models import DEFAULT
+from torchfbi.models import Model
 
 
 def serve(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=f"A network to choose from; give it several times for several. {DEFAULT} by "
-            "default.",
-            show_default=False,
-        ),
-    ] = None,
+    networks: dict[str, Callable[[], Model]],
     host: Annotated[
         str, typer.Option(help="The address to listen at; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
@@ -61,7 +53,7 @@ def serve(
     )
     report.console.print("One moment: the network is loaded and captured.")
     run(
-        model or [DEFAULT],
+        networks,
         host,
         port,
         hosts=allow_host or (),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -13,8 +14,14 @@ from torchfbi import page
 from torchfbi.cli import options, report
 from torchfbi.cli.batch import engine
 
+if TYPE_CHECKING:
+    from torchfbi.batch import Summary
+
 LISTED = 20
 """How many strays are printed; the page and the JSON have all."""
+
+SHOWN = 3
+"""How many photos are named with a possible shortcut; the page and the JSON have all."""
 
 
 def summarize(
@@ -50,6 +57,8 @@ def summarize(
             f"{len(one.strays)}",
         )
     report.console.print(table)
+    if any(one.verified for one in summary.classes):
+        _print_verified(summary)
     strays = [(stray.distance, one.label, stray) for one in summary.classes for stray in one.strays]
     for distance, label, stray in sorted(strays, key=lambda found: -found[0])[:LISTED]:
         report.console.print(
@@ -57,3 +66,32 @@ def summarize(
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     report.print_files([page.save(html, path)])  # last: the table is there if it fails
+
+
+def _print_verified(summary: Summary) -> None:
+    """How many explanations of each class hold, how much suffices, and what looks like a
+    shortcut."""
+    table = Table(title="Verified", title_justify="left")
+    table.add_column("class")
+    for column in ("images", "hold", "in part", "do not", "suffices", "quartiles", "rim", "spread"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in summary.classes:
+        found = one.verified
+        if found is None:
+            continue
+        low, median, high = found.share or (math.nan,) * 3
+        table.add_row(
+            Text(one.label),
+            *(f"{n:,}" for n in (found.images, found.holds, found.in_part, found.not_at_all)),
+            *((f"{median:.1%}", f"{low:.1%}–{high:.1%}") if found.share else ("none", "")),
+            f"{found.rim:.0%}",
+            f"{found.spread:.2f}",
+        )
+    report.console.print(table)
+    for one in summary.shortcuts:
+        if one.verified is not None:
+            report.console.print(
+                f"possible shortcut: {one.label}: {'; '.join(one.verified.signs)}; see "
+                f"{', '.join(one.verified.photos[:SHOWN])}",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from torchfbi.peers import Method
 from torchfbi.plot.compare import Answer, Question, compare_figure
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.verification import Verdict
+from torchfbi.verifying import Asked, verify_maps
 from torchfbi.versions import versions
 
 SCHEMA = 1
@@ -39,12 +42,14 @@ class Cell:
         values: signed, summed over the channels, (H, W); None if it failed.
         map: the evidence, (H, W) >= 0; None if it failed.
         error: why it failed; empty otherwise.
+        verdict: whether it holds, where that was tested.
     """
 
     method: str
     values: Tensor | None = None
     map: Tensor | None = None
     error: str = ""
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,7 @@ class Row:
     Args:
         photo: the name of the image.
         picture: the image as the network sees it, uint8 (H, W, 3).
+        x: the same as the network takes it, (C, H, W).
         target: the class that was asked for.
         label: its name.
         probability: what the network gives it.
@@ -62,6 +68,7 @@ class Row:
 
     photo: str
     picture: npt.NDArray[np.uint8]
+    x: Tensor
     target: int
     label: str
     probability: float
@@ -179,6 +186,7 @@ def compare(
     targets: Sequence[str | int | None] = (None,),
     *,
     seed: int = 0,
+    verify: bool = False,
 ) -> Comparison:
     """Ask several methods the same questions: every image for every target.
 
@@ -193,6 +201,7 @@ def compare(
         targets: class numbers, names, ``"top2"`` for the second most probable class, or None for
             the most probable one.
         seed: of what is random in a method.
+        verify: test on the image whether each method's map holds; see docs/verify.md.
 
     Raises:
         SettingsError: no such method, none, or two of one name.
@@ -208,7 +217,8 @@ def compare(
     rows = []
     for image in images if isinstance(images, list | tuple) else [images]:
         photo = image if isinstance(image, Photo) else Photo.read(image)
-        rows += [_row(loaded, photo, target, columns, seed) for target in targets]
+        asked = [_row(loaded, photo, target, columns, seed) for target in targets]
+        rows += [_verified(loaded, row, columns, seed) for row in asked] if verify else asked
     if not rows:
         raise InputError("there is no image to compare the methods on.")
     return Comparison(loaded.name, columns, tuple(rows), seed)
@@ -225,11 +235,28 @@ def _row(
     return Row(
         photo=photo.name,
         picture=model.preprocess.denormalise(x),
+        x=x,
         target=number,
         label=model.labels[number],
         probability=answer[0, number].item(),
         cells=tuple(_cell(model, x[None], number, method, seed) for method in methods),
     )
+
+
+def _verified(model: Model, row: Row, methods: tuple[Method, ...], seed: int) -> Row:
+    """The row with a verdict in each of its cells."""
+    cells = []
+    for method, cell in zip(methods, row.cells, strict=True):
+        ranking = cell.map if method.reduction == "magnitude" else cell.values
+        if ranking is not None:
+            asked = Asked(model.module, row.x[None])
+            target = torch.tensor([row.target])
+            (verdict,) = verify_maps(
+                asked, ranking[None], target, model.labels.__getitem__, seed=seed
+            )
+            cell = replace(cell, verdict=verdict)
+        cells.append(cell)
+    return replace(row, cells=tuple(cells))
 
 
 def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Cell:
@@ -242,8 +269,9 @@ def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Ce
 
 def _described(cell: Cell) -> dict[str, Any]:
     if cell.map is None:
-        return {"method": cell.method, "error": cell.error}
+        return {"method": cell.method, "error": cell.error, "verdict": None}
     facts = {"support": support_fraction, "gini": gini, "morans_i": morans_i}
     numbers = {name: fact(cell.map[None]).item() for name, fact in facts.items()}
     known = {name: None if value != value else value for name, value in numbers.items()}
-    return {"method": cell.method, "error": None, **known}
+    verdict = cell.verdict and cell.verdict.to_dict()
+    return {"method": cell.method, "error": None, **known, "verdict": verdict}

@@ -79,7 +79,8 @@ class Networks:
         self.student = vgg.convolutions()
         self.student.load_state_dict(vgg.published(vgg.tumour_file()))
         # Half the time; what it rounds off is little beside what the next crop changes.
-        self.student.eval().to(torch.bfloat16, memory_format=torch.channels_last)
+        self.student.eval().bfloat16()
+        self.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def see(self, photos: list[Photo]) -> Maps:
@@ -135,7 +136,7 @@ class Head(NamedTuple):
 
     def save(self, file: Path, about: dict[str, Any]) -> None:
         """Write it, with what is to be known of it as JSON."""
-        arrays = {name: np.asarray(value) for name, value in self._asdict().items()}
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in self._asdict().items()}
         np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
 

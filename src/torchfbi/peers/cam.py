@@ -18,8 +18,9 @@ from torchfbi.errors import ModelError
 from torchfbi.graph import channel_dim
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers.method import Attribute
-from torchfbi.peers.network import Operator, executable, graph_of, to_image, top_layer
+from torchfbi.peers.network import Operator, graph_of, to_image, top_layer
 from torchfbi.peers.own import GUIDED_BACKPROP, walk
+from torchfbi.predict import executable
 from torchfbi.quiet import quiet
 
 SCORE_CHUNK = 32

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
 from torchfbi.graph import channel_dim
-from torchfbi.peers.network import Operator, executable, graph_of, to_image, top_layer
+from torchfbi.peers.network import Operator, graph_of, to_image, top_layer
+from torchfbi.predict import executable
 
 
 def random(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:

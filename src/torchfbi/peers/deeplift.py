@@ -21,7 +21,8 @@ from torch import Tensor, fx, nn
 from torchfbi import adjoints
 from torchfbi.errors import CaptureError
 from torchfbi.graph import Graph, is_activation
-from torchfbi.peers.network import Operator, executable, graph_of
+from torchfbi.peers.network import Operator, graph_of
+from torchfbi.predict import executable
 
 aten = torch.ops.aten
 

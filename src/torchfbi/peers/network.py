@@ -8,9 +8,8 @@ also where the user's code calls one module twice or a function instead of a mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
@@ -20,10 +19,9 @@ from torchfbi import heads
 from torchfbi.capture import capture
 from torchfbi.errors import CaptureError, InputError, TargetError
 from torchfbi.graph import Graph
+from torchfbi.predict import network_of
 
 Score = Callable[[Tensor], Tensor]
-
-_networks: WeakKeyDictionary[Graph, fx.GraphModule] = WeakKeyDictionary()
 
 
 class Operator(nn.Module):
@@ -70,34 +68,10 @@ def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
     return graph
 
 
-def executable(graph: Graph, replaced: Mapping[fx.Node, Operator] | None = None) -> fx.GraphModule:
-    """The graph as a module from images (N, C, H, W) to logits (N, classes).
-
-    Its parameters share memory with the user's and require no gradient.
-
-    Args:
-        graph: as captured; it is not changed.
-        replaced: what stands in for some of its operators, each as a module called once.
-    """
-    calls, tensors = fx.Graph(), nn.Module()
-    copies: dict[fx.Node, fx.Node] = {}
-    result = calls.graph_copy(graph.calls, copies)
-    calls.output(result)
-    for name, tensor in graph.tensors.items():
-        tensors.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-    for node, module in (replaced or {}).items():
-        copy = copies[node]
-        copy.op, copy.target = "call_module", f"replaced_{node.name}"
-        tensors.add_module(copy.target, module)
-    return fx.GraphModule(tensors, calls).eval()
-
-
 def logits_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> fx.GraphModule:
     """The network as a module from images to logits, made once; otherwise as ``graph_of``."""
     graph = graph_of(module, x, any_batch=any_batch)
-    if graph not in _networks:
-        _networks[graph] = executable(graph)
-    return _networks[graph]
+    return network_of(graph, x.device)
 
 
 def probabilities_of(module: nn.Module, x: Tensor) -> Score:

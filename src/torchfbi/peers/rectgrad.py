@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.graph import is_activation
-from torchfbi.peers.network import Operator, executable, graph_of, with_backward
+from torchfbi.peers.network import Operator, graph_of, with_backward
+from torchfbi.predict import executable
 
 PERCENT = 2
 """Of a layer's units may pass the gradient on: those above the 98th percentile (section 4)."""

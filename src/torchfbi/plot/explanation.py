@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torchfbi.preprocess import Region
 
 _WIDTH, _GAP, _BARS, _TOP, _LEGEND = 10.0, 0.2, 2.1, 1.0, 0.5
+_LINE, _LETTERS = 0.18, 13.5
+"""Inches from one line of the verdict to the next, and letters an inch."""
+_SECOND = "#2a78d6"
+"""The outline of a second sufficient part."""
 
 
 def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool = False) -> Figure:
@@ -26,8 +31,10 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     From left to right: the photo, with an outline around what the network saw of it; the photo
     again, in its own colours where something speaks for the class and dim elsewhere; ``values``
     summed over the colour channels; the five most probable classes, and the probed one if it is
-    not among them. Without a photo the first panel is left out and what speaks for the class is
-    painted on plain grey; without class probabilities the last one is left out.
+    not among them. An explanation that was verified also says what came of it, and outlines the
+    part of the photo that suffices, and a second one where there is one. Without a photo the first
+    panel is left out and what speaks for the class is painted on plain grey; without class
+    probabilities the last one is left out.
 
     Args:
         explanation: of pictures, values (N, C, H, W).
@@ -50,7 +57,9 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     free = _WIDTH - 2 * MARGIN - len(panels) * _GAP - bars
     side = min(free / sum(panels.values()), 3.0)
     width = _WIDTH - free + side * sum(panels.values())
-    sheet = Sheet(width, _TOP + side + _LEGEND, dark)
+    verdict = explanation.verdicts[index] if explanation.verdicts else None
+    said = [] if verdict is None else textwrap.wrap(verdict.sentence, round(_LETTERS * width))
+    sheet = Sheet(width, _TOP + side + _LEGEND + _LINE * (len(said) + 2 * bool(said)), dark)
     sheet.heading(fonts.title(explanation, index), caption(explanation, index))
     draw = {"photo": _photo, "values": _values, "evidence": _evidence}
     x = MARGIN
@@ -59,6 +68,11 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
         x += aspect * side + _GAP
     if explanation.logits.ndim == 2:
         _classes(sheet, explanation, index, (x, _TOP, bars, side))
+    if verdict is not None:
+        y = _TOP + side + _LEGEND + _LINE / 2
+        sheet.write(MARGIN, y, f"Tested: {verdict.ruling}", size=SMALL, bold=True)
+        for line, text in enumerate(said, start=1):
+            sheet.write(MARGIN, y + _LINE * line, text, size=SMALL, colour=sheet.theme.muted)
     return sheet.figure
 
 
@@ -122,6 +136,12 @@ def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen
     if explanation.photos:
         sheet.picture(axes, revealed(seen, strength), shape)
         note = "in colour: what speaks for it"
+        if explanation.verdicts:
+            masks = explanation.verdicts[index].masks()
+            note = "outlined: enough for the network" if "sufficient" in masks else note
+            for name, colour in (("sufficient", sheet.theme.accent), ("second", _SECOND)):
+                if name in masks:
+                    _contour(axes, masks[name].cpu().numpy(), shape, colour)
         sheet.write(x, y + side + 0.08, note, size=SMALL, colour=sheet.theme.muted, width=width)
     else:
         sheet.picture(axes, overlay(seen, strength, sheet.theme), shape)
@@ -129,6 +149,15 @@ def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen
     _title(sheet, box, "What it saw")
     if reason := explanation.emptiness(index):
         sheet.announce(axes, reason)
+
+
+def _contour(axes: Axes, mask: Array, shape: tuple[int, int], colour: str) -> None:
+    """The outline of a mask (h, w) on a picture of this height and width."""
+    down, across = (
+        (np.arange(n) + 0.5) * size / n for n, size in zip(mask.shape, shape, strict=True)
+    )
+    for edge, thickness in (("white", 2.4), (colour, 1.2)):
+        axes.contour(across, down, mask, [0.5], colors=[edge], linewidths=thickness)
 
 
 def _classes(sheet: Sheet, explanation: Explanation, index: int, box: Box) -> None:

@@ -1,18 +1,15 @@
 """What every request has to pass before anything else sees it.
 
 One ASGI middleware: known hosts only, the server's own pages only, a password where there is one,
-the paths that the page needs and no others, and bodies that are neither too large nor too slow.
+and bodies that are neither too large nor too slow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hmac
-import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -23,21 +20,17 @@ from torchfbi.web.limits import Limits
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
-_PATHS = re.compile(
-    r"/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/.*"
-    r"|/gradio_api/(info|startup-events|app_id|theme\.css|upload|cancel|login_check)/?"
-    r"|/gradio_api/(queue/(join|data)|run/predict|heartbeat/\w+|call/.*)"
-    r"|/photo|/api/explain|/download/[\w-]+\.\w+"
-)
-"""Gradio has more: files by path, a proxy, monitoring, an editor. None of it is needed here."""
-
 _HEADERS = {
     # Also a proof that the page needs nothing from elsewhere: the browser would refuse it.
-    "content-security-policy": "default-src 'self' data: blob:; "
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "frame-ancestors 'none'; form-action 'self'; base-uri 'self'; object-src 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; form-action 'none'; "
+    "base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
     "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
+    "cache-control": "no-store",  # no photo on the disk of the browser's machine either
 }
 
 
@@ -50,46 +43,43 @@ class Guard:
             own name point here (DNS rebinding) is refused by its name.
         limits: of bodies.
         auth: ``user:password``, or None.
-        folder: where uploads of ``gradio_client`` lie until they are read.
     """
 
-    def __init__(
-        self, app: ASGIApp, hosts: Iterable[str], limits: Limits, auth: str | None, folder: Path
-    ) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], limits: Limits, auth: str | None):
         self._app = TrustedHostMiddleware(self._checked, [*LOOPBACK, *hosts], www_redirect=False)
         self._behind = app
         self._limits = limits
         self._auth = None if auth is None else b"Basic " + base64.b64encode(auth.encode())
-        self._folder = folder
         self._arriving = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await self._behind(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+        elif scope["type"] == "http":  # no web sockets here
+            await self._app(scope, receive, _secured(send))
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return  # no web sockets here
-        refusal = self._refusal(scope)
-        if refusal is None and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            body = await self._body(Headers(scope=scope), receive)
-            if isinstance(body, Response):
-                refusal = body
-            else:
-                try:
-                    await self._behind(scope, _replay(body, receive), _secured(send))
-                finally:
-                    self._arriving -= len(body)
-                return
-        await (refusal or self._behind)(scope, receive, _secured(send))
+        if refusal := self._refusal(scope):
+            await refusal(scope, receive, send)
+            return
+        if scope["method"] in ("GET", "HEAD"):  # whose bodies nobody reads
+            await self._behind(scope, receive, send)
+            return
+        body = bytearray()
+        try:
+            refusal = await self._receive(body, Headers(scope=scope), receive)
+            await (refusal or self._behind)(scope, _replay(body, receive), send)
+        finally:
+            self._arriving -= len(body)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and origin.partition("//")[2] != headers.get("host"):
+        foreign = origin is not None and origin.partition("//")[2] != headers.get("host")
+        # Links from elsewhere may open the page. Other ports of this machine are other sites.
+        site = headers.get("sec-fetch-site", "none")
+        if foreign or (site not in ("same-origin", "none") and scope["path"] != "/"):
             return _error(403, "Requests from other sites are refused.")
         if self._auth is not None and not hmac.compare_digest(
             self._auth, headers.get("authorization", "").encode()
@@ -97,41 +87,32 @@ class Guard:
             refusal = _error(401, "Name and password, please.")
             refusal.headers["www-authenticate"] = 'Basic realm="torchfbi", charset="UTF-8"'
             return refusal
-        if not _PATHS.fullmatch(scope["path"]):
-            return _error(404, "There is nothing here.")
-        if scope["path"] == "/gradio_api/upload" and _bytes_in(self._folder) > self._limits.bodies:
-            return _error(503, "Too many uploads lie here unread: try again in a few minutes.")
         return None
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes | Response:
-        """The whole body, counted into what is arriving; or why it is refused."""
+    async def _receive(
+        self, body: bytearray, headers: Headers, receive: Receive
+    ) -> Response | None:
+        """Receive the whole body, counted into what is arriving; or why it is refused."""
         announced = headers.get("content-length", "0")
-        if not announced.isdecimal() or int(announced) > self._limits.upload:
+        if not announced.isdecimal() or len(announced) > 15:
+            return _error(400, "The length of the request is no number.")
+        if int(announced) > self._limits.upload:
             return self._too_large()
-        chunks: list[bytes] = []
         try:
-            refusal = await asyncio.wait_for(self._collect(chunks, receive), self._limits.slow)
+            return await asyncio.wait_for(self._collect(body, receive), self._limits.slow)
         except asyncio.TimeoutError:
-            refusal = _error(408, "The request took too long to arrive.")
-        except BaseException:
-            self._arriving -= sum(map(len, chunks))
-            raise
-        if refusal is None:
-            return b"".join(chunks)
-        self._arriving -= sum(map(len, chunks))
-        return refusal
+            return _error(408, "The request took too long to arrive.")
 
-    async def _collect(self, chunks: list[bytes], receive: Receive) -> Response | None:
-        """Receive into ``chunks`` until all is there, or return why not."""
-        size = 0
+    async def _collect(self, body: bytearray, receive: Receive) -> Response | None:
+        """Receive into ``body`` until all is there, or return why not."""
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return _error(400, "The connection was closed.")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            self._arriving += len(chunks[-1])
-            if size > self._limits.upload:
+            part = message.get("body", b"")
+            body += part
+            self._arriving += len(part)
+            if len(body) > self._limits.upload:
                 return self._too_large()
             if self._arriving > self._limits.bodies:
                 return _error(503, "The server is busy: try again in a moment.")
@@ -144,26 +125,16 @@ class Guard:
         )
 
 
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it may have been read and deleted meanwhile
-            total += path.stat().st_size
-    return total
-
-
 def _error(status: int, text: str) -> Response:
     return JSONResponse({"error": text}, status)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytearray, receive: Receive) -> Receive:
     """Hands the body on, then whatever the connection says, such as that it was closed."""
-    left = [body]
+    left: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
-        if left:
-            return {"type": "http.request", "body": left.pop(), "more_body": False}
-        return await receive()
+        return left.pop() if left else await receive()
 
     return replay
 

@@ -1,11 +1,11 @@
-"""What one visitor may ask of the server, and the one worker that answers them all in turn."""
+"""What one visitor may ask of the server, and the threads that work for all of them in turn."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,25 +23,33 @@ class Limits:
 
     Args:
         upload: the largest body of a request, in bytes.
-        bodies: of all bodies that are arriving at once, and of all unread uploads, in bytes.
-        slow: how long a body may take to arrive, in seconds.
+        bodies: of all bodies that are arriving or waiting at once, in bytes.
+        slow: how long a body may take to arrive, and an answer to be taken, in seconds.
+        silent: how long a connection may be open without a request, in seconds.
+        connections: how many may be open at once.
+        each: how many of them from one address.
         pixels: the largest photo, width times height.
-        seconds: how long a step of an answer may take, with the wait for its turn.
+        seconds: how long an answer may take, with the wait for its turn.
         waiting: how many may wait for their turn.
         photos: how much memory photos may take, in bytes; the oldest go first.
-        questions: the same for questions, each with its photo, whose files can be asked for.
-        age: how long both are kept without being asked for, in seconds.
+        age: how long a photo is kept without being asked about, in seconds.
+        away: how long that of a page is kept which no longer says that it is open, in seconds.
+        tick: how often is looked for what is to be forgotten, in seconds.
     """
 
     upload: int = 20 * 2**20
     bodies: int = 160 * 2**20
     slow: float = 30.0
+    silent: float = 10.0
+    connections: int = 200
+    each: int = 64
     pixels: int = 25_000_000
     seconds: float = 60.0
     waiting: int = 16
     photos: int = 256 * 2**20
-    questions: int = 48 * 2**20
     age: float = 1800.0
+    away: float = 180.0
+    tick: float = 5.0
 
 
 TIDIED = 8
@@ -50,7 +58,8 @@ second: it lies between what is kept, and otherwise grows."""
 
 
 class Worker:
-    """One thread that computes: PyTorch uses all cores for each step, so more would be slower."""
+    """One thread that works for all: PyTorch uses all cores for each step, so more would be
+    slower, and of two photos that are decoded at once both would be in memory."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -61,11 +70,12 @@ class Worker:
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
         self._done = 0
 
-    def run(self, work: Callable[[], T], *, patient: bool = False) -> T:
+    async def run(self, work: Callable[[], T]) -> T:
         """Wait for the turn, do ``work`` and return what it returns.
 
-        Work that is not done in time is not interrupted, but nobody waits for it any longer. Who
-        is ``patient`` waits without a limit.
+        Work that is not done in time is not interrupted, but nobody waits for it any longer; it
+        has its place in the line until it is done. Who no longer waits (a task that is cancelled)
+        loses a turn that has not come.
 
         Raises:
             LimitError: too many wait already, or it was not done in time.
@@ -74,16 +84,17 @@ class Worker:
             raise LimitError("The server is busy: too many are waiting. Try again in a moment.")
         future = self._pool.submit(self._work, work)
         future.add_done_callback(lambda _: self._places.release())
+        waiting = asyncio.wrap_future(future)
         try:
-            return future.result(None if patient else self._limits.seconds)
-        except Late:
-            if future.done():
-                raise  # the work's own
-            future.cancel()
-            raise LimitError(
-                f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
-                "was too much to ask for."
-            ) from None
+            await asyncio.wait([waiting], timeout=self._limits.seconds)
+            if waiting.done():
+                return waiting.result()
+        finally:
+            waiting.cancel()
+        raise LimitError(
+            f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
+            "was too much to ask for."
+        )
 
     def _work(self, work: Callable[[], T]) -> T:
         try:

@@ -1,4 +1,4 @@
-"""Arrays as pictures inside the page, as data URIs: nothing is stored and nothing is loaded."""
+"""Arrays as pictures inside an answer, as data URIs: nothing is stored and nothing is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from torchfbi.plot.overlay import RASTER, signed_limit, strengthen
-from torchfbi.plot.style import DARK, Array
+from torchfbi.images import Array
+from torchfbi.plot.overlay import RASTER, revealed, signed_limit, strengthen
+from torchfbi.plot.style import LIGHT
+from torchfbi.preprocess import Region
 
 LONGEST = 960
 """The longer side, in pixels, of the photo on the page."""
@@ -18,36 +20,53 @@ LONGEST = 960
 
 def photo_uri(pixels: Array, longest: int = LONGEST) -> str:
     """uint8 (H, W, 3) as a picture of at most that size."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    return _uri(image, quality=88)
+    return _uri(_small(pixels, longest), quality=88)
 
 
-def heat_uri(magnitude: Array, shape: tuple[int, int], longest: int = RASTER) -> str:
-    """A map (h, w) >= 0 as a glow to lie over the photo: transparent where there is nothing.
+def revealed_uri(
+    pixels: Array, evidence: Array, longest: int = RASTER, region: Region | None = None
+) -> str:
+    """A picture in its own colours where something speaks for the class, as the figures draw it.
 
     Args:
-        magnitude: the map.
-        shape: height and width that give the aspect.
-        longest: the longer side in pixels.
+        pixels: the picture, uint8 (H, W, 3).
+        evidence: (h, w), positive where something speaks for the class.
+        longest: the longer side of what comes out, at most.
+        region: the part of the picture that the evidence is of; all of it by default.
     """
-    scale = longest / max(shape)
-    size = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-    strength = strengthen(magnitude, size)
-    colours = DARK.heat(strength)
-    colours[..., 3] = np.minimum(2 * strength, 1)  # as plot.overlay paints it
-    return _uri(Image.fromarray((colours * 255).round().astype(np.uint8)), quality=85)
+    picture = np.asarray(_small(pixels, longest)) / 255
+    height, width = picture.shape[:2]
+    left, top, right, bottom = region or (0, 0, pixels.shape[1], pixels.shape[0])
+    rows = _between(top, bottom, height, pixels.shape[0])
+    columns = _between(left, right, width, pixels.shape[1])
+    strength = np.zeros((height, width))
+    size = rows.stop - rows.start, columns.stop - columns.start
+    strength[rows, columns] = strengthen(evidence, size)
+    shown = (revealed(picture, strength) * 255).round().astype(np.uint8)
+    return _uri(Image.fromarray(shown), quality=90)
+
+
+def _between(start: float, stop: float, size: int, of: int) -> slice:
+    """A part of a side of ``of`` pixels on one of ``size``; one pixel at least."""
+    first = min(round(start * size / of), size - 1)
+    return slice(first, max(first + 1, min(round(stop * size / of), size)))
 
 
 def forward_uri(activation: Array) -> str:
     """An activation (h, w) from its lowest to its highest value, pixel by pixel."""
     low, high = activation.min(), activation.max()
-    return _mapped((activation - low) / max(high - low, 1e-12), DARK.forward)
+    return _mapped((activation - low) / max(high - low, 1e-12), LIGHT.forward)
 
 
 def signed_uri(signal: Array) -> str:
-    """A signed map (h, w), pixel by pixel; zero is nearly black."""
-    return _mapped(0.5 + signal / (2 * signed_limit(signal)), DARK.diverging)
+    """A signed map (h, w), pixel by pixel; zero is white."""
+    return _mapped(0.5 + signal / (2 * signed_limit(signal)), LIGHT.diverging)
+
+
+def _small(pixels: Array, longest: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return image
 
 
 def _mapped(relative: Array, colours: Colormap) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torchfbi.settings import Settings, Threshold
-from torchfbi.web.desk import Answer
-from torchfbi.web.knobs import changes
+from torchfbi.web.asking import changes
+from torchfbi.web.service import Answer
 
 
 def snippet(answer: Answer) -> str:
     """A program that draws the same picture, where the photo lies under its name."""
-    explanation = answer.explanation
+    explanation, settings = answer.explanation, answer.question.settings
+    changed = ", ".join(f"{name}={value!r}" for name, value in changes(settings).items())
     return "\n".join(
         (
             "import torchfbi",
@@ -19,19 +19,9 @@ def snippet(answer: Answer) -> str:
             f"    {answer.question.model!r},",
             f"    {explanation.photos[0].name!r},",
             f"    {answer.target},  # {' '.join(explanation.label(answer.target).split())}",
-            f"    {_settings(explanation.settings)},",
+            f"    torchfbi.Settings.{settings.preset}({changed}),",
             ")",
             f"plot.save(explanation.plot(), {answer.stem + '.png'!r})",
             "",
         )
     )
-
-
-def _settings(settings: Settings) -> str:
-    plain = {name: _plain(value) for name, value in changes(settings).items()}
-    changed = ", ".join(f"{name}={value!r}" for name, value in plain.items())
-    return f"torchfbi.Settings.{settings.preset}({changed})"
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Threshold) else value

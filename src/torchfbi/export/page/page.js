@@ -1,21 +1,13 @@
 // The page: a photo in, the classes and the explanation of one of them out.
 
 import { draw, paint } from "./drawing.js";
+import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
 import { decode, prepare } from "./photo.js";
-
-const $ = (id) => document.getElementById(id);
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-const THRESHOLDS = {
-  absolute: ["Threshold", "Contributions below it do not go on.", 4, 0],
-  mean: ["Threshold, as a share of the mean", "Contributions below it do not go on.", 2, 0],
-  relative: ["Threshold, as a share of the largest", "Contributions below it do not go on.", 1, 0],
-  quantile: ["Share of the entries dropped", "The weakest contributions of every layer.", 0.999, 0],
-  mass: ["Share of the contribution kept", "The strongest entries that hold it go on.", 1, 0.01],
-};
 
 const metadata = await (await fetch("explainer.json")).json();
 const worker = new Worker("worker.js", { type: "module" });
-const settings = { k: metadata.inputs.k, threshold: metadata.inputs.threshold?.[1] ?? null };
+const KNOBS = ["k", "tau"]; // those that the network was exported without are null
+const settings = Object.fromEntries(KNOBS.map((name) => [name, metadata.inputs[name]]));
 
 // What is shown: the photo, its prepared input, and the answer of the network.
 const shown = { photo: null, input: null, target: null, explanation: null };
@@ -24,7 +16,8 @@ let asked = 0;
 /** Explain a class of the photo; -1 asks for the top class. */
 function ask(target) {
   asked += 1;
-  shown.target = target;
+  Object.assign(shown, { target, explanation: null }); // no old picture under a new name
+  redraw();
   $("picture").classList.add("busy");
   say("Computing the explanation …");
   const { tensor, shape } = shown.input;
@@ -47,15 +40,16 @@ function answer({ logits, values, support, milliseconds }) {
   const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   if (shown.target < 0) {
     shown.target = best[0];
-    listClasses(best.slice(0, 5), probabilities);
+    const rows = best.slice(0, 5).map((number) => [number, label(number), probabilities[number]]);
+    listClasses($("classes"), rows, choose);
   }
-  mark(shown.target);
+  markClass($("classes"), shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
-  const picture = paint(values, support, shown.input.shape);
+  const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
   shown.explanation = { picture, region: shown.input.region, values, support, logits };
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
-  say(density ? "" : "Empty support: no contribution exceeded the threshold on the way to the image.");
+  say(density ? "" : "Empty support: no pixel speaks for this class.");
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
   $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));
   const claim = `${label(shown.target)} (${percent(probabilities[shown.target])})`;
@@ -63,38 +57,12 @@ function answer({ logits, values, support, milliseconds }) {
   redraw();
 }
 
-function listClasses(numbers, probabilities) {
-  const items = numbers.map((number) => {
-    const button = element("button");
-    button.type = "button";
-    button.dataset.class = number;
-    const bar = element("progress");
-    bar.value = probabilities[number];
-    bar.ariaHidden = "true";
-    const share = element("span", percent(probabilities[number]));
-    share.className = "share";
-    const name = element("span", label(number));
-    name.className = "name";
-    button.append(bar, name, share);
-    button.onclick = () => {
-      mark(number);
-      ask(number);
-    };
-    const item = element("li");
-    item.append(button);
-    return item;
-  });
-  $("classes").replaceChildren(...items);
-}
-
-function mark(target) {
-  for (const button of $("classes").querySelectorAll("button")) {
-    button.ariaPressed = String(Number(button.dataset.class) === target);
-  }
+function choose(number) {
+  markClass($("classes"), number);
+  ask(number);
 }
 
 async function open(file) {
-  if (!file) return;
   try {
     const photo = await decode(file);
     Object.assign(shown, { photo, input: prepare(photo, metadata.preprocess), explanation: null });
@@ -129,10 +97,6 @@ function label(number) {
   return metadata.labels?.[number] ?? `class ${number}`;
 }
 
-function element(tag, text = "") {
-  return Object.assign(document.createElement(tag), { textContent: text });
-}
-
 function softmax(logits) {
   const largest = logits.reduce((a, b) => Math.max(a, b));
   const powers = Float64Array.from(logits, (z) => Math.exp(z - largest));
@@ -141,22 +105,18 @@ function softmax(logits) {
 }
 
 function showSettings() {
-  $("k").value = settings.k;
-  $("k-value").textContent = percent(settings.k, 0);
-  $("threshold-setting").hidden = settings.threshold === null;
-  if (settings.threshold === null) return;
-  const [kind, initial] = metadata.inputs.threshold;
-  const [name, hint, most, least] = THRESHOLDS[kind];
-  const slider = $("threshold");
-  [slider.min, slider.max] = [least, kind === "absolute" ? most * Math.max(initial, 0.25) : most];
-  slider.value = settings.threshold;
-  $("threshold-name").textContent = name;
-  $("threshold-hint").textContent = hint;
-  const value = settings.threshold;
-  $("threshold-value").textContent = kind === "absolute" ? value.toPrecision(3) : percent(value);
+  const { k, tau } = settings;
+  $("settings").hidden = k === null && tau === null;
+  $("k-setting").hidden = k === null;
+  $("tau-setting").hidden = tau === null;
+  $("k").value = k;
+  $("k-value").textContent = k === null ? "" : percent(k, 0);
+  $("tau").max = 4 * Math.max(metadata.inputs.tau, 0.25);
+  $("tau").value = tau;
+  $("tau-value").textContent = tau?.toPrecision(3) ?? "";
 }
 
-for (const name of ["k", "threshold"]) {
+for (const name of KNOBS) {
   $(name).oninput = () => {
     settings[name] = Number($(name).value);
     showSettings();
@@ -165,40 +125,19 @@ for (const name of ["k", "threshold"]) {
 }
 
 $("reset").onclick = () => {
-  settings.k = metadata.inputs.k;
-  settings.threshold = metadata.inputs.threshold?.[1] ?? null;
+  for (const name of KNOBS) settings[name] = metadata.inputs[name];
   showSettings();
   ask(shown.target);
 };
 
 $("opacity").oninput = redraw;
 $("choose").onclick = $("another").onclick = () => $("file").click();
-$("file").onchange = () => {
-  open($("file").files[0]);
-  $("file").value = ""; // so that the same photo can be chosen again
-};
 $("download").onclick = () => {
-  $("canvas").toBlob((blob) => {
-    const link = element("a");
-    link.href = URL.createObjectURL(blob);
-    const stem = shown.photo.name.replace(/\.[^.]*$/, "");
-    link.download = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+  const stem = shown.photo.name.replace(/\.[^.]*$/, "");
+  const name = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
+  $("canvas").toBlob((blob) => save(blob, name));
 };
-
-document.ondragover = (event) => {
-  event.preventDefault();
-  $("drop").classList.add("over");
-};
-document.ondragleave = (event) => event.relatedTarget ?? $("drop").classList.remove("over");
-document.ondrop = (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  open(event.dataTransfer.files[0]);
-};
-document.onpaste = (event) => open(event.clipboardData.files[0]);
+takePhotos($("file"), $("drop"), open);
 
 const versions = metadata.versions;
 $("origin").textContent = `${metadata.model}, preset ${metadata.settings.preset}. Made by torchfbi ${versions.torchfbi} export.`;

@@ -12,16 +12,15 @@ session.then(
   (error) => postMessage({ error: `The network cannot be loaded: ${error.message}` }),
 );
 
-onmessage = async ({ data: { id, tensor, shape, target, k, threshold } }) => {
+onmessage = async ({ data: { id, tensor, shape, target, k, tau } }) => {
   try {
     const start = performance.now();
     const feeds = {
       image: new ort.Tensor("float32", tensor, shape),
       target: new ort.Tensor("int64", BigInt64Array.of(BigInt(target)), [1]),
-      k: new ort.Tensor("float64", Float64Array.of(k), []),
     };
-    if (threshold !== null) {
-      feeds.threshold = new ort.Tensor("float64", Float64Array.of(threshold), []);
+    for (const [name, number] of Object.entries({ k, tau })) {
+      if (number !== null) feeds[name] = new ort.Tensor("float64", Float64Array.of(number), []);
     }
     const { logits, values, support } = await (await session).run(feeds);
     const milliseconds = performance.now() - start;

@@ -1,0 +1,156 @@
+"""One explanation, put to the test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from torchfbi.verification import controls
+from torchfbi.verification.asking import Question
+from torchfbi.verification.necessary import remove
+from torchfbi.verification.rival import correlation
+from torchfbi.verification.stability import Stability, stability
+from torchfbi.verification.sufficient import Found, beginnings, trimmed
+from torchfbi.verification.verdict import PARTS, Part, Rival, Verdict
+from torchfbi.verification.words import REASONS
+
+MOST_PASSES, MOST_TRIALS = 60, 12
+"""Images that the network is shown at most, and how many of them test random additions."""
+
+SMALL = 0.4
+"""Where the beginning of the map's order that keeps the class is larger than this share of the
+image, the map explains nothing, whatever trimming makes of it."""
+
+MOST = 0.9
+"""The share of the whole image's probability that ``Verdict.most`` keeps."""
+
+BEATEN = {"control": 0.5, "random": 0.5, "edges": 0.8, "centre": 1.0}
+"""A control gives less than this share of the probability that the part gives which it is compared
+with. Objects stand in the middle and have edges: there a map need not be so much better."""
+
+EDGES = 0.85
+"""Above this rank correlation with the image's edges a map is no more than them."""
+
+ALIKE = 0.9
+"""Above this rank correlation with the strongest rival's map it is not about its class."""
+
+STEADY = 1 / 3
+"""The share of random additions that has to leave the class kept."""
+
+
+def examine(
+    question: Question,
+    evidence: Tensor,
+    label: str,
+    rival: Rival | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Test a map on the image that it explains.
+
+    Args:
+        question: the image, the class, the network.
+        evidence: the map, (*question.grid.sizes) finite; larger speaks more for the class.
+        label: the class's name.
+        rival: how the map differs from the strongest rival's, if that is known.
+        seed: of everything that is drawn at random.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = _tested(question, evidence, generator) if question.removals else _Tested()
+    return Verdict(
+        target=question.target,
+        label=label,
+        probability=question.probability,
+        is_answer=question.is_answer,
+        **{name: found.parts.get(name) for name in PARTS},
+        stability=found.stability,
+        rival=rival,
+        checks=_checks(found, rival),
+        sigma=question.sigma,
+        passes=question.passes,
+        seed=seed,
+    )
+
+
+@dataclass
+class _Tested:
+    """The parts by name, how firm the sufficient one is, and how much the order is one by edges."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    stability: Stability | None = None
+    edges: float = 0.0
+
+
+def _tested(question: Question, evidence: Tensor, generator: torch.Generator) -> _Tested:
+    grid = question.grid
+    order = grid.order(evidence, generator)
+    tried = beginnings(question, order)
+    claimed = tried.first(tried.answer.kept)
+    likely = (tried.answer.probability >= MOST * question.probability).all(0)
+    sufficient = trimmed(question, claimed, order, generator)
+    removed = remove(question, order, sufficient.patches)
+    length = int(claimed.patches.sum())
+    each = [grid.order(one.cpu(), generator) for one in controls.edges(question.image)]
+    edges = max(each, key=lambda other: correlation(order, other))
+    others = {
+        "control": controls.elsewhere(sufficient.patches),
+        "random": grid.order(torch.zeros(grid.sizes), generator) < length,
+        "edges": edges < length,
+        "centre": grid.order(controls.centre(grid), generator) < length,
+    }
+    asked = question.keep(torch.stack(list(others.values())))
+    found: dict[str, Found | None] = {
+        "sufficient": sufficient,
+        "claimed": claimed,
+        "most": tried.first(tried.answer.kept & likely),
+        "necessary": removed.necessary,
+        "second": removed.rest if removed.redundant else None,
+        **{name: Found(patches, asked.one(i)) for i, (name, patches) in enumerate(others.items())},
+    }
+    trials = min(MOST_TRIALS, MOST_PASSES - question.passes)
+    return _Tested(
+        {name: _part(question, one) for name, one in found.items() if one is not None},
+        stability(question, sufficient.patches, trials, generator),
+        correlation(order, edges),
+    )
+
+
+def _part(question: Question, found: Found) -> Part:
+    names, answer = question.removals, found.answer
+    return Part(
+        question.grid.pixels(found.patches[None])[0],
+        dict(zip(names, answer.probability[:, 0].tolist(), strict=True)),
+        dict(zip(names, (answer.margin[:, 0] > 0).tolist(), strict=True)),
+    )
+
+
+def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
+    """Every test by its name, in the order of ``REASONS``."""
+    checks = dict.fromkeys(REASONS, False)
+    if rival is None:
+        del checks["about this class"]
+    else:
+        checks["about this class"] = rival.correlation < ALIKE
+    if not found.parts or found.stability is None:
+        return checks
+    parts = found.parts
+    beaten = {
+        name: _total(parts[name]) < limit * _total(parts[COMPARED[name]])
+        for name, limit in BEATEN.items()
+    }
+    checks["sufficient"] = parts["claimed"].share <= SMALL
+    checks["better than elsewhere"] = beaten["control"]
+    checks["better than chance"] = beaten["random"]
+    checks["better than edges"] = beaten["edges"] and found.edges < EDGES
+    checks["better than the centre"] = beaten["centre"]
+    checks["necessary"] = "necessary" in parts or "second" in parts
+    checks["stable"] = found.stability.share >= STEADY
+    return checks
+
+
+COMPARED = {"control": "sufficient", "random": "claimed", "edges": "claimed", "centre": "claimed"}
+
+
+def _total(part: Part) -> float:
+    return sum(part.probabilities.values())

@@ -1,0 +1,61 @@
+"""Whether the part stays sufficient when other parts of the image join it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchfbi.verification.asking import Question
+from torchfbi.verification.binomial import clopper_pearson
+
+ADDED = 0.25
+"""The share of the other patches that join."""
+
+
+class Stability(NamedTuple):
+    """How often random additions leave the class as it is.
+
+    Args:
+        kept, trials: in how many of how many trials the class was kept.
+        low, high: the exact 95 % confidence interval of the share (Clopper and Pearson 1934).
+    """
+
+    kept: int
+    trials: int
+    low: float
+    high: float
+
+    @property
+    def share(self) -> float:
+        """Of the trials in which the class was kept."""
+        return self.kept / self.trials
+
+
+def stability(
+    question: Question, patches: Tensor, trials: int, generator: torch.Generator
+) -> Stability:
+    """Add other patches to a part at random and ask again (Jin et al. 2025).
+
+    Each trial adds a quarter of the other patches, drawn without replacement. The trials take the
+    removals in turn.
+
+    Args:
+        question: the image, the class, the network.
+        patches: the part, (*grid.shape) bool.
+        trials: how many, >= the number of removals.
+        generator: of the draws.
+    """
+    outside = (~patches).flatten().nonzero()[:, 0]
+    count = round(ADDED * len(outside))
+    drawn = []
+    for _ in range(trials):
+        more = patches.flatten().clone()
+        more[outside[torch.randperm(len(outside), generator=generator)[:count]]] = True
+        drawn.append(more.view_as(patches))
+    kept = 0
+    for turn, name in enumerate(question.removals):
+        part = torch.stack(drawn[turn :: len(question.removals)])
+        kept += int(question.keep(part, (name,)).kept.sum())
+    return Stability(kept, trials, *clopper_pearson(kept, trials))

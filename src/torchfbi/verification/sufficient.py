@@ -1,0 +1,151 @@
+"""The smallest part of an image found that, kept alone, keeps the class."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchfbi.blur import blur
+from torchfbi.verification.asking import Answer, Question, joined
+
+FIRST = (0.08, 0.2)
+SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
+"""Beginnings of the map's order, as shares of the patches: the first ones, and which come next if
+both keep the class, the second one alone, or neither."""
+
+ROUNDS, TRIES, CONFIRMED = 7, 3, 1
+"""Trimming: so many rounds, so many ways a round to leave patches out, of which so many at most
+are tested under the other removal."""
+
+LEAST, LARGEST = 0.2, 0.5
+"""Trimming: the ways leave out shares from the one to the other of the part."""
+
+COHERENCE = 1 / 7
+"""Trimming: the standard deviation of the random fields whose peaks are left out, in sides of the
+image. Pieces, not crumbs: they take less of what the rest needs."""
+
+LOYALTY = 0.5
+"""Trimming: how much the map's own order counts beside chance in what is left out."""
+
+
+class Found(NamedTuple):
+    """Patches, and what the network says when they are kept alone.
+
+    Args:
+        patches: (*grid.shape) bool.
+        answer: for this part, M = 1.
+    """
+
+    patches: Tensor
+    answer: Answer
+
+
+class Beginnings(NamedTuple):
+    """The first patches of an order, kept alone: what the map claims, tested.
+
+    Args:
+        patches: (M, *grid.shape) bool, growing; the last one is the whole image.
+        answer: for each of them.
+    """
+
+    patches: Tensor
+    answer: Answer
+
+    def first(self, enough: Tensor) -> Found:
+        """The shortest beginning that is enough, (M,) bool."""
+        index = int(enough.int().argmax())
+        return Found(self.patches[index], self.answer.one(index))
+
+
+def beginnings(question: Question, order: Tensor) -> Beginnings:
+    """Ask about beginnings of an order: a bisection, since what is longer rarely keeps less.
+
+    Args:
+        question: the image, the class, the network.
+        order: the place of each patch, (*grid.shape) int64.
+    """
+
+    def first(lengths: tuple[float, ...]) -> Tensor:
+        return torch.stack([order < max(1, round(share * order.numel())) for share in lengths])
+
+    answer = question.keep(first(FIRST))
+    short, long = answer.kept.tolist()
+    more = SHORTER if short else BETWEEN if long else LONGER
+    every = torch.cat([first(FIRST), first(more), torch.ones_like(order[None], dtype=torch.bool)])
+    answer = joined(answer, question.keep(first(more)), question.whole)
+    ascending = every.flatten(1).sum(1).argsort()
+    return Beginnings(every[ascending], answer.at(ascending))
+
+
+def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Generator) -> Found:
+    """The part without patches that it does not need, as far as some rounds of tests tell.
+
+    Tests of groups: each round tries several ways to leave out more or less of the part, in
+    coherent pieces drawn at random, rather where the map has less evidence. The way that leaves
+    out most and keeps the class is taken; where none does, the next round leaves out less. All are
+    tested under the removal under which the part is nearest to losing the class, and what passes
+    under the others.
+
+    Args:
+        question: the image, the class, the network.
+        found: a part that keeps the class.
+        order: the place of each patch.
+        generator: of the pieces.
+    """
+    scale = 1.0
+    for _ in range(ROUNDS):
+        size = int(found.patches.sum())
+        shares = torch.linspace(LARGEST, LEAST, TRIES) * scale
+        counts = [max(1, round(share * size)) for share in shares.tolist()]
+        if size <= counts[0]:
+            break
+        fields = _fields(found.patches, order, generator)
+        tried = torch.stack(
+            [_without(found.patches, *way) for way in zip(fields, counts, strict=True)]
+        )
+        better = _smallest(question, tried, found)
+        scale = 0.6 * scale if better is None else min(1.0, 1.2 * scale)
+        found = better or found
+    return found
+
+
+def _smallest(question: Question, tried: Tensor, before: Found) -> Found | None:
+    """The first of some parts that keeps the class under every removal."""
+    weak = int(before.answer.margin[:, 0].argmin())
+    names = question.removals
+    others = names[:weak] + names[weak + 1 :]
+    asked = question.keep(tried, (names[weak],))
+    for index in asked.kept.nonzero()[:CONFIRMED, 0].tolist():
+        patches, first = tried[index], asked.one(index)
+        if not others:
+            return Found(patches, first)
+        rest = question.keep(patches[None], others)
+        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(first, rest, strict=True)]
+        answer = Answer(*parts)
+        if answer.kept.item():
+            return Found(patches, answer)
+    return None
+
+
+def _fields(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:
+    """For each try, how much each patch of the part is to be left out, (TRIES, patches) float64."""
+    noise = torch.randn(TRIES, 1, *patches.shape, generator=generator, dtype=torch.float64)
+    sigma = COHERENCE * patches.numel() ** (1 / patches.ndim)
+    random = blur(noise, sigma).flatten(1)[:, patches.flatten()]
+    late = order[patches].argsort().argsort().double()
+    return _standard(random) + LOYALTY * _standard(late)
+
+
+def _without(patches: Tensor, field: Tensor, count: int) -> Tensor:
+    """The part without the ``count`` patches at which the field is largest."""
+    kept = patches.flatten().clone()
+    kept[kept.nonzero()[field.topk(count).indices, 0]] = False
+    return kept.view_as(patches)
+
+
+def _standard(values: Tensor) -> Tensor:
+    """With mean 0 and standard deviation 1 along the last dimension."""
+    spread = values.std(-1, keepdim=True).clamp_min(1e-12)
+    return (values - values.mean(-1, keepdim=True)) / spread

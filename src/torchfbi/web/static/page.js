@@ -1,0 +1,298 @@
+// The page: what a visitor looks at, and what happens when something is chosen.
+
+import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
+import { Asking } from "./asking.js";
+import { showFlow } from "./flow.js";
+import { compare, sweep } from "./grids.js";
+import { listSettings, readSettings, showSettings } from "./settings.js";
+
+const config = await (await fetch("config")).json();
+const asking = new Asking(config.limits);
+
+// What is asked. `changed` are the settings that differ from the preset's.
+const wish = { model: config.networks[0], target: null, preset: "contrast", changed: {}, fit: true };
+let answer = null; // to what is asked now; null until it is there
+const drawn = { flow: null }; // to which answer another tab belongs
+
+/** Show another photo: a file of the visitor's, or the name of an example. */
+async function open(source) {
+  forget();
+  Object.assign(wish, { target: null });
+  $("classes").replaceChildren();
+  const name = source.name ?? source;
+  await during(`Sending ${name} …`, async (latest) => {
+    const photo = await asking.send(source, latest);
+    if (!photo) return;
+    $("invitation").hidden = true;
+    $("stage").hidden = $("under").hidden = false;
+    $("photo").src = photo.preview;
+    $("photo").alt = `The photo ${photo.name}, ${photo.width} by ${photo.height} pixels`;
+    const limit = document.documentElement.style;
+    limit.setProperty("--ratio", photo.width / photo.height);
+    for (const button of $("examples").children) button.ariaPressed = String(button.value === source);
+    explain();
+  });
+}
+
+/** Ask what is wished, and show it, unless something else is wished meanwhile. */
+function explain() {
+  forget();
+  const named = wish.target === null ? "the most probable class" : nameOf(wish.target);
+  return during(`Explaining ${named} …`, async (latest) => {
+    const found = await asking.get("explanation", question(), latest);
+    if (found) show(found);
+  });
+}
+
+function question() {
+  const asked = { model: wish.model, preset: wish.preset };
+  if (wish.target !== null) asked.target = wish.target;
+  if (Object.keys(wish.changed).length) asked.settings = JSON.stringify(wish.changed);
+  if (wish.fit) asked.fit = 1;
+  return new URLSearchParams(asked).toString();
+}
+
+/** No old picture under a new name. */
+function forget() {
+  answer = drawn.flow = null;
+  $("answer").classList.remove("answered");
+  $("flow").replaceChildren();
+  for (const id of ["compared", "swept", "notes", "downloads"]) $(id).replaceChildren();
+  for (const id of ["claim", "about", "program", "swept-hint"]) $(id).textContent = "";
+  $("fit").hidden = true;
+  $("painted").removeAttribute("src");
+  if (wish.target !== null) markClass($("classes"), wish.target);
+}
+
+function show(found) {
+  answer = found;
+  wish.target = found.target;
+  const rows = found.top.map((row) => [row.class, row.label, row.probability]);
+  listClasses($("classes"), rows, choose);
+  markClass($("classes"), found.target);
+  const [left, top, right, bottom] = found.region;
+  const { width, height } = asking.photo;
+  const box = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
+  const whole = box.width * box.height > 0.999;
+  $("painted").src = found.picture;
+  $("painted").alt = `In colour is what speaks for ${found.title}: ${percent(found.density)} of the pixels carry it`;
+  $("frame").hidden = whole;
+  for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
+  $("claim").textContent = found.title;
+  const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
+  if (!whole) facts.push("framed is what it saw");
+  $("about").textContent = facts.join(" · ");
+  $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
+  $("fit").hidden = found.density > 0 || wish.fit;
+  $("answer").classList.add("answered");
+  showSettings(config, found.settings);
+  listFiles(found);
+  if (selected() === "flow") drawFlow();
+}
+
+function listFiles({ files, stem, program }) {
+  const kinds = {
+    png: "the figure, for a talk",
+    svg: "the figure, for a paper",
+    npz: "values, logits, supports and photo, for torchfbi.Explanation.load",
+    json: "the manifest: model, settings, versions",
+    py: "the program below",
+  };
+  const items = Object.entries(kinds).map(([kind, what]) => {
+    const link = element("a", "", { href: files[kind], download: `${stem}.${kind}` });
+    link.append(element("b", kind.toUpperCase()), element("span", what));
+    const item = element("li");
+    item.append(link);
+    return item;
+  });
+  $("downloads").replaceChildren(...items);
+  $("program").textContent = program;
+}
+
+/** Say what is done until it is done, and what went wrong. */
+async function during(text, work) {
+  const latest = asking.next();
+  say(text, "busy");
+  try {
+    await work(latest);
+    if (latest.current && $("status").textContent === text) say("");
+  } catch (error) {
+    if (latest.current) say(error.message, "wrong");
+  }
+}
+
+function say(text, how = "") {
+  $("status").textContent = text;
+  $("status").className = how;
+  $("answer").ariaBusy = String(how === "busy");
+}
+
+function choose(target) {
+  wish.target = target;
+  explain();
+}
+
+function nameOf(target) {
+  const button = $("classes").querySelector(`[data-class="${CSS.escape(target)}"] .name`);
+  return button ? button.textContent : target;
+}
+
+// The tabs, as the ARIA practices describe them.
+const tabs = [...document.querySelectorAll("[role=tab]")];
+const selected = () => tabs.find((tab) => tab.ariaSelected === "true").getAttribute("aria-controls");
+
+function select(tab) {
+  for (const one of tabs) {
+    one.ariaSelected = String(one === tab);
+    one.tabIndex = one === tab ? 0 : -1;
+    $(one.getAttribute("aria-controls")).hidden = one !== tab;
+  }
+  if (selected() === "flow") drawFlow();
+}
+
+for (const [number, tab] of tabs.entries()) {
+  tab.onclick = () => select(tab);
+  tab.onkeydown = ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    const next = { Home: tabs[0], End: tabs.at(-1) }[key] ?? (step && tabs.at((number + step) % tabs.length));
+    if (!next) return;
+    select(next);
+    next.focus();
+  };
+}
+
+function drawFlow() {
+  if (!answer || drawn.flow === answer) return;
+  const belongs = (drawn.flow = answer);
+  during("Following the flow …", async (latest) => {
+    const found = await asking.get("flow", belongs.question, latest).catch((error) => error);
+    if (answer !== belongs) return;
+    if (found?.layers) return showFlow($("flow"), found);
+    drawn.flow = null; // another look asks again
+    if (found) throw found;
+  });
+}
+
+/** Ask for several answers, one after the other, and show each as soon as it is there. */
+function series(text, work) {
+  if (!answer) return say("Choose a photo first.", "wrong");
+  during(text, (latest) => work((what, more) => {
+    const asked = new URLSearchParams({ ...Object.fromEntries(new URLSearchParams(answer.question)), ...more });
+    return asking.get(what, asked.toString(), latest);
+  }));
+}
+
+$("ask-methods").onclick = () => {
+  const chosen = [...$("methods").querySelectorAll("input:checked")].map((box) => box.value);
+  series("Asking other methods …", (ask) => compare($("compared"), chosen, ask));
+};
+$("ask-sweep").onclick = () => {
+  const ks = $("ks").value.split(/[,;\s]+/).filter(Boolean).slice(0, 12);
+  series("Drawing the grid …", (ask) => sweep($("swept"), $("swept-hint"), ks, $("taus").value, ask));
+};
+
+// The photo below the explanation.
+const bare = (on) => {
+  $("stage").classList.toggle("bare", on);
+  $("hold").ariaPressed = String(on);
+};
+$("opacity").oninput = () => $("stage").style.setProperty("--opacity", $("opacity").value / 100);
+for (const held of [$("hold"), $("stage")]) {
+  held.onpointerdown = () => bare(true);
+  held.onpointerup = held.onpointerleave = held.onpointercancel = () => bare(false);
+  held.oncontextmenu = (event) => event.preventDefault(); // of a long press
+}
+$("hold").onkeydown = ({ key }) => {
+  if (key === " " || key === "Enter") bare(true);
+};
+$("hold").onkeyup = $("hold").onblur = () => bare(false);
+
+$("save").onclick = async () => {
+  if (!answer) return;
+  const { naturalWidth, naturalHeight } = $("photo");
+  const canvas = new OffscreenCanvas(naturalWidth, naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage($("photo"), 0, 0);
+  context.globalAlpha = $("opacity").value / 100;
+  context.drawImage($("painted"), 0, 0);
+  save(await canvas.convertToBlob(), `${answer.stem}-${wish.preset}.png`);
+};
+
+// Photo, network, preset, settings, class.
+$("choose").onclick = () => $("file").click();
+$("camera").onclick = () => $("shot").click();
+takePhotos($("file"), $("drop"), open);
+$("shot").onchange = () => {
+  if ($("shot").files.length) open($("shot").files[0]);
+};
+for (const { name, title, picture } of config.examples) {
+  const button = element("button", "", { type: "button", title, value: name });
+  button.append(element("img", "", { src: picture, alt: title }));
+  button.onclick = () => open(name);
+  $("examples").append(button);
+}
+
+for (const name of config.networks) $("network").append(element("option", name));
+$("network-part").hidden = config.networks.length < 2;
+$("network").onchange = () => {
+  Object.assign(wish, { model: $("network").value, target: null });
+  $("classes").replaceChildren();
+  listNames();
+  explain();
+};
+
+for (const { name, word, help } of config.presets) {
+  const label = element("label");
+  const button = element("input", "", { type: "radio", name: "preset", value: name, checked: name === wish.preset });
+  button.onchange = () => {
+    Object.assign(wish, { preset: name, changed: {}, fit: true });
+    $("preset-help").textContent = help;
+    if (asking.photo) explain();
+  };
+  if (button.checked) $("preset-help").textContent = help;
+  label.append(button, element("span", word));
+  $("presets").append(label);
+}
+
+for (const { name, source, chosen } of config.methods) {
+  const label = element("label", "", { title: source });
+  label.append(element("input", "", { type: "checkbox", value: name, checked: chosen }), name);
+  $("methods").append(label);
+}
+
+const preset = () => config.presets.find(({ name }) => name === wish.preset).settings;
+listSettings($("settings"), config, () => {
+  wish.changed = readSettings($("settings"), config, preset());
+  wish.fit = false;
+  if (asking.photo) explain();
+});
+showSettings(config, preset());
+$("reset").onclick = () => {
+  Object.assign(wish, { changed: {}, fit: true });
+  showSettings(config, preset());
+  if (asking.photo) explain();
+};
+$("fit").onclick = () => {
+  wish.fit = true;
+  explain();
+};
+
+$("other").onchange = () => {
+  const text = $("other").value.trim();
+  $("other").value = "";
+  if (text && asking.photo) choose(text);
+};
+
+async function listNames() {
+  const response = await fetch(`classes?${new URLSearchParams({ model: wish.model })}`);
+  if (!response.ok) return;
+  const names = await response.json();
+  $("names").replaceChildren(...names.map((value) => element("option", "", { value })));
+}
+
+if (matchMedia("(pointer: coarse)").matches) $("elsewhere").hidden = true;
+else $("camera").hidden = true;
+document.documentElement.dataset.ready = "true";
+say("");
+if (config.examples.length) open(config.examples[0].name);
+listNames();

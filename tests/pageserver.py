@@ -1,0 +1,54 @@
+"""A server in a thread of the tests, with a service that can be looked into."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from torchfbi.models import load
+from torchfbi.web.examples import examples
+from torchfbi.web.limits import Limits
+from torchfbi.web.server import configured, tidying
+from torchfbi.web.service import Service
+
+
+@dataclass
+class Server:
+    url: str
+    service: Service
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+
+@contextlib.contextmanager
+def serving(limits: Limits, *models: str) -> Iterator[Server]:
+    """The server, until the block ends."""
+    service = Service({name: functools.partial(load, name) for name in models}, limits)
+    service.warm()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        started = threading.Event()
+        servers: list[uvicorn.Server] = []
+
+        async def run() -> None:
+            servers.append(uvicorn.Server(configured(service, examples())))
+            clock = asyncio.create_task(tidying(service))
+            started.set()
+            await servers[0].serve([listening])
+            clock.cancel()
+
+        thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
+        thread.start()
+        started.wait()
+        yield Server(f"http://127.0.0.1:{listening.getsockname()[1]}/", service)
+        servers[0].should_exit = True
+        thread.join(60)  # a browser that a failed test left open would keep it for ever
+        service.close()
