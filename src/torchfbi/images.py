@@ -71,7 +71,7 @@ class Photo:
             ImageError: it is missing, empty, damaged, larger than ``MAX_PIXELS``, or no picture.
         """
         if isinstance(source, (str, os.PathLike)):
-            if re.match(r"[a-z][a-z+.-]+:/", str(source), re.IGNORECASE):  # "C:/" is a drive
+            if re.match(r"[a-z][a-z0-9+.-]+:/", str(source), re.IGNORECASE):  # "C:/" is a drive
                 raise ImageError(
                     f"{source} is an address: download the picture, and give its path."
                 )
