@@ -17,6 +17,7 @@ from torchfbi.decompose import decompose
 from torchfbi.errors import OutputError, RandomnessError
 from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
 from torchfbi.heads import Tail
+from torchfbi.holding import hold
 from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out
 from torchfbi.untuple import untuple
@@ -41,6 +42,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     fold_padding(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
+    hold(graph)
     lay_out_weights(graph, tensors)
 
 
