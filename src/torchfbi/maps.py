@@ -27,6 +27,8 @@ def channel_dim(node: fx.Node) -> int:
     if source is None or source.meta["val"].ndim < 3:
         return 1
     dim = channel_dim(source)
+    if node.target is aten.squeeze.dim and _argument(node, 1) == 0:
+        return dim - 1  # of the batch as one image
     if node.target in _RESHAPES:
         return _reshaped(_sizes(source), _sizes(node), dim)
     if node.target == aten.select.int:
@@ -63,7 +65,12 @@ def _reshaped(before: list[int], after: list[int], dim: int) -> int:
     return 1
 
 
-_MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
+_MAPS_FIRST = {
+    aten.convolution.default,
+    aten.batch_norm.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+}
 _MAPS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default}
 _RESHAPES = {
     aten.reshape.default,

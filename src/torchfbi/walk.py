@@ -138,7 +138,9 @@ class ForwardBackward(Captured):
         values, logits = self._see(x)
         if not self._is_one(values):
             return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        seeds = torch.cat(
+            [seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets]
+        )
         return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:
@@ -166,7 +168,6 @@ class ForwardBackward(Captured):
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
-        chosen = target(logits) if callable(target) else target
         seen: list[Tensor] = []
         resolutions = graph.resolutions if settings.values == "evidence" else []
 
@@ -180,7 +181,7 @@ class ForwardBackward(Captured):
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not tracing()
-        seed = seed_for(chosen, logits, settings.seed)
+        seed = seed_for(target, logits, settings.seed, graph.tail)
         s = self._back(seed, values, look, overwrite, walks, absorbed)
         if absorbed is not None:
             absorbed["image"] = (s * x).flatten(1).sum(1)

@@ -1,6 +1,15 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, attention, linear, pointwise, pooling, shape, windows
+from torchfbi.adjoints import (
+    activations,
+    attention,
+    functions,
+    linear,
+    places,
+    pointwise,
+    pooling,
+    shape,
+)
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
@@ -22,14 +31,15 @@ __all__ = [
     "adjoint",
     "attention",
     "find",
+    "functions",
     "is_held",
     "is_tensor",
     "linear",
     "operators",
+    "places",
     "pointwise",
     "pooling",
     "receivers",
     "shape",
     "tensor_arguments",
-    "windows",
 ]
