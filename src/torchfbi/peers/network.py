@@ -68,31 +68,6 @@ def graph_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> Graph:
     return graph
 
 
-<<<<<<< HEAD
-def executable(graph: Graph, replaced: Mapping[fx.Node, Operator] | None = None) -> fx.GraphModule:
-    """The graph as a module from images (N, C, H, W) to logits (N, classes).
-
-    Its parameters are the graph's and require no gradient.
-
-    Args:
-        graph: as captured; it is not changed.
-        replaced: what stands in for some of its operators, each as a module called once.
-    """
-    calls, tensors = fx.Graph(), nn.Module()
-    copies: dict[fx.Node, fx.Node] = {}
-    result = calls.graph_copy(graph.calls, copies)
-    calls.output(result)
-    for name, tensor in graph.tensors.items():
-        tensors.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-    for node, module in (replaced or {}).items():
-        copy = copies[node]
-        copy.op, copy.target = "call_module", f"replaced_{node.name}"
-        tensors.add_module(copy.target, module)
-    return fx.GraphModule(tensors, calls).eval()
-
-
-=======
->>>>>>> main
 def logits_of(module: nn.Module, x: Tensor, *, any_batch: bool = False) -> fx.GraphModule:
     """The network as a module from images to logits, made once; otherwise as ``graph_of``."""
     graph = graph_of(module, x, any_batch=any_batch)
