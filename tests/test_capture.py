@@ -48,14 +48,14 @@ def test_training_mode_is_refused_with_the_names_of_the_parts() -> None:
 
 def test_all_missing_operators_are_listed_with_their_layers() -> None:
     def body(x: Tensor) -> Tensor:
-        x = torch.cumsum(x, 2)
+        x = torch.cumprod(x, 2)
         x = F.softmax(x, 1)
-        return torch.cumsum(x, 3).flatten(1)
+        return torch.cumprod(x, 3).flatten(1)
 
     with pytest.raises(UnsupportedOperatorError) as error:
         capture(Lambda(body), X)
     assert error.value.operators == {
-        "aten.cumsum.default": ["cumsum", "cumsum:2"],
+        "aten.cumprod.default": ["cumprod", "cumprod:2"],
         "aten.softmax.int": ["softmax"],
     }
     assert "2 operator(s)" in str(error.value)

@@ -132,8 +132,11 @@ def test_weights_that_do_not_fit(factory: Path, tmp_path: Path) -> None:
         load(f"{factory}:make", weights="nowhere.pt")
     with pytest.raises(ModelError, match="weights come as"):
         load(f"{factory}:make", weights=factory)
-    with pytest.raises(ModelError, match="holds weights, no network: name the network"):
+    with pytest.raises(ModelError, match="no such file"):
         load("nowhere.pt")
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(ModelError, match="holds weights, no network: name the network"):
+        load(str(path))
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export's own

@@ -83,6 +83,8 @@ def explain(
         walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
+    if labels is not None and output is None:
+        _check_labels(labels, walker.graph.logits.meta["val"])
     walks = _walks(target) if len(x) == 1 else 1
     photos, regions = photos * walks, regions * walks
     chosen = resolve(target, labels, len(x) * walks)
@@ -92,6 +94,7 @@ def explain(
         answers.append(chosen(logits) if callable(chosen) else chosen)
         return answers[0]
 
+    ask.sees_output = getattr(chosen, "sees_output", False)  # type: ignore[attr-defined]
     layers: list[LayerSupport] = []
     flow: list[LayerFlow] = []
 
@@ -177,6 +180,14 @@ def verify(
     )
 
 
+def _check_labels(labels: Labels, logits: Tensor) -> None:
+    if logits.ndim == 2 and len(labels) != logits.shape[1]:
+        raise TargetError(
+            f"the model has {len(labels)} labels, but its output has {logits.shape[1]} classes: "
+            "give one name for each, for a single logit that of what a positive one speaks for."
+        )
+
+
 def as_batch(
     model: Model | nn.Module | ExportedProgram, images: Any
 ) -> tuple[Tensor, tuple[Photo, ...], tuple[Region, ...]]:
@@ -228,29 +239,60 @@ def resolve(
     try:
         numbers = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
     except (TypeError, ValueError, RuntimeError):
-        raise TargetError(f"the target is {target!r}: give class numbers or names.") from None
+        raise TargetError(f"the target is {_shown(target)}: give class numbers or names.") from None
     if numbers.is_floating_point():
         raise TargetError(f"the target must hold class numbers, not {numbers.dtype}.")
     return _ranked(ranks, numbers) if any(ranks) else numbers
 
 
+def _shown(target: Any) -> str:
+    try:
+        return f"{target!r:.80}"
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "a number of thousands of digits"
+
+
 def _rank(target: Any) -> int:
     """2 of ``"top2"``, 0 of anything else."""
-    found = re.fullmatch(r"top([1-9]\d*)", target.strip()) if isinstance(target, str) else None
+    text = target.strip() if isinstance(target, str) else ""
+    found = re.fullmatch(r"top([1-9]\d{0,8})", text, re.ASCII)
     return int(found[1]) if found else 0
 
 
 def _number(name: str, labels: Labels | None) -> int:
     if _rank(name):
         return 0  # that depends on the logits
-    if name.strip().isdecimal():
-        return int(name)
+    text = name.strip()
+    if re.fullmatch(_NUMERAL, text, re.ASCII):
+        return _of_numeral(text, [] if labels is None else list(labels))
     if labels is None:
         raise TargetError(
-            f"the target is {name!r}, but this model has no labels: give the class number, or "
+            f"the target is {name!r:.80}, but this model has no labels: give the class number, or "
             "wrap it in a torchfbi.Model with labels."
         )
     return labels.find(name)
+
+
+_NUMERAL = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+
+
+def _of_numeral(text: str, names: list[str]) -> int:
+    """The class that a numeral means: its number, or the one class of that very name.
+
+    Raises:
+        TargetError: it is no class number, or the number of one class and the name of another.
+    """
+    named = [i for i, name in enumerate(names) if name.strip() == text]
+    number = int(text) if text.isdecimal() and len(text) < 10 else None
+    if number is None and len(named) == 1:
+        return named[0]
+    if number is None or named not in ([], [number]):
+        means = f" It is the name of class {', '.join(map(str, named))}." if named else ""
+        raise TargetError(
+            f"the target {text!r:.80} is not clear: class numbers are whole, from 0 on.{means} "
+            "Give the number as an integer."
+        )
+    return number
 
 
 def _ranked(ranks: list[int], numbers: Tensor) -> Callable[[Tensor], Tensor]:

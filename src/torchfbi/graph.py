@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from torchfbi import pickling
 from torchfbi.adjoints import find, receivers, tensor_arguments
-from torchfbi.heads import Head
+from torchfbi.heads import Head, Tail
 
 aten = torch.ops.aten
 
@@ -29,23 +29,22 @@ class Graph:
         tensors: the values of the ``get_attr`` nodes: the graph's own, whatever is written to the
             network's later.
         batch: the only batch size the model allows, or None where it takes any.
-        head: what was stripped behind the logits, or None where the model ends at them.
-        ending: the operator that was, its arguments behind the logits, and those by name.
+        tail: what was stripped behind the logits, or None where the model ends at them.
     """
 
     calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
-    head: Head | None
-    ending: tuple[Any, Any, Any] | None = None
+    tail: Tail | None
+
+    @property
+    def head(self) -> Head | None:
+        """What makes probabilities of classes out of the logits."""
+        return None if self.tail is None else self.tail.head
 
     def finish(self, logits: Tensor) -> Tensor:
         """What the network itself returns where its logits are these."""
-        if self.ending is None:
-            return logits
-        operator, args, kwargs = self.ending
-        finished: Tensor = operator(logits, *args, **kwargs)
-        return finished
+        return logits if self.tail is None else self.tail(logits)
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
@@ -207,7 +206,7 @@ class Graph:
         return args, node.kwargs
 
     def __reduce__(self) -> Any:
-        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)
+        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.tail)
 
     def __deepcopy__(self, memo: Any) -> Graph:
         return self  # nothing ever writes to it
@@ -221,9 +220,10 @@ def _unpickled(calls: Any, *rest: Any) -> Graph:
 
 
 def is_activation(node: fx.Node) -> bool:
-    """Whether the node is an activation function, whose output is a feature."""
+    """Whether the node is an activation function, whose output is a feature: one number a sample
+    is none."""
     found = find(node.target)
-    return found is not None and found.activation
+    return found is not None and found.activation and node.meta["val"].ndim > 1
 
 
 def is_spatial(node: fx.Node) -> bool:
@@ -247,6 +247,8 @@ def channel_dim(node: fx.Node) -> int:
     if node.target in (aten.linear.default, aten.layer_norm.default):
         return ndim - 1
     source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
+    if source is not None and node.target is aten.squeeze.dim and _argument(node, 1) == 0:
+        return channel_dim(source) - 1  # of the batch as one image
     if source is None or source.meta["val"].ndim != ndim:
         return 1
     dim = channel_dim(source)
@@ -279,7 +281,12 @@ _KEEPS_SIGN = {
     aten.view.default,
 }
 """Of inputs that are not negative they return nothing that is."""
-_MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
+_MAPS_FIRST = {
+    aten.convolution.default,
+    aten.batch_norm.default,
+    aten.group_norm.default,
+    aten.instance_norm.default,
+}
 
 
 def _argument(node: fx.Node, index: int) -> Any:

@@ -1,7 +1,7 @@
 """Targets for outputs that are no (N, classes): a region of a dense output, any score.
 
-A target is a class, or a function from the network's output to a seed of its shape. These two
-make such functions; any other of your own will do as well.
+A target is a class, or a function from the logits to a seed of their shape. These make such
+functions; any other of your own will do as well.
 """
 
 from __future__ import annotations
@@ -52,6 +52,30 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
     return target
 
 
+def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
+    """What speaks against a class? The negative of its seed: for the answer "no" of a network with
+    a single logit, which has no class of its own.
+
+    >>> explain(tumour_or_not, images, target=against(0))
+
+    Args:
+        channel: the class, 0 where there is one logit.
+        kind: the seed whose negative is taken.
+
+    Raises:
+        TargetError: when called, if the network has no such class.
+    """
+
+    def target(logits: Tensor) -> Tensor:
+        if logits.ndim != 2 or not 0 <= channel < logits.shape[1]:
+            raise TargetError(
+                f"there is no channel {channel}: the output has shape {tuple(logits.shape)}."
+            )
+        return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), kind)
+
+    return target
+
+
 def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """What makes a score of the output large? Its seed is its gradient at the output.
 
@@ -61,8 +85,9 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     >>> explain(model, images, target=score(lambda logits: logits[:, 3] - logits[:, 7]))
 
     Args:
-        function: from the output (N, ...) to a number, or to several that are summed;
-            differentiable.
+        function: from what the network returns, (N, ...), to a number, or to several that are
+            summed; differentiable. A softmax or sigmoid at the network's end is seen here,
+            although classes are asked about the logits before it.
 
     Raises:
         TargetError: when called, if the score has no gradient.
@@ -79,6 +104,7 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return gradient.argmax(1)
         return gradient
 
+    target.sees_output = True  # type: ignore[attr-defined]
     return target
 
 

@@ -131,7 +131,9 @@ class ForwardBackward(Captured):
         values, logits = self._see(x)
         if not self._is_one(values):
             return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        seeds = torch.cat(
+            [seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets]
+        )
         return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:
@@ -158,7 +160,6 @@ class ForwardBackward(Captured):
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
-        chosen = target(logits) if callable(target) else target
         seen: list[Tensor] = []
         resolutions = graph.resolutions if settings.values == "evidence" else []
 
@@ -172,7 +173,8 @@ class ForwardBackward(Captured):
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not tracing()
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
+        seed = seed_for(target, logits, settings.seed, graph.tail)
+        s = self._back(seed, values, look, overwrite, walks)
         if settings.values == "evidence":
             s = evidence.placed(s, seen, x)
         look(graph.image, x, s, s, None)

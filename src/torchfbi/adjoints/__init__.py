@@ -1,6 +1,6 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, linear, pointwise, pooling, shape
+from torchfbi.adjoints import activations, functions, linear, places, pointwise, pooling, shape
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
@@ -20,9 +20,11 @@ __all__ = [
     "activations",
     "adjoint",
     "find",
+    "functions",
     "is_tensor",
     "linear",
     "operators",
+    "places",
     "pointwise",
     "pooling",
     "receivers",

@@ -135,7 +135,12 @@ def operators() -> list[Any]:
 
 
 def receivers(node: fx.Node) -> list[fx.Node]:
-    """The image-dependent arguments that get a signal from ``node``."""
+    """The image-dependent arguments that get a signal from ``node``: numbers with fractions, as
+    integers and decisions are constant around almost every image."""
     found = find(node.target)
     chosen = found.receivers(node) if found else tensor_arguments(node)
-    return [argument for argument in chosen if argument.op != "get_attr"]
+    return [
+        argument
+        for argument in chosen
+        if argument.op != "get_attr" and argument.meta["val"].is_floating_point()
+    ]
