@@ -42,16 +42,17 @@ class Captured(nn.Module):
         super().__init__()
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
-        self._take(capture(module, example, output))
         self._source = Source(module, example, output)
+        self._take(capture(module, example, output))
 
     def _take(self, graph: Graph) -> None:
         for name in [name for name in self._buffers if name.startswith("network_")]:
             delattr(self, name)
         self.graph = graph
         like = self.get_buffer("_like")
+        cast = like.dtype != self._source.like.dtype  # else dtypes may differ inside
         for name, tensor in graph.tensors.items():
-            moved = tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
+            moved = tensor.to(like if cast and tensor.is_floating_point() else like.device)
             self.register_buffer(f"network_{name}", moved)
 
     def _plan(self) -> None:
