@@ -42,8 +42,8 @@ class Captured(nn.Module):
         super().__init__()
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
-        self._take(capture(module, example, output))
         self._source = Source(module, example, output)
+        self._take(capture(module, example, output))
 
     def _take(self, graph: Graph) -> None:
         for name in [name for name in self._buffers if name.startswith("network_")]:
