@@ -42,8 +42,9 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         with graph.inserting_before(node):
             if isinstance(value, Tensor):
                 folded: Any = add_tensor(graph, tensors, node.name, _laid_out(value))
-                names = [source.meta["layer"] for source in inputs if "layer" in source.meta]
-                folded.meta["layer"] = " + ".join(dict.fromkeys(names)) or node.meta.get("layer")
+                names = [source.meta.get("layer") for source in inputs]
+                named = " + ".join(dict.fromkeys(name for name in names if name))
+                folded.meta["layer"] = named or node.meta.get("layer")
                 node.replace_all_uses_with(folded)
             else:  # a number out of a parameter
                 for user in list(node.users):

@@ -12,6 +12,7 @@ SeedKind = Literal["paper", "one-hot", "contrast"]
 Gates = Literal["rectify", "held", "derivative", "guided"]
 Pooling = Literal["replicate", "proportional", "winner"]
 Values = Literal["signal", "evidence"]
+MOST_GAMMA = 1e12
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Settings:
         seed: what is put at the logits z for the probed class c. ``paper``: max z at c, min z
             elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``contrast``: e_c minus its
             rivals, weighted by their softmax probabilities among themselves.
-        gamma: of the excitation walk, >= 0: how much more of the signal goes to what excited a
+        gamma: of the excitation walk, in [0, 1e12]: how much more of the signal goes to what excited a
             unit; 0 is the plain adjoint (``torchfbi.adjoints.excitation``).
         tau: keep those entries of a feature whose product of signal and activation exceeds this
             number, >= 0 (section 2, "Forward-Backward masking"); None keeps all.
@@ -62,8 +63,11 @@ class Settings:
         for name, choices in _CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         _check_number("gamma", self.gamma)
-        if self.gamma < 0:
-            raise SettingsError(f"gamma is {self.gamma}: it must be >= 0; 0 is the plain adjoint.")
+        if not 0 <= self.gamma <= MOST_GAMMA:
+            raise SettingsError(
+                f"gamma is {self.gamma}: it must be >= 0, the plain adjoint, and <= {MOST_GAMMA:g}, "
+                "beyond which nothing changes."
+            )
         if self.tau is not None:
             _check_number("tau", self.tau)
             if self.tau < 0:
