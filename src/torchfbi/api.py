@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation
 from torchfbi.fitting import fitting_tau
@@ -22,6 +23,8 @@ from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.several import InputExplanations
+from torchfbi.tokens import shares
 from torchfbi.verification import Verdict
 from torchfbi.verifying import Asked, verify_maps
 from torchfbi.walk import ForwardBackward
@@ -29,6 +32,19 @@ from torchfbi.walk import ForwardBackward
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
 
 
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram, images: several.Inputs,
+    target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> InputExplanations: ...  # fmt: skip
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram, images: Any, target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> Explanation: ...  # fmt: skip
 def explain(
     model: str | Model | nn.Module | ExportedProgram,
     images: Any,
@@ -39,7 +55,7 @@ def explain(
     record: bool = False,
     forwards: Forwards | None = None,
     low_memory: bool = False,
-) -> Explanation:
+) -> Explanation | InputExplanations:
     """Explain which pixels made ``model`` say ``target``.
 
     >>> explanation = explain("efficientnet-lite0", "cat.jpg")          # the top class
@@ -50,7 +66,8 @@ def explain(
         model: a ``Model``, the name of one, or any ``nn.Module`` of one input in evaluation
             mode. It is not changed.
         images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
-            a list of them: paths, bytes, PIL images, arrays or ``Photo``.
+            a list of them: paths, bytes, PIL images, arrays or ``Photo``. For a network of several
+            inputs a tuple or dictionary of tensors (see ``InputExplanations``).
         target: None: the top class. An integer: that class. A text: the class of that name,
             or ``"top2"`` for the second most probable. A list of these, or a tensor of
             integers: one for each sample; several for one image share its forward pass, and
@@ -72,6 +89,9 @@ def explain(
     """
     if isinstance(model, str):
         model = load(model)
+    if several.are_several(images):
+        options: Any = {"settings": settings, "record": record, "low_memory": low_memory}
+        return several.explain_inputs(explain, model, images, target, output, **options)
     if isinstance(settings, str):
         settings = Settings.from_preset(settings)
     if not (settings is None or isinstance(settings, Settings)):
@@ -103,7 +123,8 @@ def explain(
         if record:
             flow.append(seen)
 
-    values, logits = walker.walk(x, ask, visit, walks)
+    absorbed: dict[str, Tensor] = {"image": x.new_zeros(len(x))}
+    values, logits = walker.walk(x, ask, visit, walks, absorbed)
     silent = walker.settings.tau and not values.flatten(1).any(1).all()
     return Explanation(
         values=values,
@@ -117,6 +138,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
+        shares=shares({name: part for name, part in absorbed.items() if part.any()}),
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
         _asked=Asked(module, x, output, low_memory),
     )

@@ -150,7 +150,8 @@ def _lift(
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
     if len(inputs) != 1:
-        raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
+        several = "give explain all of them, (image, other)" if inputs else "there is no image"
+        raise InputError(f"the model takes {len(inputs)} inputs: {several}.")
     if _has_inner_graphs(program):
         raise CaptureError(
             "the model branches or loops by an operator such as torch.cond, so it has no single "
@@ -163,6 +164,7 @@ def _lift(
             target = specs[node.name].target
             value = program.state_dict.get(target, program.constants.get(target))
             copies[node] = folding.add_tensor(graph, tensors, node.name, value)
+            copies[node].meta["layer"] = target
         elif node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
@@ -202,7 +204,9 @@ def _check_operators(graph: Graph) -> None:
             name = f"{node.target} of exponentials and their sum, a softmax,"
             missing.setdefault(name, []).append(node.meta["layer"])
         elif node in graph.path and (_swallows(node) or _depends_twice(node)):
-            name = f"{node.target} by what depends on the image"
+            several = node.target in adjoints.attention.PRODUCTS
+            what = "of two activations" if several else "by what depends on the image"
+            name = f"{node.target} {what}"
             missing.setdefault(name, []).append(node.meta["layer"])
     if missing:
         raise UnsupportedOperatorError(missing)

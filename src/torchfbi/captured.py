@@ -42,17 +42,15 @@ class Captured(nn.Module):
         super().__init__()
         # It knows the dtype and device that an input must have, and moves with .to().
         self.register_buffer("_like", example.new_zeros(()), persistent=False)
-        self._take(capture(module, example, output))
         self._source = Source(module, example, output)
+        self._take(capture(module, example, output))
 
     def _take(self, graph: Graph) -> None:
         for name in [name for name in self._buffers if name.startswith("network_")]:
             delattr(self, name)
         self.graph = graph
-        like = self.get_buffer("_like")
         for name, tensor in graph.tensors.items():
-            moved = tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
-            self.register_buffer(f"network_{name}", moved)
+            self.register_buffer(f"network_{name}", tensor)
 
     def _plan(self) -> None:
         """What follows from the graph; called again where that is another one."""
@@ -86,8 +84,10 @@ class Captured(nn.Module):
             if source.module is None or self._agrees(x, values[self.graph.logits]):
                 source.forget()
                 return values
-            again = x.to(source.like)
+            again, like = x.to(source.like), self.get_buffer("_like")
             self._take(capture(source.module, again, source.output, anew=True))
+            if (like.dtype, like.device) != (again.dtype, again.device):
+                self.to(like.device, like.dtype)  # as it was moved before
             self._plan()
             values = self._finite(x, watched)
             if not self._agrees(x, values[self.graph.logits]):

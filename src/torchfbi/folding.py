@@ -33,13 +33,17 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
             (node.args, node.kwargs),
             lambda source: several[source] if source in several else tensors[str(source.target)],
         )
-        value = node.target(*args, **kwargs)
+        # A view would ask for the layout that its tensor had before its copy was dropped.
+        run: Any = aten.reshape.default if node.target is aten.view.default else node.target
+        value = run(*args, **kwargs)
         if isinstance(value, tuple | list):
             several[node] = value
             continue
         with graph.inserting_before(node):
             if isinstance(value, Tensor):
                 folded: Any = add_tensor(graph, tensors, node.name, _laid_out(value))
+                names = [source.meta["layer"] for source in inputs if "layer" in source.meta]
+                folded.meta["layer"] = " + ".join(dict.fromkeys(names)) or node.meta.get("layer")
                 node.replace_all_uses_with(folded)
             else:  # a number out of a parameter
                 for user in list(node.users):

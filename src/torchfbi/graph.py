@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from torchfbi import pickling
 from torchfbi.adjoints import find, receivers, tensor_arguments
 from torchfbi.heads import Head, Tail
+from torchfbi.maps import channel_dim
 
 aten = torch.ops.aten
 
@@ -125,7 +126,8 @@ class Graph:
         for node in self.narrow:
             shape, channel = node.meta["val"].shape, channel_dim(node)
             behind = bool(affine) and position[node] >= min(affine)
-            if behind and len(shape) == self.image.meta["val"].ndim:
+            same = str(shape[0]) == str(self.image.meta["val"].shape[0])  # no windows among them
+            if behind and same and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), node)
         return list(reversed(found.values()))
@@ -235,31 +237,6 @@ def is_spatial(node: fx.Node) -> bool:
     return any(size != 1 for dim, size in enumerate(shape) if dim not in (0, channel))
 
 
-def channel_dim(node: fx.Node) -> int:
-    """Which dimension of the node's value counts the feature maps.
-
-    Convolutions put them at 1, dense layers last (ConvNeXt's activations are N, H, W, C), a
-    permutation moves them, and everything else leaves them where they are.
-    """
-    ndim = node.meta["val"].ndim
-    if node.op != "call_function" or ndim < 3 or node.target in _MAPS_FIRST:
-        return 1
-    if node.target in (aten.linear.default, aten.layer_norm.default):
-        return ndim - 1
-    source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
-    if source is not None and node.target is aten.squeeze.dim and _argument(node, 1) == 0:
-        return channel_dim(source) - 1  # of the batch as one image
-    if source is None or source.meta["val"].ndim != ndim:
-        return 1
-    dim = channel_dim(source)
-    if node.target == aten.permute.default:
-        return [d % ndim for d in _argument(node, 1)].index(dim)
-    if node.target == aten.transpose.int:
-        swapped = [_argument(node, 1) % ndim, _argument(node, 2) % ndim]
-        return swapped[1 - swapped.index(dim)] if dim in swapped else dim
-    return dim
-
-
 def _rectifies(node: fx.Node) -> bool:
     """Whether it returns nothing negative, and zero wherever its input is."""
     if node.target in (aten.hardtanh.default, aten.clamp.default):
@@ -281,13 +258,3 @@ _KEEPS_SIGN = {
     aten.view.default,
 }
 """Of inputs that are not negative they return nothing that is."""
-_MAPS_FIRST = {
-    aten.convolution.default,
-    aten.batch_norm.default,
-    aten.group_norm.default,
-    aten.instance_norm.default,
-}
-
-
-def _argument(node: fx.Node, index: int) -> Any:
-    return node.args[index]

@@ -17,6 +17,7 @@ from torchfbi.decompose import decompose
 from torchfbi.errors import OutputError, RandomnessError
 from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
 from torchfbi.heads import Tail
+from torchfbi.holding import hold
 from torchfbi.layout import laid_out
 from torchfbi.spelling import spell_out
 from torchfbi.untuple import untuple
@@ -36,11 +37,13 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     untuple(graph)
     drop_dead(graph)
     fold_constants(graph, tensors)
+    hold(graph)
     decompose(graph, tensors)
     fold_constants(graph, tensors)
     fold_padding(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
+    hold(graph)  # what was decomposed may multiply as well
     lay_out_weights(graph, tensors)
 
 

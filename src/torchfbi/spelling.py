@@ -114,6 +114,24 @@ def _matmul(node: fx.Node) -> None:
         node.args = (x, call_after(aten.permute.default, weight, [1, 0]), None)
 
 
+def _fused_attention(node: fx.Node) -> None:
+    """The kernels that PyTorch chooses for an attention return more than its values."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    mask = given.get("attn_mask", given.get("attn_bias"))
+    tensors = (given["query"], given["key"], given["value"], mask)
+    with node.graph.inserting_before(node):
+        whole = node.graph.call_function(
+            aten.scaled_dot_product_attention.default,
+            (*tensors, 0.0, given.get("is_causal", False)),
+            {"scale": given["scale"]} if given.get("scale") is not None else {},
+        )
+    whole.meta = {**node.meta, "val": node.meta["val"][0]}
+    for user in list(node.users):
+        if user.args[1] == 0:
+            user.replace_all_uses_with(whole)
+
+
 def _addcmul(node: fx.Node) -> None:
     """x + value y z."""
     x, y, z = node.args
@@ -292,7 +310,11 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
+    aten.mT.default: _spell(aten.transpose.int, lambda x: (x, -2, -1)),
     aten.addmm.default: _addmm,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _fused_attention,
+    aten._scaled_dot_product_flash_attention.default: _fused_attention,
+    aten._scaled_dot_product_efficient_attention.default: _fused_attention,
     aten.mm.default: _matmul,
     aten.matmul.default: _matmul,
     aten.pad.default: _pad,

@@ -322,6 +322,82 @@ def _(draw: Draw, target: Any) -> Call:
     return Call(target, x, written, *where)
 
 
+@linear(aten.unfold.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    dim = draw.dim(x.ndim)
+    return Call(target, x, dim, draw.int(1, x.shape[dim]), draw.int(1, 3))
+
+
+@linear(aten.im2col.default, aten.col2im.default)
+def _(draw: Draw, target: Any) -> Call:
+    kernel, dilation, padding, stride = (draw.ints(2, low, 2) for low in (1, 1, 0, 1))
+    window = (kernel, dilation, padding, stride)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    image = draw.tensor(*draw.ints(2, 1, 2), *(r + draw.int(0, 3) for r in reach))
+    if target is aten.im2col.default:
+        return Call(target, image, *window)
+    columns = draw.tensor(*aten.im2col.default(image, *window).shape)
+    return Call(target, columns, list(image.shape[2:]), *window)
+
+
+@linear(aten.matmul.default)
+def _(draw: Draw, target: Any) -> Call:
+    """Fixed weights on either side, of any number of dimensions."""
+    n, m, p = draw.ints(3, 1, 3)
+    batch = draw.ints(draw.int(0, 2), 1, 2)
+    some = [draw.one_of(1, size) for size in batch][draw.int(0, len(batch)) :]
+    shapes = draw.one_of(
+        ([m], [*batch, m, p]),
+        ([*batch, n, m], [m]),
+        ([m], [m]),
+        ([*batch, n, m], [*some, m, p]),
+        ([*some, n, m], [*batch, m, p]),
+    )
+    if draw.bool():
+        return Call(target, draw.weight(*shapes[0]), draw.tensor(*shapes[1]))
+    matrix = shapes[1] if len(shapes[1]) != 2 else [1, *shapes[1]]  # else it were a dense layer
+    return Call(target, draw.tensor(*shapes[0]), draw.weight(*matrix))
+
+
+@linear(aten.bmm.default)
+def _(draw: Draw, target: Any) -> Call:
+    b, n, m, p = draw.ints(4, 1, 3)
+    first, second = draw.one_of((draw.tensor, draw.weight), (draw.weight, draw.tensor))
+    return Call(target, first(b, n, m), second(b, m, p))
+
+
+@linear(aten.einsum.default)
+def _(draw: Draw, target: Any) -> Call:
+    equation = draw.one_of("ij,jk->ik", "ij,jk", "...ij,...jk", "b...i, ji -> bj...", "ij,k->ki",
+                           "aij,aj,ak->ki", "ij,kj->", "a...,b...->ab", "ji,i->j")  # fmt: skip
+    sizes = dict(zip("abijk", draw.ints(5, 1, 3), strict=True))
+    dots = draw.ints(draw.int(0, 2), 1, 2)
+    operands = equation.replace(" ", "").partition("->")[0].split(",")
+    shapes = [
+        [n for c in o.replace("...", ".") for n in (dots if c == "." else [sizes[c]])]
+        for o in operands
+    ]
+    signal = draw.int(0, len(operands) - 1)
+    kinds = [draw.tensor if i == signal else draw.weight for i in range(len(operands))]
+    return Call(target, equation, [kind(*n) for kind, n in zip(kinds, shapes, strict=True)])
+
+
+@linear(aten.scaled_dot_product_attention.default)
+def _(draw: Draw, target: Any) -> Call:
+    """Linear in the values, whatever the queries, keys and the mask are."""
+    n, queries, keys, features, depth = draw.ints(5, 1, 3)
+    heads, groups = draw.int(1, 2), draw.int(1, 2)
+    q = draw.weight(n, heads * groups, queries, features)
+    k, v = draw.weight(n, heads, keys, features), draw.tensor(n, heads, keys, depth)
+    rows = draw.one_of(1, queries)
+    seen = nn.Parameter(draw.tensor(rows, keys) > -1, requires_grad=False)
+    mask = draw.one_of(None, draw.weight(n, 1, rows, keys), seen)
+    causal = mask is None and draw.bool()
+    scale = draw.one_of(None, 0.3)
+    return Call(target, q, k, v, mask, 0.0, causal, scale=scale, enable_gqa=groups > 1)
+
+
 @linear(aten.copy.default)
 def _(draw: Draw, target: Any) -> Call:
     x = draw.any_tensor()
@@ -753,6 +829,8 @@ def test_proof_1_a_norm_is_linear_with_its_statistics_held(
     if target is aten.rms_norm.default:
         mean, var = torch.zeros(()), grouped.square().mean(dims, keepdim=True)
         eps = torch.finfo(x.dtype).eps if eps is None else eps
+    if target is aten.layer_norm.default:  # what is linear is kept
+        mean = leaf.mean(dims, keepdim=True)
     held = ((leaf.reshape(grouped.shape) - mean) / torch.sqrt(var + eps)).reshape(x.shape)
     held = held if gamma is None else held * gamma.reshape(per_map)
     offset = 0 if beta is None else beta.reshape(per_map)

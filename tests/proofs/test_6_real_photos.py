@@ -23,7 +23,8 @@ def network() -> Model:
 
 
 def share_inside(explanation: Explanation, box: tuple[int, int, int, int]) -> float:
-    """The share of the energy inside a box (left, top, right, bottom) of the original photo."""
+    """The share of what the support holds, that is of what speaks for the class or of the signal's
+    magnitude, that lies inside a box (left, top, right, bottom) of the original photo."""
     values, support = explanation.on_photo()
     energy = np.abs(values).sum(0)
     left, top, right, bottom = box

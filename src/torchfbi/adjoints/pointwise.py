@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from torchfbi.adjoints.registry import Site, adjoint, tensor_arguments
+from torchfbi.adjoints.registry import Site, adjoint, is_held, tensor_arguments
 from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
@@ -145,7 +145,7 @@ def gated_arguments(node: fx.Node) -> list[fx.Node]:
     means from the other (x * sigmoid(x), x * rsqrt(mean(x^2))) or from a bounded function. Where
     neither factor is a gate, both are signal and share it equally.
     """
-    factors = [argument for argument in tensor_arguments(node) if argument.op != "get_attr"]
+    factors = [argument for argument in tensor_arguments(node) if not is_held(argument)]
     if len(factors) < 2:
         return factors
     x, y = factors

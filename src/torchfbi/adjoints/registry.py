@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, fx
 
 from torchfbi.scratch import NO_SCRATCH, Scratch
@@ -70,6 +71,12 @@ def tensor_arguments(node: fx.Node) -> list[fx.Node]:
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node's value is a tensor (and not a size or a number)."""
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def is_held(node: fx.Node) -> bool:
+    """Whether nothing flows to a tensor: a weight, or what the walk holds constant, which the
+    graph says by a ``detach``."""
+    return node.op == "get_attr" or node.target is torch.ops.aten.detach.default
 
 
 def first_argument(node: fx.Node) -> list[fx.Node]:
@@ -142,5 +149,5 @@ def receivers(node: fx.Node) -> list[fx.Node]:
     return [
         argument
         for argument in chosen
-        if argument.op != "get_attr" and argument.meta["val"].is_floating_point()
+        if not is_held(argument) and argument.meta["val"].is_floating_point()
     ]
