@@ -74,8 +74,10 @@ def shares(contributions: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         For the same names, (N,) float in [0, 1]: magnitudes as shares of their sum, so that all
-        sum to 1; zeros where nothing arrived anywhere.
+        sum to 1; zeros for samples where nothing arrived anywhere.
     """
+    if not contributions:  # nothing arrived anywhere
+        return {}
     total = torch.stack([part.abs() for part in contributions.values()]).sum(0)
     whole = torch.where(total > 0, total, 1.0)
     return {name: part.abs() / whole for name, part in contributions.items()}
