@@ -101,7 +101,8 @@ def support_of_values(values: Tensor, settings: Settings) -> Tensor:
 
 
 def support(evidence: Tensor) -> Tensor:
-    """The fewest positions that hold the share ``SHARE`` of what speaks for the class.
+    """The fewest positions that hold the share ``SHARE`` of what speaks for the class, with all that
+    equal the least of them.
 
     Args:
         evidence: signed, (N, ...).
@@ -110,10 +111,11 @@ def support(evidence: Tensor) -> Tensor:
         (N, ...) bool; nothing for a sample in which nothing speaks for the class.
     """
     speaks = torch.relu(evidence).flatten(1)
-    falling, order = speaks.sort(dim=1, descending=True, stable=True)
+    falling = speaks.sort(dim=1, descending=True).values
     before = falling.cumsum(1) - falling  # what is held without this one
-    held = (before < SHARE * falling.sum(1, keepdim=True)) & (falling > 0)
-    return torch.zeros_like(held).scatter(1, order, held).reshape(evidence.shape)
+    needed = (before < SHARE * falling.sum(1, keepdim=True)).sum(1, keepdim=True)
+    least = falling.gather(1, (needed - 1).clamp(min=0))
+    return ((speaks >= least) & (speaks > 0)).reshape(evidence.shape)
 
 
 def _upsampled(coarse: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -27,6 +27,9 @@ REASONS = {
 
 def sentence(verdict: Verdict) -> str:
     """What was found, what it is compared with, the ruling, and the assumptions."""
+    if verdict.sufficient is not None and verdict.sufficient.share == 1:  # nothing to compare
+        reason = REASONS["sufficient"]
+        return f"{_sufficient(verdict)} The explanation {verdict.ruling}: {reason}. {ASSUMPTIONS}"
     parts = [_sufficient(verdict), _controls(verdict), _necessary(verdict), _stable(verdict)]
     return " ".join(filter(None, [*parts, _ruling(verdict), ASSUMPTIONS]))
 
