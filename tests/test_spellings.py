@@ -108,7 +108,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "abs": lambda x: (x - 0.3).abs(),
     "signed root": lambda x: x.sign() * (x.abs() + 0.1).sqrt(),
     "standard deviation": lambda x: torch.cat([x.mean((2, 3)), x.std((2, 3))], 1),
-    "one number an image": lambda x: x.std((1, 2, 3)),
+    "one number an image": lambda x: x.std((1, 2, 3))[:, None],
     "variance": lambda x: x.var(1, unbiased=False),
     "root mean square": lambda x: (x**2).mean((2, 3)).sqrt(),
     "Euclidean norm": lambda x: torch.linalg.vector_norm(x, 2, (2, 3)),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
-from torchfbi.calls import call_after, call_before
+from torchfbi import composites
+from torchfbi.calls import call_after
 
 aten = torch.ops.aten
 
@@ -179,59 +179,6 @@ def _squeeze(node: fx.Node) -> None:
     )
 
 
-def _batch_norm(node: fx.Node) -> None:
-    """By the batch's own statistics it is an instance norm of the batch as one image."""
-    x, weight, bias, mean, var, training, *rest = node.args
-    if not training and mean is not None and var is not None:
-        return
-    if True:
-        swapped = call_before(node, aten.transpose.int, x, 0, 1)
-        together = call_before(node, aten.unsqueeze.default, swapped, 0)
-        own = (together, weight, bias, None, None, True, *rest)
-        normed = call_before(node, aten.instance_norm.default, *own)
-        apart = call_before(node, aten.squeeze.dim, normed, 0)
-    node.target, node.args = aten.transpose.int, (apart, 0, 1)
-
-
-def _variance(node: fx.Node) -> None:
-    """The mean square of what is left of the mean, by one degree of freedom less."""
-    x, chosen, *_ = node.args
-    over: Any = chosen
-    settings: Any = {"correction": 1, "keepdim": False, **node.kwargs}
-    shape = x.meta["val"].shape  # type: ignore[union-attr]
-    dims = [dim % len(shape) for dim in (over or range(len(shape)))]
-    if not all(isinstance(shape[dim], int) for dim in dims):
-        return  # over the batch
-    correction = 1 if settings["correction"] is None else settings["correction"]
-    free = max(math.prod(shape[dim] for dim in dims) - correction, 0)
-    mean = call_before(node, aten.mean.dim, x, dims, True)
-    rest = call_before(node, aten.sub.Tensor, x, mean)
-    squares = call_before(node, aten.pow.Tensor_Scalar, rest, 2)
-    total = call_before(node, aten.sum.dim_IntList, squares, dims, settings["keepdim"])
-    if node.target is aten.std.correction:
-        variance = call_before(node, aten.div.Tensor, total, free)
-        node.target, node.args = aten.sqrt.default, (variance,)
-    else:
-        node.target, node.args = aten.div.Tensor, (total, free)
-    node.kwargs = {}
-
-
-def _lerp(node: fx.Node) -> None:
-    """x + w (y - x)."""
-    x, y, weight = node.args
-    step = call_before(node, aten.mul.Tensor, call_before(node, aten.sub.Tensor, y, x), weight)
-    node.target, node.args = aten.add.Tensor, (x, step)
-
-
-def _clamp(node: fx.Node) -> None:
-    """Between limits that are tensors: the larger one, then the smaller one."""
-    x, low, high = node.args
-    if low is not None and high is not None:
-        x = call_before(node, aten.maximum.default, x, low)
-    node.target = aten.maximum.default if high is None else aten.minimum.default
-    node.args = (x, low if high is None else high)
-
-
 def _expand_as(node: fx.Node) -> None:
     """The batch is told by -1, or by the other tensor where it is only there."""
     x, other = node.args
@@ -284,11 +231,11 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.relu6.default: _spell(aten.hardtanh.default, lambda x: (x, 0.0, 6.0)),
     aten.clamp_min.default: _spell(aten.clamp.default, lambda x, low: (x, low, None)),
     aten.clamp_max.default: _spell(aten.clamp.default, lambda x, high: (x, None, high)),
-    aten.clamp.Tensor: _clamp,
+    aten.clamp.Tensor: composites.clamp,
     aten.clamp_min.Tensor: _spell(aten.maximum.default, lambda x, low: (x, low)),
     aten.clamp_max.Tensor: _spell(aten.minimum.default, lambda x, high: (x, high)),
-    aten.lerp.Scalar: _lerp,
-    aten.lerp.Tensor: _lerp,
+    aten.lerp.Scalar: composites.lerp,
+    aten.lerp.Tensor: composites.lerp,
     aten.rrelu.default: _spell(aten.leaky_relu.default, lambda x, a, b, *_: (x, (a + b) / 2)),
     aten.mul.Scalar: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
     aten.div.Scalar: _spell(aten.div.Tensor, lambda x, y: (x, y)),
@@ -304,9 +251,9 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
     aten.index.Tensor: _index,
     aten.squeeze.default: _squeeze,
-    aten.batch_norm.default: _batch_norm,
-    aten.var.correction: _variance,
-    aten.std.correction: _variance,
+    aten.batch_norm.default: composites.batch_norm,
+    aten.var.correction: composites.variance,
+    aten.std.correction: composites.variance,
     aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),

@@ -74,9 +74,9 @@ def shares(contributions: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         For the same names, (N,) float in [0, 1]: magnitudes as shares of their sum, so that all
-        sum to 1; zeros where nothing arrived anywhere, nothing where nothing was sent.
+        sum to 1; zeros for samples where nothing arrived anywhere.
     """
-    if not contributions:
+    if not contributions:  # nothing arrived anywhere
         return {}
     total = torch.stack([part.abs() for part in contributions.values()]).sum(0)
     whole = torch.where(total > 0, total, 1.0)
