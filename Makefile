@@ -77,7 +77,8 @@ screenshot: $(READY)
 gallery: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/gallery.py
 
-# The tables in docs/study.md, on photos called as ImageNet's: hours, and it goes on where it stopped.
+# The tables in docs/study.md, on photos called as ImageNet's: about an hour a small network on two
+# cores. It goes on where it stopped.
 study: $(READY)
 	$(BIN)/python docs/study.py $(PHOTOS)
 

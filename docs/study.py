@@ -54,7 +54,7 @@ SLOW: list[str | Method] = ["occlusion", "rise", "oracle"]
 
 HEADLINE = ("srg", "srg-blur", "srg-mean", "kept-10", "support-fraction")
 DETAILS = (
-    *("srg", "srg-slic25", "srg-slic100", "srg-slic500", "single-deletion"),
+    *("srg", "srg-slic25", "srg-slic100", "srg-slic500", "srg-road", "single-deletion"),
     *("support-kept", "support-removed", "support-fraction"),
 )
 SANITY = ("class-correlation", "head-randomisation")

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -322,3 +323,72 @@ def test_a_network_of_one_logit(model: Model) -> None:
     assert explanation.target.tolist() == [0]
     assert explanation.support.any()
     torch.testing.assert_close(explanation.probabilities, explanation.logits.sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("-1", "not clear"),
+        ("+1", "not clear"),
+        ("1.0", "not clear"),
+        ("1.", "not clear"),
+        ("1e2", "not clear"),
+        (".5", "not clear"),
+        pytest.param("9" * 10_000, "not clear", id="digits"),
+        pytest.param("top" + "9" * 5000, "No class is called", id="top digits"),
+        ("top-1", "No class is called"),
+        ("top0", "No class is called"),
+        ("17", "there is no class"),
+        (-1, "there is no class"),
+        (1.0, "class numbers, not"),
+        (True, "not torch.bool"),
+        pytest.param(10**5000, "thousands of digits", id="endless"),
+        pytest.param([10**5000], "thousands of digits", id="endless in a list"),
+        (10**30, "class numbers or names"),
+        (float("nan"), "class numbers, not"),
+        ("", "No class"),
+    ],
+)
+def test_targets_that_could_be_another_class(model: Model, target: Any, message: str) -> None:
+    x = torch.rand(1, 3, 16, 16)
+    with pytest.raises(TargetError, match=message):
+        explain(model, x, target)
+
+
+@pytest.mark.parametrize("target", [" 1 ", "1", 1, np.int64(1), torch.tensor(1), "DOG", ["1"]])
+def test_targets_that_are_the_class(model: Model, target: Any) -> None:
+    assert explain(model, torch.rand(1, 3, 16, 16), target).target.tolist() == [1]
+
+
+def test_labels_that_are_numbers(model: Model) -> None:
+    """The number of one class may be the name of another."""
+    x, digits = torch.rand(1, 3, 16, 16), replace(model, labels=Labels(["0", "1", "2"]))
+    assert explain(digits, x, "2").target.tolist() == [2]
+    shifted = replace(model, labels=Labels(["-1", "0", "1"]))
+    assert explain(shifted, x, "-1").target.tolist() == [0]
+    with pytest.raises(TargetError, match=r"'1' is not clear.*name of class 2\."):
+        explain(shifted, x, "1")
+    assert explain(shifted, x, 1).target.tolist() == [1]
+    twice = replace(model, labels=Labels(["crane", "crane", "dog"]))
+    with pytest.raises(TargetError, match="fits 2 classes"):
+        explain(twice, x, "crane")
+
+
+def test_labels_and_preprocessing_of_other_kinds(model: Model) -> None:
+    listed = Model(model.module, model.preprocess, ["cat", "dog", "cup"], "toy")  # type: ignore[arg-type]
+    assert explain(listed, CAT, "cup").target.tolist() == [2]
+    for wrong in ("cat", None, [1, 2], {}):
+        with pytest.raises(ModelError, match=r"labels are .*names of all classes"):
+            Model(model.module, model.preprocess, wrong, "toy")  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"preprocessing is a builtins\.function.*Preprocess\("):
+        Model(model.module, lambda photo: photo, model.labels, "toy")  # type: ignore[arg-type]
+    with pytest.raises(TargetError, match="2 labels, but its output has 3 classes"):
+        explain(replace(model, labels=Labels(["cat", "dog"])), CAT, 0)
+
+
+@pytest.mark.parametrize(
+    "source", ["https://example.org/a.png", "s3://bucket/a.png", "http:/a.b/c"]
+)
+def test_addresses_are_not_fetched(model: Model, source: str) -> None:
+    with pytest.raises(ImageError, match="is an address: download"):
+        explain(model, source)

@@ -41,16 +41,25 @@ HOLDS_GATES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*IS_THE_GRADIENT, *HOLDS_GATES])
+ATTENDS = [
+    "timm:edgenext_xx_small",  # of channels
+    "timm:efficientvit_b0",  # linear
+    "timm:halonet26t",  # in halos, by unfold
+    "timm:swin_tiny_patch4_window7_224",  # in windows that shift
+    "timm:test_vit",
+]
+
+
+@pytest.mark.parametrize("name", [*IS_THE_GRADIENT, *HOLDS_GATES, *ATTENDS])
 def test_a_published_architecture(name: str) -> None:
     row = examine(name)
     assert row.explained == ("paper", "contrast", "plain"), row.refused
     assert row.logits_error is not None
     assert row.logits_error < 1e-9
-    assert row.holds == (name in HOLDS_GATES)
-    assert (row.gradient_error is None) == row.holds
-    assert row.holds or row.gradient_error < 1e-9
-    assert row.kind == "convolution"
+    assert row.holds == (name not in IS_THE_GRADIENT)
+    assert row.gradient_error is not None
+    assert row.gradient_error < 1e-9
+    assert row.kind == ("attention" if name in ATTENDS else "convolution")
 
 
 def network(name: str) -> tuple[nn.Module, Tensor]:
@@ -121,26 +130,16 @@ def test_activations_inside_are_those_of_the_module(name: str) -> None:
     assert max(differences.values()) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["timm:edgenext_xx_small", "timm:test_vit"])
-def test_attention_is_refused_with_every_operator_and_its_layers(name: str) -> None:
-    net, x = network(name)
-    with pytest.raises(UnsupportedOperatorError) as error:
+def test_recurrence_is_refused_with_its_layers() -> None:
+    net, x = network("timm:sequencer2d_s")
+    with pytest.raises(UnsupportedOperatorError, match=r"aten.lstm.input  at .*rnn_v"):
         capture(net, x)
-    missing = error.value.operators
-    blocks = [path for path, layer in net.named_modules() if type(layer).__name__ in ATTENTION]
-    assert blocks
-    for block in blocks:
-        assert any(layer.startswith(block) for layers in missing.values() for layer in layers)
-    for operator, layers in missing.items():
-        assert f"  {operator}  at {', '.join(layers)}" in str(error.value)
 
-
-ATTENTION = {"Attention", "CrossCovarianceAttn"}
 
 ROWS = [
     Row("timm:good", "timm:fine", "convolution", 10, 64, True, 0.5, ("paper", "contrast", "plain"),
         1e-12, True, False, 1e-12),
-    Row("timm:other", "timm:fine", "attention", refused="r", missing={"aten.matmul.default": 3}),
+    Row("timm:other", "timm:fine", "recurrence", refused="r", missing={"aten.lstm.input": 3}),
     Row("torchvision:bad", "torchvision:odd", captured=True, explained=("paper",),
         logits_error=0.5, gradient_error=0.25),
     Row("torchvision:odd", "torchvision:odd", missing={"aten.cumsum.default": 2}, refused="r"),
@@ -154,18 +153,18 @@ def test_a_row_works_only_if_everything_about_it_does() -> None:
     assert not works(replace(good, gradient_error=1e-8))
     assert not works(replace(good, logits_error=1e-8))
     assert not works(replace(good, explained=("paper", "plain")))
-    assert works(replace(good, gradient_error=None))
+    assert not works(replace(good, gradient_error=None))
 
 
 def test_the_page_counts_and_gives_the_reasons() -> None:
     text = page(ROWS, Counter({"timm:fine": 7, "torchvision:odd": 2}))
-    assert "1 of 1 purely convolutional architectures (100.0%), 1 of 1 families" in text
-    assert "0 of 2 purely convolutional architectures (0.0%), 0 of 1 families" in text
-    assert "| fine | 7 | 2 | 1 | 1 of 1 |  | 1 |  |" in text
-    assert "| odd | 2 | 2 |  | 0 of 1 |  |  | 2 |" in text
+    assert "1 of 2 architectures explained (50.0%), 0 of 1 families without exception" in text
+    assert "0 of 2 architectures explained (0.0%), 0 of 1 families without exception" in text
+    assert "| fine | 7 | 2 | 1 | 1 |  |  | 1 |" in text
+    assert "| odd | 2 | 2 |  |  |  |  | 2 |" in text
     assert "- `torchvision:bad`: explained in paper; logits 5e-01, gradient 0.25" in text
     assert "- `torchvision:odd`: `aten.cumsum.default` (2)" in text
-    assert "- `aten.matmul.default`: 1" in text
+    assert "- `timm:other`: `aten.lstm.input` (3)" in text
 
 
 def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
@@ -173,14 +172,6 @@ def test_what_is_recorded_is_not_done_again(tmp_path: Path) -> None:
     done = examine(tiny)
     record.write_text(json.dumps(done.to_dict()) + "\n", encoding="utf-8")
     assert run([tiny], record, each=pytest.fail) == [done] == read(record)
-
-
-def test_a_family_of_attention_is_given_up_after_three(tmp_path: Path) -> None:
-    record = tmp_path / "rows.jsonl"
-    names = ["timm:test_vit", "timm:test_vit2", "timm:test_vit3", "timm:test_vit4"]
-    rows = [Row(name, family(name), "attention", refused="r") for name in names[:3]]
-    record.write_text("".join(json.dumps(row.to_dict()) + "\n" for row in rows), encoding="utf-8")
-    assert run(names, record, each=pytest.fail) == rows
 
 
 def test_the_representatives_are_the_smallest_of_each_kind() -> None:
@@ -201,11 +192,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 
 @pytest.mark.sweep
-def test_every_kind_of_convolutional_network_is_explained(rows: list[Row]) -> None:
+def test_nearly_every_kind_of_network_is_explained(rows: list[Row]) -> None:
     for library in ("torchvision", "timm"):
-        pure = [r for r in rows if r.kind == "convolution" and r.name.startswith(library)]
-        failing = [row for row in pure if not works(row)]
-        assert len(failing) <= 0.02 * len(pure), failing
+        members = [row for row in rows if row.name.startswith(library)]
+        failing = [row for row in members if not works(row)]
+        assert len(failing) <= 0.05 * len(members), failing
 
 
 @pytest.mark.sweep

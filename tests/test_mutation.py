@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.capture import _exported
+from torchfbi.exporting import exported
 from torchfbi.rewrite import has_aliased_mutation
 
 
@@ -102,5 +102,5 @@ def test_in_place_operators(function: Callable[[Tensor, nn.Module], Tensor]) -> 
 def test_only_memory_read_under_another_name_needs_the_slow_way(
     function: Callable[[Tensor, nn.Module], Tensor],
 ) -> None:
-    program = _exported(Apply(function), torch.zeros(2, 3, 6, 6, dtype=torch.float64))
+    program = exported(Apply(function), torch.zeros(2, 3, 6, 6, dtype=torch.float64))
     assert has_aliased_mutation(program.graph) == (function in ALIASED)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import Explanation
 from torchfbi.fitting import fitting_tau
@@ -22,6 +23,8 @@ from torchfbi.preprocess import Region
 from torchfbi.reuse import Forwards, Reusing
 from torchfbi.seeds import as_classes
 from torchfbi.settings import Settings
+from torchfbi.several import InputExplanations
+from torchfbi.tokens import shares
 from torchfbi.verification import Verdict
 from torchfbi.verifying import Asked, verify_maps
 from torchfbi.walk import ForwardBackward
@@ -29,6 +32,19 @@ from torchfbi.walk import ForwardBackward
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
 
 
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram, images: several.Inputs,
+    target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> InputExplanations: ...  # fmt: skip
+@overload
+def explain(
+    model: str | Model | nn.Module | ExportedProgram, images: Any, target: AnyTarget = None,
+    settings: Settings | str | None = None, *, output: int | str | None = None,
+    record: bool = False, forwards: Forwards | None = None, low_memory: bool = False,
+) -> Explanation: ...  # fmt: skip
 def explain(
     model: str | Model | nn.Module | ExportedProgram,
     images: Any,
@@ -39,7 +55,7 @@ def explain(
     record: bool = False,
     forwards: Forwards | None = None,
     low_memory: bool = False,
-) -> Explanation:
+) -> Explanation | InputExplanations:
     """Explain which pixels made ``model`` say ``target``.
 
     >>> explanation = explain("efficientnet-lite0", "cat.jpg")          # the top class
@@ -50,7 +66,8 @@ def explain(
         model: a ``Model``, the name of one, or any ``nn.Module`` of one input in evaluation
             mode. It is not changed.
         images: a tensor (N, C, ...) as the network takes it; or, for a ``Model``, one photo or
-            a list of them: paths, bytes, PIL images, arrays or ``Photo``.
+            a list of them: paths, bytes, PIL images, arrays or ``Photo``. For a network of several
+            inputs a tuple or dictionary of tensors (see ``InputExplanations``).
         target: None: the top class. An integer: that class. A text: the class of that name,
             or ``"top2"`` for the second most probable. A list of these, or a tensor of
             integers: one for each sample; several for one image share its forward pass, and
@@ -72,6 +89,9 @@ def explain(
     """
     if isinstance(model, str):
         model = load(model)
+    if several.are_several(images):
+        options: Any = {"settings": settings, "record": record, "low_memory": low_memory}
+        return several.explain_inputs(explain, model, images, target, output, **options)
     if isinstance(settings, str):
         settings = Settings.from_preset(settings)
     if not (settings is None or isinstance(settings, Settings)):
@@ -83,6 +103,8 @@ def explain(
         walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
+    if labels is not None and output is None:
+        _check_labels(labels, walker.graph.logits.meta["val"])
     walks = _walks(target) if len(x) == 1 else 1
     photos, regions = photos * walks, regions * walks
     chosen = resolve(target, labels, len(x) * walks)
@@ -92,6 +114,7 @@ def explain(
         answers.append(chosen(logits) if callable(chosen) else chosen)
         return answers[0]
 
+    ask.sees_output = getattr(chosen, "sees_output", False)  # type: ignore[attr-defined]
     layers: list[LayerSupport] = []
     flow: list[LayerFlow] = []
 
@@ -100,7 +123,8 @@ def explain(
         if record:
             flow.append(seen)
 
-    values, logits = walker.walk(x, ask, visit, walks)
+    absorbed: dict[str, Tensor] = {"image": x.new_zeros(len(x))}
+    values, logits = walker.walk(x, ask, visit, walks, absorbed)
     silent = walker.settings.tau and not values.flatten(1).any(1).all()
     return Explanation(
         values=values,
@@ -114,6 +138,7 @@ def explain(
         model=model.name if isinstance(model, Model) else type(module).__name__,
         flow=tuple(flow),
         head=walker.graph.head,
+        shares=shares({name: part for name, part in absorbed.items() if part.any()}),
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
         _asked=Asked(module, x, output, low_memory),
     )
@@ -177,6 +202,14 @@ def verify(
     )
 
 
+def _check_labels(labels: Labels, logits: Tensor) -> None:
+    if logits.ndim == 2 and len(labels) != logits.shape[1]:
+        raise TargetError(
+            f"the model has {len(labels)} labels, but its output has {logits.shape[1]} classes: "
+            "give one name for each, for a single logit that of what a positive one speaks for."
+        )
+
+
 def as_batch(
     model: Model | nn.Module | ExportedProgram, images: Any
 ) -> tuple[Tensor, tuple[Photo, ...], tuple[Region, ...]]:
@@ -228,29 +261,60 @@ def resolve(
     try:
         numbers = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
     except (TypeError, ValueError, RuntimeError):
-        raise TargetError(f"the target is {target!r}: give class numbers or names.") from None
+        raise TargetError(f"the target is {_shown(target)}: give class numbers or names.") from None
     if numbers.is_floating_point():
         raise TargetError(f"the target must hold class numbers, not {numbers.dtype}.")
     return _ranked(ranks, numbers) if any(ranks) else numbers
 
 
+def _shown(target: Any) -> str:
+    try:
+        return f"{target!r:.80}"
+    except ValueError:  # Python prints no integer of thousands of digits
+        return "a number of thousands of digits"
+
+
 def _rank(target: Any) -> int:
     """2 of ``"top2"``, 0 of anything else."""
-    found = re.fullmatch(r"top([1-9]\d*)", target.strip()) if isinstance(target, str) else None
+    text = target.strip() if isinstance(target, str) else ""
+    found = re.fullmatch(r"top([1-9]\d{0,8})", text, re.ASCII)
     return int(found[1]) if found else 0
 
 
 def _number(name: str, labels: Labels | None) -> int:
     if _rank(name):
         return 0  # that depends on the logits
-    if name.strip().isdecimal():
-        return int(name)
+    text = name.strip()
+    if re.fullmatch(_NUMERAL, text, re.ASCII):
+        return _of_numeral(text, [] if labels is None else list(labels))
     if labels is None:
         raise TargetError(
-            f"the target is {name!r}, but this model has no labels: give the class number, or "
+            f"the target is {name!r:.80}, but this model has no labels: give the class number, or "
             "wrap it in a torchfbi.Model with labels."
         )
     return labels.find(name)
+
+
+_NUMERAL = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+
+
+def _of_numeral(text: str, names: list[str]) -> int:
+    """The class that a numeral means: its number, or the one class of that very name.
+
+    Raises:
+        TargetError: it is no class number, or the number of one class and the name of another.
+    """
+    named = [i for i, name in enumerate(names) if name.strip() == text]
+    number = int(text) if text.isdecimal() and len(text) < 10 else None
+    if number is None and len(named) == 1:
+        return named[0]
+    if number is None or named not in ([], [number]):
+        means = f" It is the name of class {', '.join(map(str, named))}." if named else ""
+        raise TargetError(
+            f"the target {text!r:.80} is not clear: class numbers are whole, from 0 on.{means} "
+            "Give the number as an integer."
+        )
+    return number
 
 
 def _ranked(ranks: list[int], numbers: Tensor) -> Callable[[Tensor], Tensor]:

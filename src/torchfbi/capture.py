@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
-import re
 import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.nn.parameter import is_lazy
 
 from torchfbi import adjoints, folding, own, programs, rewrite
 from torchfbi.errors import (
     CaptureError,
-    ControlFlowError,
     InputError,
     OutputError,
-    TrainingModeError,
+    TorchFBIError,
     UnsupportedOperatorError,
     first_line,
 )
+from torchfbi.exporting import exported
 from torchfbi.fingerprint import fingerprint
 from torchfbi.graph import Graph
 from torchfbi.quiet import quiet
-from torchfbi.shadow import share_tensors
+from torchfbi.refusals import check_module
+from torchfbi.shadow import uncompiled
 from torchfbi.tracing import traced_here
 
 _cache: WeakKeyDictionary[Any, dict[Any, tuple[Any, Graph]]] = WeakKeyDictionary()
 _lock = threading.Lock()
 
-# They dump whole graphs before the exceptions that _diagnosis puts into words.
+# They dump whole graphs before the exceptions that ``exporting`` puts into words.
 _NOISY = ("torch.fx.experimental.symbolic_shapes", "torch._subclasses.fake_tensor")
+
+aten = torch.ops.aten
 
 SIZES_KEPT = 4
 """How many graphs of one module are kept: each may hold its own folded copy of the weights."""
@@ -66,11 +66,13 @@ def capture(
         TrainingModeError: a part of the module is in training mode.
         InputError: the module itself rejects such an input.
         ControlFlowError: the module's Python code depends on the values of a tensor.
+        RandomnessError: the answer depends on chance, in evaluation mode too.
         OutputError: the module does not return one tensor and none was chosen.
         UnsupportedOperatorError: operators without an adjoint, all of them listed.
         CaptureError: torch.export failed for another reason.
     """
-    _check_module(module)
+    module = uncompiled(module) if isinstance(module, nn.Module) else module
+    check_module(module)
     sizes = (example.shape[1:], example.dtype, example.device, output)
     with _lock:
         if anew:
@@ -84,11 +86,12 @@ def capture(
         found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
         if found is not None:
             return found
-        program = _exported(module, example)
+        program = exported(module, example)
         graph = _to_graph(program, output)
-        if graph.batch is None:
+        size = programs.batch(program)
+        if isinstance(size, torch.SymInt):
             # They hold each other in a circle through C++, so that neither would ever be freed.
-            programs.batch(program).node.shape_env.fake_tensor_cache.clear()
+            size.node.shape_env.fake_tensor_cache.clear()
         with _lock:
             cached = _cache.setdefault(module, {})
             if len(cached) >= SIZES_KEPT:
@@ -106,108 +109,30 @@ def _cached(module: Any, looks: Any, batch: int, sizes: Any) -> Graph | None:
     return None
 
 
-def _check_module(module: Any) -> None:
-    if isinstance(module, ExportedProgram):
-        return
-    if isinstance(module, torch.jit.ScriptModule):
-        raise CaptureError(
-            "the model is a TorchScript module, which torch.export does not read: give the "
-            "original nn.Module, or an exported program (torch.export.export)."
-        )
-    if not isinstance(module, nn.Module):
-        raise CaptureError(f"the model must be a torch.nn.Module, not {type(module).__name__}.")
-    if isinstance(module, fx.GraphModule):
-        return  # exported programs turned into modules cannot change their mode
-    if any(is_lazy(t) for t in (*module.parameters(), *module.buffers())):
-        raise CaptureError("the model has lazy parts without weights yet: run it once first.")
-    training = [name or "the model itself" for name, m in module.named_modules() if m.training]
-    if training:
-        shown = ", ".join(training[:3]) + (", ..." if len(training) > 3 else "")
-        raise TrainingModeError(
-            f"the model is in training mode ({shown}), where its answer depends on the batch "
-            "and on chance: call model.eval() first."
-        )
-
-
-def _exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedProgram:
-    if isinstance(module, ExportedProgram):
-        made_for = programs.sizes(module)
-        if len(made_for) != example.ndim or any(
-            programs.concrete(ours) not in (None, theirs)
-            for ours, theirs in zip(made_for[1:], example.shape[1:], strict=True)
-        ):
-            raise InputError(
-                f"the program was exported for inputs {tuple(made_for)}, not "
-                f"{tuple(example.shape)}."
-            )
-        return module
-    shadow = share_tensors(module)
-    batch = example.shape[0]
-    with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
-        program = _export(shadow, example, max(2, batch), any_batch=True)
-        size = programs.batch_size(program)
-        if size == batch or (size is None and _takes_any_batch(program, shadow, example)):
-            return program
-    try:
-        return _export(shadow, example, batch)
-    except Exception as error:
-        raise _diagnosis(shadow, example, error) from error
-
-
-def _export(
-    module: nn.Module, example: Tensor, batch: int, any_batch: bool = False
-) -> ExportedProgram:
-    x = torch.empty(batch, *example.shape[1:], dtype=example.dtype, device=example.device)
-    sizes = ({0: Dim.AUTO},) if any_batch else None
-    return torch.export.export(module, (x,), dynamic_shapes=sizes, strict=False)
-
-
-def _takes_any_batch(program: ExportedProgram, module: nn.Module, example: Tensor) -> bool:
-    """Whether the module's code does the same to any number of images.
-
-    While it is traced, PyTorch writes down what its code asks about the batch size; only whether
-    there is more than one image it takes for granted, so that is tried.
-    """
-    if programs.batch(program).node.shape_env.guards:
-        return False
-    noise = torch.rand(1, *example.shape[1:], generator=torch.Generator().manual_seed(0))
-    traced, asked = (own.outputs(each, noise.to(example)) for each in (program, module))
-    return all(map(own.agree, traced.values(), asked.values()))
-
-
-def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
-    shape = tuple(example.shape)
-    try:
-        module(torch.zeros_like(example))
-    except Exception as own:
-        return InputError(f"the model rejects an input of shape {shape}: {first_line(own)}")
-    text = str(error)
-    if "data-dependent" in text or "dynamic control flow" in text:
-        places = re.findall(r'File "(.+?)", line (\d+), in', text)
-        where = f" ({places[-1][0]}, line {places[-1][1]})" if places else ""
-        return ControlFlowError(
-            f"the model's forward{where} decides by the values of a tensor which operators to "
-            "run, so it has no single graph: replace the branch, for example by torch.where."
-        )
-    return CaptureError(f"torch.export could not capture the model: {first_line(error)}")
-
-
 def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
-    if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
-        # It also inlines the parts under another mode, with autocast's casts written out.
-        program = program.run_decompositions({})
-    graph, tensors, outputs = _lift(program)
-    result = _choose(outputs, output)
-    logits, head = rewrite.strip_head(result)
-    ending = None if head is None else (result.target, result.args[1:], result.kwargs)
-    graph.output(logits)
-    rewrite.name_layers(graph)
-    rewrite.canonicalise(graph, tensors)
+    try:
+        if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
+            # It also inlines the parts under another mode, with autocast's casts written out.
+            program = program.run_decompositions({})
+        batch = programs.batch_size(
+            program
+        )  # before anything runs on its tensors and fixes their sizes
+        graph, tensors, outputs = _lift(program)
+        logits, tail = rewrite.strip_tail(_choose(outputs, output))
+        graph.output(logits)
+        rewrite.name_layers(graph)
+        rewrite.canonicalise(graph, tensors)
+    except TorchFBIError:
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"the operators that torch.export found could not be rewritten: {first_line(error)}"
+        ) from error
     used = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     constants = programs.owned({name: tensors[name] for name in sorted(used)}, program)
     for node in graph.find_nodes(op="get_attr"):
         node.meta["val"] = constants[str(node.target)]
-    captured = Graph(graph, constants, programs.batch_size(program), head, ending)
+    captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
     return captured
 
@@ -225,7 +150,8 @@ def _lift(
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
     inputs = [name for name, spec in specs.items() if spec.kind == InputKind.USER_INPUT]
     if len(inputs) != 1:
-        raise InputError(f"the model takes {len(inputs)} inputs; torchfbi explains models of one.")
+        several = "give explain all of them, (image, other)" if inputs else "there is no image"
+        raise InputError(f"the model takes {len(inputs)} inputs: {several}.")
     if _has_inner_graphs(program):
         raise CaptureError(
             "the model branches or loops by an operator such as torch.cond, so it has no single "
@@ -238,6 +164,7 @@ def _lift(
             target = specs[node.name].target
             value = program.state_dict.get(target, program.constants.get(target))
             copies[node] = folding.add_tensor(graph, tensors, node.name, value)
+            copies[node].meta["layer"] = target
         elif node.op != "output":
             copies[node] = graph.node_copy(node, copies.__getitem__)
     outputs = {
@@ -270,8 +197,16 @@ def _check_operators(graph: Graph) -> None:
             several = node.target is operator.getitem  # one of an operator's several outputs
             unknown = node.all_input_nodes[0] if several else node
             missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
-        elif node in graph.path and node.op == "call_function" and _swallows(node):
-            name = f"{node.target} by what depends on the image"
+        elif node in graph.path and _over_samples(node):
+            name = f"{node.target} over the samples of a batch"
+            missing.setdefault(name, []).append(node.meta["layer"])
+        elif node in graph.path and _is_softmax(node):
+            name = f"{node.target} of exponentials and their sum, a softmax,"
+            missing.setdefault(name, []).append(node.meta["layer"])
+        elif node in graph.path and (_swallows(node) or _depends_twice(node)):
+            several = node.target in adjoints.attention.PRODUCTS
+            what = "of two activations" if several else "by what depends on the image"
+            name = f"{node.target} {what}"
             missing.setdefault(name, []).append(node.meta["layer"])
     if missing:
         raise UnsupportedOperatorError(missing)
@@ -283,3 +218,59 @@ def _swallows(node: fx.Node) -> bool:
     if node.target in adjoints.SHAPE_ONLY or not inputs:
         return False
     return not adjoints.receivers(node)
+
+
+def _depends_twice(node: fx.Node) -> bool:
+    """Whether an activation has a second argument that depends on the image: x ** y(x)."""
+    found = adjoints.find(node.target)
+    others = adjoints.tensor_arguments(node)[1:]
+    return found is not None and found.activation and any(a.op != "get_attr" for a in others)
+
+
+def _is_softmax(node: fx.Node) -> bool:
+    """Whether exponentials are divided by what depends on them. To hold that would be a guess at
+    what the softmax weighs."""
+    factors = [argument for argument in node.args if isinstance(argument, fx.Node)]
+    if node.target not in (aten.div.Tensor, aten.mul.Tensor) or len(factors) < 2:
+        return False
+    pairs = [factors, factors[::-1]][: 1 if node.target is aten.div.Tensor else 2]
+    for exponential, other in pairs:
+        queue, seen = [other], set[fx.Node]()
+        while queue and exponential.target is aten.exp.default:
+            current = queue.pop()
+            if current.target is aten.exp.default and current.args == exponential.args:
+                return True
+            if current not in seen:
+                seen.add(current)
+                queue += current.all_input_nodes
+    return False
+
+
+def _over_samples(node: fx.Node) -> bool:
+    """Whether one sample's answer is computed from others', which the walk takes for alone."""
+    target: Any = node.target
+    along = _ALONG.get(target)
+    shape: Any = () if along is None else node.all_input_nodes[0].meta["val"].shape
+    if along is None or not shape or isinstance(shape[0], int):  # no batch of any size
+        return False
+    dims: Any = node.args[along] if len(node.args) > along else None
+    dims = range(len(shape)) if dims is None or dims == [] else dims
+    return 0 in [dim % len(shape) for dim in ([dims] if isinstance(dims, int) else dims)]
+
+
+_ALONG = {
+    aten.flip.default: 1,
+    aten.roll.default: 2,
+    aten.cumsum.default: 1,
+    aten.gather.default: 1,
+    aten.index_select.default: 1,
+    aten.unfold.default: 1,
+    aten.sum.dim_IntList: 1,
+    aten.sum.default: 1,
+    aten.mean.dim: 1,
+    aten.mean.default: 1,
+    aten.amax.default: 1,
+    aten.amin.default: 1,
+    aten.select.int: 1,
+}
+"""Operators along dimensions, and which argument says which; none stands for all."""

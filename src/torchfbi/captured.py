@@ -49,11 +49,8 @@ class Captured(nn.Module):
         for name in [name for name in self._buffers if name.startswith("network_")]:
             delattr(self, name)
         self.graph = graph
-        like = self.get_buffer("_like")
-        cast = like.dtype != self._source.like.dtype  # else dtypes may differ inside
         for name, tensor in graph.tensors.items():
-            moved = tensor.to(like if cast and tensor.is_floating_point() else like.device)
-            self.register_buffer(f"network_{name}", moved)
+            self.register_buffer(f"network_{name}", tensor)
 
     def _plan(self) -> None:
         """What follows from the graph; called again where that is another one."""
@@ -87,8 +84,10 @@ class Captured(nn.Module):
             if source.module is None or self._agrees(x, values[self.graph.logits]):
                 source.forget()
                 return values
-            again = x.to(source.like)
+            again, like = x.to(source.like), self.get_buffer("_like")
             self._take(capture(source.module, again, source.output, anew=True))
+            if (like.dtype, like.device) != (again.dtype, again.device):
+                self.to(like.device, like.dtype)  # as it was moved before
             self._plan()
             values = self._finite(x, watched)
             if not self._agrees(x, values[self.graph.logits]):
@@ -117,6 +116,8 @@ class Captured(nn.Module):
         assert source.module is not None
         given = self.graph.finish(logits)
         right = own.answer(source.module, x.to(source.like), source.output).to(given)
+        if right.numel() == given.numel():  # squeeze() drops the samples where there is but one
+            right = right.reshape(given.shape)
         if own.agree(right, given):
             return True
         wide = copy.deepcopy(self).to("cpu", torch.float64)

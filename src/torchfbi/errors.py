@@ -21,6 +21,10 @@ class ControlFlowError(CaptureError):
     """The model's Python code decides by the values of a tensor which operators to run."""
 
 
+class RandomnessError(CaptureError):
+    """The model's answer depends on chance."""
+
+
 class OutputError(CaptureError):
     """The model returns no floating-point tensor, or several and none was chosen."""
 

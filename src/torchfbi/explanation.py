@@ -59,8 +59,8 @@ class Explanation:
         versions: which versions of torchfbi, torch and numpy computed it.
         flow: everything seen on the way, if it was recorded; it is not saved.
         head: the softmax or sigmoid behind the logits; None where the network has neither.
-        fitting_tau: where a support is empty since nothing exceeded tau: the largest round tau at
-            which none is. It is a scale, another one for each network. Else None.
+        shares: of the ``"image"`` and of each tensor of the network's own in the answer, (N,).
+        fitting_tau: where nothing exceeded tau, the largest round tau at which something does.
         verdicts: what ``verify`` found, one for each sample, where it was kept.
         _asked: the network and its input, for ``verify``; neither saved nor pickled.
     """
@@ -77,6 +77,7 @@ class Explanation:
     versions: dict[str, str] = field(default_factory=versions)
     flow: tuple[LayerFlow, ...] = ()
     head: Head | None = None
+    shares: dict[str, Tensor] = field(default_factory=dict)
     fitting_tau: float | None = None
     verdicts: tuple[Verdict, ...] = ()
     _asked: Asked | None = None
@@ -130,6 +131,7 @@ class Explanation:
             flow=tuple(
                 LayerFlow(*seen[:2], *(part[one] for part in seen[2:])) for seen in self.flow
             ),
+            shares={name: share[one] for name, share in self.shares.items()},
             verdicts=self.verdicts[one],
             _asked=self._asked and self._asked.one(number),
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from torchfbi import evidence
-from torchfbi.graph import channel_dim
+from torchfbi.maps import channel_dim
 from torchfbi.settings import Settings
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
-
-from torchfbi.adjoints import is_tensor
 
 aten = torch.ops.aten
 Tensors = dict[str, Tensor]
@@ -25,19 +22,42 @@ def add_tensor(graph: fx.Graph, tensors: Tensors, name: str, value: Tensor) -> f
 
 def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
     """Compute once what does not depend on the image (weight standardisation, layer scales)."""
+    several = dict[fx.Node, Any]()  # what operators of several outputs return
     for node in list(graph.nodes):
         inputs = node.all_input_nodes
-        if node.op != "call_function" or any(source.op != "get_attr" for source in inputs):
-            continue
-        if not is_tensor(node) or node.target is operator.getitem:
+        if node.op != "call_function" or any(
+            source.op != "get_attr" and source not in several for source in inputs
+        ):
             continue
         args, kwargs = fx.node.map_arg(
-            (node.args, node.kwargs), lambda source: tensors[str(source.target)]
+            (node.args, node.kwargs),
+            lambda source: several[source] if source in several else tensors[str(source.target)],
         )
-        value = node.target(*args, **kwargs)
+        # A view would ask for the layout that its tensor had before its copy was dropped.
+        run: Any = aten.reshape.default if node.target is aten.view.default else node.target
+        value = run(*args, **kwargs)
+        if isinstance(value, tuple | list):
+            several[node] = value
+            continue
         with graph.inserting_before(node):
-            node.replace_all_uses_with(add_tensor(graph, tensors, node.name, _laid_out(value)))
+            if isinstance(value, Tensor):
+                folded: Any = add_tensor(graph, tensors, node.name, _laid_out(value))
+                names = [source.meta["layer"] for source in inputs if "layer" in source.meta]
+                folded.meta["layer"] = " + ".join(dict.fromkeys(names)) or node.meta.get("layer")
+                node.replace_all_uses_with(folded)
+            else:  # a number out of a parameter
+                for user in list(node.users):
+                    _replace_by_number(user, node, value)
         graph.erase_node(node)
+    for node in reversed(several):
+        graph.erase_node(node)
+
+
+def _replace_by_number(user: fx.Node, node: fx.Node, value: Any) -> None:
+    def other(argument: fx.Node) -> Any:
+        return value if argument is node else argument
+
+    user.args, user.kwargs = fx.node.map_arg((user.args, user.kwargs), other)
 
 
 def _laid_out(value: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, fx
 
 from torchfbi import pickling
 from torchfbi.adjoints import find, receivers, tensor_arguments
-from torchfbi.heads import Head
+from torchfbi.heads import Head, Tail
+from torchfbi.maps import channel_dim
 
 aten = torch.ops.aten
 
@@ -29,23 +30,22 @@ class Graph:
         tensors: the values of the ``get_attr`` nodes: the graph's own, whatever is written to the
             network's later.
         batch: the only batch size the model allows, or None where it takes any.
-        head: what was stripped behind the logits, or None where the model ends at them.
-        ending: the operator that was, its arguments behind the logits, and those by name.
+        tail: what was stripped behind the logits, or None where the model ends at them.
     """
 
     calls: fx.Graph
     tensors: dict[str, Tensor]
     batch: int | None
-    head: Head | None
-    ending: tuple[Any, Any, Any] | None = None
+    tail: Tail | None
+
+    @property
+    def head(self) -> Head | None:
+        """What makes probabilities of classes out of the logits."""
+        return None if self.tail is None else self.tail.head
 
     def finish(self, logits: Tensor) -> Tensor:
         """What the network itself returns where its logits are these."""
-        if self.ending is None:
-            return logits
-        operator, args, kwargs = self.ending
-        finished: Tensor = operator(logits, *args, **kwargs)
-        return finished
+        return logits if self.tail is None else self.tail(logits)
 
     @cached_property
     def nodes(self) -> list[fx.Node]:
@@ -126,7 +126,8 @@ class Graph:
         for node in self.narrow:
             shape, channel = node.meta["val"].shape, channel_dim(node)
             behind = bool(affine) and position[node] >= min(affine)
-            if behind and len(shape) == self.image.meta["val"].ndim:
+            same = str(shape[0]) == str(self.image.meta["val"].shape[0])  # no windows among them
+            if behind and same and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), node)
         return list(reversed(found.values()))
@@ -207,7 +208,7 @@ class Graph:
         return args, node.kwargs
 
     def __reduce__(self) -> Any:
-        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.head)
+        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.tail)
 
     def __deepcopy__(self, memo: Any) -> Graph:
         return self  # nothing ever writes to it
@@ -221,9 +222,10 @@ def _unpickled(calls: Any, *rest: Any) -> Graph:
 
 
 def is_activation(node: fx.Node) -> bool:
-    """Whether the node is an activation function, whose output is a feature."""
+    """Whether the node is an activation function, whose output is a feature: one number a sample
+    is none."""
     found = find(node.target)
-    return found is not None and found.activation
+    return found is not None and found.activation and node.meta["val"].ndim > 1
 
 
 def is_spatial(node: fx.Node) -> bool:
@@ -233,29 +235,6 @@ def is_spatial(node: fx.Node) -> bool:
         return False
     channel = channel_dim(node)
     return any(size != 1 for dim, size in enumerate(shape) if dim not in (0, channel))
-
-
-def channel_dim(node: fx.Node) -> int:
-    """Which dimension of the node's value counts the feature maps.
-
-    Convolutions put them at 1, dense layers last (ConvNeXt's activations are N, H, W, C), a
-    permutation moves them, and everything else leaves them where they are.
-    """
-    ndim = node.meta["val"].ndim
-    if node.op != "call_function" or ndim < 3 or node.target in _MAPS_FIRST:
-        return 1
-    if node.target in (aten.linear.default, aten.layer_norm.default):
-        return ndim - 1
-    source = next((a for a in tensor_arguments(node) if a.op != "get_attr"), None)
-    if source is None or source.meta["val"].ndim != ndim:
-        return 1
-    dim = channel_dim(source)
-    if node.target == aten.permute.default:
-        return [d % ndim for d in _argument(node, 1)].index(dim)
-    if node.target == aten.transpose.int:
-        swapped = [_argument(node, 1) % ndim, _argument(node, 2) % ndim]
-        return swapped[1 - swapped.index(dim)] if dim in swapped else dim
-    return dim
 
 
 def _rectifies(node: fx.Node) -> bool:
@@ -279,8 +258,3 @@ _KEEPS_SIGN = {
     aten.view.default,
 }
 """Of inputs that are not negative they return nothing that is."""
-_MAPS_FIRST = {aten.convolution.default, aten.batch_norm.default, aten.group_norm.default}
-
-
-def _argument(node: fx.Node, index: int) -> Any:
-    return node.args[index]

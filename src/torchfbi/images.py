@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -70,6 +71,10 @@ class Photo:
             ImageError: it is missing, empty, damaged, larger than ``MAX_PIXELS``, or no picture.
         """
         if isinstance(source, (str, os.PathLike)):
+            if re.match(r"[a-z][a-z0-9+.-]+:/", str(source), re.IGNORECASE):  # "C:/" is a drive
+                raise ImageError(
+                    f"{source} is an address: download the picture, and give its path."
+                )
             path = Path(source).expanduser()
             return cls(_read_path(path), name or path.name)
         file = str(getattr(source, "filename", "") or getattr(source, "name", ""))

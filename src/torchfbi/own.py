@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils.hooks import RemovableHandle
 
 from torchfbi import programs
 from torchfbi.errors import InputError, NonFiniteError, first_line
-from torchfbi.shadow import copy_parts
+from torchfbi.shadow import copy_parts, traceable
 
 
 def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None) -> Tensor:
@@ -49,13 +55,54 @@ def outputs(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]
         if isinstance(module, ExportedProgram):
             found = programs.run(module, x)
         else:
-            leaves, _ = pytree.tree_flatten_with_path(_untouched(module)(x))
+            with WithoutAutograd():
+                answered = plain(_untouched(module)(x))
+            leaves, _ = pytree.tree_flatten_with_path(answered)
             found = {programs.key(path): leaf for path, leaf in leaves}
     return {
         name: value
         for name, value in found.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
+
+
+def plain(output: Any) -> Any:
+    """Dataclasses and namespaces as dictionaries, whose parts ``torch.export`` and pytrees find."""
+    if isinstance(output, SimpleNamespace):
+        return {name: plain(value) for name, value in vars(output).items()}
+    known = type(output) in pytree.SUPPORTED_NODES
+    if dataclasses.is_dataclass(output) and not isinstance(output, type) and not known:
+        names = [field.name for field in dataclasses.fields(output)]
+        return {name: plain(getattr(output, name)) for name in names}
+    if type(output) is dict:
+        return {key: plain(value) for key, value in output.items()}
+    return type(output)(map(plain, output)) if type(output) in (tuple, list) else output
+
+
+class WithoutAutograd(TorchFunctionMode):
+    """Tensors as nobody differentiates them: ``.data`` is ``.detach()``, and hooks for gradients
+    are left out."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == _DATA:
+            return args[0].detach()
+        if func is Tensor.register_hook:
+            return RemovableHandle(OrderedDict())
+        if func in (Tensor.retain_grad, _REQUIRES_GRAD):
+            return None
+        if func is Tensor.requires_grad_:
+            return args[0]
+        return self.answer(func, args, kwargs or {})
+
+    def answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The function's own answer."""
+        return func(*args, **kwargs)
+
+
+_DATA: Any = Tensor.data.__get__  # type: ignore[attr-defined]
+_REQUIRES_GRAD: Any = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 
 def agree(a: Tensor, b: Tensor) -> bool:
@@ -85,6 +132,6 @@ def neutral(device: torch.device) -> Iterator[None]:
 def _untouched(module: nn.Module) -> nn.Module:
     """A copy of its structure: what its code keeps about itself, it keeps on the copy."""
     try:
-        return copy_parts(module, {})
+        return traceable(copy_parts(module, {}))
     except Exception:  # a class that cannot be made without its arguments
         return module

@@ -13,10 +13,14 @@ from typing import Any
 import torch
 from torch import fx
 
+from torchfbi.decompose import decompose
+from torchfbi.errors import OutputError, RandomnessError
 from torchfbi.folding import Tensors, fold_affine, fold_constants, fold_padding
-from torchfbi.heads import Head
+from torchfbi.heads import Tail
+from torchfbi.holding import hold
 from torchfbi.layout import laid_out
-from torchfbi.spelling import spell_out, untuple
+from torchfbi.spelling import spell_out
+from torchfbi.untuple import untuple
 
 aten = torch.ops.aten
 
@@ -25,6 +29,7 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     """Run all passes. ``graph`` must be functional (see ``has_aliased_mutation``)."""
     drop_checks(graph)
     drop_identities(graph)
+    refuse_chance(graph)
     use_functional_operators(graph)
     drop_copies(graph)
     fold_constants(graph, tensors)  # a weight that was cast is a weight
@@ -32,9 +37,13 @@ def canonicalise(graph: fx.Graph, tensors: Tensors) -> None:
     untuple(graph)
     drop_dead(graph)
     fold_constants(graph, tensors)
+    hold(graph)
+    decompose(graph, tensors)
+    fold_constants(graph, tensors)
     fold_padding(graph, tensors)
     fold_affine(graph, tensors)
     drop_dead(graph)
+    hold(graph)  # what was decomposed may multiply as well
     lay_out_weights(graph, tensors)
 
 
@@ -59,12 +68,46 @@ def drop_checks(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
+def refuse_chance(graph: fx.Graph) -> None:
+    """Refuse what is drawn at random whenever the network runs, in evaluation mode too.
+
+    Raises:
+        RandomnessError: the logits depend on it.
+    """
+    graph.eliminate_dead_code(
+        is_impure_node=lambda node: node.op in ("placeholder", "output") or _is_inplace(node)
+    )
+    drawn = [node for node in graph.nodes if node.op == "call_function" and _is_drawn(node)]
+    if drawn:
+        rows = "\n".join(f"  {node.target}  at {node.meta['layer']}" for node in drawn)
+        raise RandomnessError(
+            "the model's answer depends on chance although it is in evaluation mode, so there is "
+            f"no one answer to explain:\n{rows}\nPass training=self.training to the functions of "
+            "dropout, and add noise while training only; a traced graph keeps the mode that it was "
+            "traced in: call eval() before."
+        )
+
+
+def _is_drawn(node: fx.Node) -> bool:
+    """Whether an operator draws random numbers, with the arguments that it has here."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    schema: Any = node.target._schema  # type: ignore[union-attr]
+    given = {a.name: a.default_value for a in schema.arguments} | node.kwargs
+    given.update(zip((a.name for a in schema.arguments), node.args, strict=False))
+    share = given.get("p", given.get("dropout_p", 1))
+    return given.get("train", given.get("training", True)) and share != 0
+
+
+_DROPOUTS = {
+    overload
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for overload in (getattr(aten, name).default, getattr(aten, f"{name}_").default)
+}
+"""Identities, unless they are on (see ``refuse_chance``)."""
+
 _IDENTITIES = {
-    aten.dropout.default,
-    aten.dropout_.default,
-    aten.feature_dropout.default,
-    aten.alpha_dropout.default,
-    aten.feature_alpha_dropout.default,
+    *_DROPOUTS,
     aten.detach.default,
     aten.detach_.default,
     aten.alias.default,
@@ -82,7 +125,7 @@ _COPIES = {
 
 def drop_identities(graph: fx.Graph) -> None:
     """Remove operators that return their input, among them dropout at inference."""
-    _drop(graph, lambda node: node.target in _IDENTITIES)
+    _drop(graph, lambda node: node.target in _IDENTITIES and not _is_drawn(node))
     _drop(graph, _pools_nothing)
 
 
@@ -168,20 +211,52 @@ def use_functional_operators(graph: fx.Graph) -> None:
             node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
 
 
-_HEADS: dict[Any, Head] = {
+_TAILS: dict[Any, Any] = {
     aten.softmax.int: "softmax",
     aten._softmax.default: "softmax",
-    aten.log_softmax.int: "softmax",
-    aten._log_softmax.default: "softmax",
+    aten.log_softmax.int: "log_softmax",
+    aten._log_softmax.default: "log_softmax",
     aten.sigmoid.default: "sigmoid",
+    aten.special_expit.default: "sigmoid",
+}
+_VIEWS = {
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.squeeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.contiguous.default,
 }
 
 
-def strip_head(result: fx.Node) -> tuple[fx.Node, Head | None]:
+def strip_tail(result: fx.Node) -> tuple[fx.Node, Tail | None]:
     """The logits behind a softmax or sigmoid at the very end (section 2: the seed is put at z),
-    and which of the two it was."""
-    head = _HEADS.get(result.target)
-    return (result if head is None else result.args[0]), head  # type: ignore[return-value]
+    with a dimension of classes, and what was stripped. Only shapes may change behind it."""
+    views, last = list[Any](), result
+    while last.target in _VIEWS and isinstance(last.args[0], fx.Node):
+        views.append(last)
+        last = last.args[0]
+    function, dim, flat = _TAILS.get(last.target), 1, result.meta["val"].ndim == 1
+    if function in ("softmax", "log_softmax"):
+        shape, chosen = last.meta["val"].shape, last.args[1]
+        dim = chosen % len(shape) if isinstance(chosen, int) else 0
+        keeps = all(str(view.meta["val"].shape[:2]) == str(shape[:2]) for view in views)
+        function = function if (dim == 1 and keeps) or (dim > 1 and not views) else None
+    if result.meta["val"].ndim == 0:
+        raise OutputError("the model returns one number for the whole batch, not one an image.")
+    if function is not None:
+        source: Any = last.args[0]
+        if views:
+            views[-1].replace_input_with(last, source)
+        else:
+            result = source
+    if flat:
+        logits = result.graph.call_function(aten.unsqueeze.default, (result, 1))
+        logits.meta = {**result.meta, "val": result.meta["val"].unsqueeze(1)}
+        result = logits
+    return result, Tail(function, dim, flat) if function or flat else None
 
 
 def name_layers(graph: fx.Graph) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from torchfbi import tokens
 from torchfbi.adjoints import find, is_tensor, tensor_arguments
 from torchfbi.graph import Graph
 from torchfbi.segments import Segment, segments
@@ -132,6 +133,7 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
             read.update(tensor_arguments(node))
         if "output" in what:
             read.add(node)
+        read.update(own for own in tokens.joins(node) if own.op == "call_function")
     return read
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import TargetError
+from torchfbi.heads import Tail
 from torchfbi.settings import SeedKind
 from torchfbi.tracing import tracing
 
@@ -41,19 +42,23 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
     return one_hot - rivals
 
 
-def seed_for(target: Target, logits: Tensor, kind: SeedKind) -> Tensor:
+def seed_for(target: Target, logits: Tensor, kind: SeedKind, tail: Tail | None = None) -> Tensor:
     """The seed for any form of target: a class, one for each sample, or a function's answer.
+
+    Args:
+        tail: what the network does behind its logits. A function that says so by an attribute
+            ``sees_output`` is asked about what the network returns, and its seed goes back
+            through the tail; others are asked about the logits.
 
     Raises:
         TargetError: no such class, or an output that needs a function as target.
     """
-    chosen: Any = target(logits) if callable(target) else target
+    chosen: Any = target
+    if callable(target):
+        asks_tail = tail is not None and getattr(target, "sees_output", False)
+        chosen = _through(tail, target, logits) if asks_tail else target(logits)
     if isinstance(chosen, Tensor) and chosen.is_floating_point():
-        if chosen.shape != logits.shape:
-            raise TargetError(
-                f"the target function returned a seed of shape {tuple(chosen.shape)}, but the "
-                f"network's output has shape {tuple(logits.shape)}."
-            )
+        _check_seed(chosen, logits)
         return chosen.detach().to(logits)
     if logits.ndim != 2:
         raise TargetError(
@@ -61,6 +66,27 @@ def seed_for(target: Target, logits: Tensor, kind: SeedKind) -> Tensor:
             "function from this output to a seed of the same shape as target."
         )
     return seed(logits, as_classes(chosen, logits), kind)
+
+
+def _through(tail: Any, target: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
+    """A target's classes, or its seed for the network's own output as one for the logits."""
+    with torch.inference_mode(False), torch.enable_grad():
+        probe = logits.clone().requires_grad_()
+        output = tail(probe)
+        chosen = target(output.detach())
+        if not chosen.is_floating_point():
+            return chosen
+        _check_seed(chosen, output)
+        (seed,) = torch.autograd.grad(output, probe, chosen.detach().to(output))
+    return seed
+
+
+def _check_seed(seed: Tensor, output: Tensor) -> None:
+    if seed.shape != output.shape:
+        raise TargetError(
+            f"the target function returned a seed of shape {tuple(seed.shape)}, but the "
+            f"network's output has shape {tuple(output.shape)}."
+        )
 
 
 def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def share_tensors(module: nn.Module) -> nn.Module:
@@ -14,9 +16,50 @@ def share_tensors(module: nn.Module) -> nn.Module:
     """
     tensors = [*module.parameters(), *module.buffers()]
     try:
-        return copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
+        copied = copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
+        _same_mode(module, copied)
     except Exception:  # an attribute that cannot be copied, a lock say: share the attributes too
-        return copy_parts(module, {})
+        copied = copy_parts(module, {})
+    return traceable(copied)
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """The network inside of what ``torch.compile`` or ``nn.DataParallel`` returned."""
+    while True:
+        wraps = isinstance(module, nn.DataParallel | DistributedDataParallel)
+        # The class of compiled modules is not imported: that takes seconds.
+        inner = getattr(module, "module" if wraps else "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def traceable(module: nn.Module) -> nn.Module:
+    """A copy whose parts are as they were before they were compiled, and such that
+    ``torch.export`` can look into them. The copy itself is changed."""
+    module = uncompiled(module)
+    for part in list(module.modules()):
+        vars(part).pop("_compiled_call_impl", None)  # of module.compile()
+        for name, child in part._modules.items():
+            if child is not None and (replaced := _replacement(child)) is not child:
+                part._modules[name] = traceable(replaced)
+    return module
+
+
+def _replacement(part: nn.Module) -> nn.Module:
+    if type(part) is nn.CrossMapLRN2d:  # the same sum over the maps, as an autograd function
+        same = nn.LocalResponseNorm(part.size, part.alpha, part.beta, part.k)
+        return same.train(part.training)
+    return uncompiled(part)
+
+
+def _same_mode(module: nn.Module, copied: nn.Module) -> None:
+    """Copies of some graph modules are in training mode again, and run another graph there."""
+    if copied.training != module.training:
+        with contextlib.suppress(NotImplementedError):  # an exported program has one mode alone
+            copied.train(module.training)
+    for part, its_copy in zip(module.modules(), copied.modules(), strict=True):
+        its_copy.training = part.training
 
 
 def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:

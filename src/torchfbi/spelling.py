@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import operator
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
+
+from torchfbi.calls import call_after, call_before
 
 aten = torch.ops.aten
 
@@ -59,21 +61,13 @@ def _conv(dims: int) -> Callable[[fx.Node], None]:
             total = reach if padding == "same" else [0] * dims
             if any(t % 2 for t in total):
                 pads = [p for t in reversed(total) for p in (t // 2, t - t // 2)]
-                x = _insert(aten.constant_pad_nd.default, x, pads, 0.0)
+                x = call_after(aten.constant_pad_nd.default, x, pads, 0.0)
                 total = [0] * dims
             padding = [t // 2 for t in total]
         return (x, w, b, _full(stride, dims), _full(padding, dims), dilation, False,
                 [0] * dims, groups)  # fmt: skip
 
     return _spell(aten.convolution.default, arguments)
-
-
-def _insert(operator: Any, x: fx.Node, *args: Any) -> fx.Node:
-    """A new call right after ``x``."""
-    with x.graph.inserting_after(x):
-        node = x.graph.call_function(operator, (x, *args))
-    node.meta = {**x.meta, "val": operator(x.meta["val"], *args)}
-    return node
 
 
 def _transposed_conv(dims: int) -> Callable[[fx.Node], None]:
@@ -109,7 +103,7 @@ def _addmm(node: fx.Node) -> None:
     if not node.kwargs:  # beta and alpha are 1
         bias, x, weight = node.all_input_nodes
         node.target = aten.linear.default
-        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), bias)
+        node.args = (x, call_after(aten.permute.default, weight, [1, 0]), bias)
 
 
 def _matmul(node: fx.Node) -> None:
@@ -117,7 +111,25 @@ def _matmul(node: fx.Node) -> None:
     x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
     if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
         node.target = aten.linear.default
-        node.args = (x, _insert(aten.permute.default, weight, [1, 0]), None)
+        node.args = (x, call_after(aten.permute.default, weight, [1, 0]), None)
+
+
+def _fused_attention(node: fx.Node) -> None:
+    """The kernels that PyTorch chooses for an attention return more than its values."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    mask = given.get("attn_mask", given.get("attn_bias"))
+    tensors = (given["query"], given["key"], given["value"], mask)
+    with node.graph.inserting_before(node):
+        whole = node.graph.call_function(
+            aten.scaled_dot_product_attention.default,
+            (*tensors, 0.0, given.get("is_causal", False)),
+            {"scale": given["scale"]} if given.get("scale") is not None else {},
+        )
+    whole.meta = {**node.meta, "val": node.meta["val"][0]}
+    for user in list(node.users):
+        if user.args[1] == 0:
+            user.replace_all_uses_with(whole)
 
 
 def _addcmul(node: fx.Node) -> None:
@@ -134,6 +146,7 @@ def _addcmul(node: fx.Node) -> None:
 
 def _maximum(node: fx.Node) -> None:
     """max(x, t) = relu(x - t) + t with a fixed t: the thresholded linear unit."""
+    node.target = aten.maximum.default
     fixed, varying = sorted(node.all_input_nodes, key=lambda source: source.op != "get_attr")
     if fixed.op != "get_attr" or varying.op == "get_attr":
         return
@@ -143,6 +156,80 @@ def _maximum(node: fx.Node) -> None:
     excess.meta, rectified.meta = dict(node.meta), dict(node.meta)
     node.target = aten.add.Tensor
     node.args = (rectified, fixed)
+
+
+def _index(node: fx.Node) -> None:
+    """One fixed list of positions is a selection along its dimension."""
+    indices: Any = node.args[1]
+    (dim, index), *others = [(i, index) for i, index in enumerate(indices) if index is not None]
+    is_list = index.op == "get_attr" and index.meta["val"].ndim == 1
+    if is_list and not others and index.meta["val"].dtype in (torch.int64, torch.int32):
+        x: Any = node.args[0]
+        positive = call_after(aten.remainder.Scalar, index, x.meta["val"].shape[dim])
+        node.target, node.args = aten.index_select.default, (x, dim, positive)
+
+
+def _squeeze(node: fx.Node) -> None:
+    """The dimensions that are 1 for every batch: one image alone stays a batch."""
+    x: Any = node.args[0]
+    node.target = aten.squeeze.dims
+    node.args = (
+        x,
+        [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1],
+    )
+
+
+def _batch_norm(node: fx.Node) -> None:
+    """By the batch's own statistics it is an instance norm of the batch as one image."""
+    x, weight, bias, mean, var, training, *rest = node.args
+    if not training and mean is not None and var is not None:
+        return
+    if True:
+        swapped = call_before(node, aten.transpose.int, x, 0, 1)
+        together = call_before(node, aten.unsqueeze.default, swapped, 0)
+        own = (together, weight, bias, None, None, True, *rest)
+        normed = call_before(node, aten.instance_norm.default, *own)
+        apart = call_before(node, aten.squeeze.dim, normed, 0)
+    node.target, node.args = aten.transpose.int, (apart, 0, 1)
+
+
+def _variance(node: fx.Node) -> None:
+    """The mean square of what is left of the mean, by one degree of freedom less."""
+    x, chosen, *_ = node.args
+    over: Any = chosen
+    settings: Any = {"correction": 1, "keepdim": False, **node.kwargs}
+    shape = x.meta["val"].shape  # type: ignore[union-attr]
+    dims = [dim % len(shape) for dim in (over or range(len(shape)))]
+    if not all(isinstance(shape[dim], int) for dim in dims):
+        return  # over the batch
+    correction = 1 if settings["correction"] is None else settings["correction"]
+    free = max(math.prod(shape[dim] for dim in dims) - correction, 0)
+    mean = call_before(node, aten.mean.dim, x, dims, True)
+    rest = call_before(node, aten.sub.Tensor, x, mean)
+    squares = call_before(node, aten.pow.Tensor_Scalar, rest, 2)
+    total = call_before(node, aten.sum.dim_IntList, squares, dims, settings["keepdim"])
+    if node.target is aten.std.correction:
+        variance = call_before(node, aten.div.Tensor, total, free)
+        node.target, node.args = aten.sqrt.default, (variance,)
+    else:
+        node.target, node.args = aten.div.Tensor, (total, free)
+    node.kwargs = {}
+
+
+def _lerp(node: fx.Node) -> None:
+    """x + w (y - x)."""
+    x, y, weight = node.args
+    step = call_before(node, aten.mul.Tensor, call_before(node, aten.sub.Tensor, y, x), weight)
+    node.target, node.args = aten.add.Tensor, (x, step)
+
+
+def _clamp(node: fx.Node) -> None:
+    """Between limits that are tensors: the larger one, then the smaller one."""
+    x, low, high = node.args
+    if low is not None and high is not None:
+        x = call_before(node, aten.maximum.default, x, low)
+    node.target = aten.maximum.default if high is None else aten.minimum.default
+    node.args = (x, low if high is None else high)
 
 
 def _expand_as(node: fx.Node) -> None:
@@ -197,6 +284,12 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.relu6.default: _spell(aten.hardtanh.default, lambda x: (x, 0.0, 6.0)),
     aten.clamp_min.default: _spell(aten.clamp.default, lambda x, low: (x, low, None)),
     aten.clamp_max.default: _spell(aten.clamp.default, lambda x, high: (x, None, high)),
+    aten.clamp.Tensor: _clamp,
+    aten.clamp_min.Tensor: _spell(aten.maximum.default, lambda x, low: (x, low)),
+    aten.clamp_max.Tensor: _spell(aten.minimum.default, lambda x, high: (x, high)),
+    aten.lerp.Scalar: _lerp,
+    aten.lerp.Tensor: _lerp,
+    aten.rrelu.default: _spell(aten.leaky_relu.default, lambda x, a, b, *_: (x, (a + b) / 2)),
     aten.mul.Scalar: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
     aten.div.Scalar: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.add.Scalar: _spell(aten.add.Tensor, lambda x, y, alpha: (x, y * alpha)),
@@ -207,10 +300,21 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.to.dtype_layout: _cast,
     aten.addcmul.default: _addcmul,
     aten.maximum.default: _maximum,
+    aten.max.other: _maximum,
+    aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
+    aten.index.Tensor: _index,
+    aten.squeeze.default: _squeeze,
+    aten.batch_norm.default: _batch_norm,
+    aten.var.correction: _variance,
+    aten.std.correction: _variance,
     aten.square.default: _spell(aten.pow.Tensor_Scalar, lambda x: (x, 2)),
     aten.expand_as.default: _expand_as,
     aten.t.default: _spell(aten.permute.default, lambda x: (x, [1, 0])),
+    aten.mT.default: _spell(aten.transpose.int, lambda x: (x, -2, -1)),
     aten.addmm.default: _addmm,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _fused_attention,
+    aten._scaled_dot_product_flash_attention.default: _fused_attention,
+    aten._scaled_dot_product_efficient_attention.default: _fused_attention,
     aten.mm.default: _matmul,
     aten.matmul.default: _matmul,
     aten.pad.default: _pad,
@@ -220,59 +324,5 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
 }
 
 
-def untuple(graph: fx.Graph) -> None:
-    """Operators that return several tensors become several operators that return one."""
-    for node in list(graph.nodes):
-        if node.op == "call_function" and node.target is operator.getitem:
-            source, index = node.args
-            if replacement := _part(node, source, index):
-                node.target, node.args = replacement
-                node.kwargs = {}
-
-
-def _part(node: fx.Node, source: fx.Node, index: int) -> tuple[Any, tuple[Any, ...]] | None:
-    if source.op != "call_function":
-        return None
-    target = source.target
-    args: Any = source.args  # as the schemas below have them
-    if target in (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default,
-                  aten.split.sizes, aten.tensor_split.sections):  # fmt: skip
-        dim = args[2] % args[0].meta["val"].ndim
-        sizes = [part.shape[dim] for part in source.meta["val"]]
-        start = sum(sizes[:index])
-        return aten.slice.Tensor, (args[0], dim, start, start + sizes[index], 1)
-    if target is aten.unbind.int:
-        return aten.select.int, (*args, index)
-    if index != 0:
-        return None
-    if target in (aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default):
-        return _MAX_POOLS[len(args[1])], args
-    if target in _ADAPTIVE_MAX_POOLS:
-        return _equal_windows(*args)
-    if target is aten._native_batch_norm_legit_no_training.default:
-        x, weight, bias, mean, var, momentum, eps = args
-        return aten.batch_norm.default, (x, weight, bias, mean, var, False, momentum, eps, True)
-    if target is aten.native_layer_norm.default:
-        return aten.layer_norm.default, (*args, True)
-    return None
-
-
-_MAX_POOLS = {
-    1: aten.max_pool1d.default,
-    2: aten.max_pool2d.default,
-    3: aten.max_pool3d.default,
-}
-_ADAPTIVE_MAX_POOLS = {
-    aten.adaptive_max_pool1d.default,
-    aten.adaptive_max_pool2d.default,
-    aten.adaptive_max_pool3d.default,
-}
-
-
-def _equal_windows(x: fx.Node, outputs: list[int]) -> tuple[Any, tuple[Any, ...]] | None:
-    """Adaptive max pooling as the ordinary one, where its windows are all of one size."""
-    inputs = x.meta["val"].shape[2:]
-    if any(n % out for n, out in zip(inputs, outputs, strict=True)):
-        return None
-    kernel, dims = [n // out for n, out in zip(inputs, outputs, strict=True)], len(outputs)
-    return _MAX_POOLS[dims], (x, kernel, kernel, [0] * dims, [1] * dims, False)
+SPELLED = frozenset(_SPELLINGS)
+"""Operators that ``spell_out`` replaces, or at least writes out."""

@@ -1,12 +1,12 @@
-"""Targets for outputs that are no (N, classes): a region of a dense output, any score.
+"""Targets for outputs that are no (N, classes): a region of a dense output, a box, any score.
 
-A target is a class, or a function from the network's output to a seed of its shape. These two
+A target is a class, or a function from the network's output to a seed of its shape. These
 make such functions; any other of your own will do as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,6 +52,117 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
     return target
 
 
+def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
+    """What speaks against a class? The negative of its seed: for the answer "no" of a network with
+    a single logit, which has no class of its own.
+
+    >>> explain(tumour_or_not, images, target=against(0))
+
+    Args:
+        channel: the class, 0 where there is one logit.
+        kind: the seed whose negative is taken.
+
+    Raises:
+        TargetError: when called, if the network has no such class.
+    """
+
+    def target(logits: Tensor) -> Tensor:
+        if logits.ndim != 2 or not 0 <= channel < logits.shape[1]:
+            raise TargetError(
+                f"there is no channel {channel}: the output has shape {tuple(logits.shape)}."
+            )
+        return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), kind)
+
+    return target
+
+
+def box(
+    index: int | Tensor,
+    channel: int,
+    kind: SeedKind = "contrast",
+    *,
+    dim: int = -1,
+    classes: slice = slice(None),
+) -> Callable[[Tensor], Tensor]:
+    """What makes a detector say that at one of its candidate boxes?
+
+    It speaks of the raw output of the detector's head, before boxes are suppressed: torchvision's
+    single-stage heads return class logits (N, candidates, classes), YOLO's one tensor of
+    coordinates and classes.
+
+    >>> which = overlapping(boxes, (30, 20, 90, 80))         # the candidate at a box of yours
+    >>> explain(head, images, box(which, 17), output="cls_logits")
+    >>> explain(yolo, images, box(which, 4 + 17, dim=1, classes=slice(4, None)))
+
+    Args:
+        index: the candidate, or one for each sample, (N,).
+        channel: what is asked of it: a class, or, outside of ``classes``, a coordinate.
+        kind: how a class is seeded, against its rivals at this candidate; a coordinate is seeded
+            alone (``one-hot``).
+        dim: which dimension of the output counts classes and coordinates; the other is that of the
+            candidates.
+        classes: which of the channels are classes.
+
+    Raises:
+        TargetError: when called, if the output has no such candidate or channel.
+    """
+
+    def target(output: Tensor) -> Tensor:
+        if output.ndim != 3 or dim % 3 == 0:
+            raise TargetError(
+                f"the output has shape {tuple(output.shape)}: targets.box needs (N, candidates, "
+                "channels), or with dim=1 (N, channels, candidates)."
+            )
+        rows = output.movedim(dim, -1)
+        samples, candidates, channels = rows.shape
+        chosen = torch.as_tensor(index, device=output.device).expand(samples)
+        if not 0 <= channel < channels or ((chosen < 0) | (chosen >= candidates)).any():
+            raise TargetError(
+                f"there is no channel {channel} of candidate {index}: the output has {channels} "
+                f"channels of {candidates} candidates."
+            )
+        every = torch.arange(samples, device=output.device)
+        asked = torch.zeros_like(rows)
+        of_classes = range(*classes.indices(channels))
+        if channel in of_classes:
+            number = torch.full((samples,), of_classes.index(channel), device=output.device)
+            asked[every, chosen, classes] = seed(rows[every, chosen, classes], number, kind)
+        else:
+            asked[every, chosen, channel] = 1.0
+        return asked.movedim(-1, dim)
+
+    return target
+
+
+def overlapping(boxes: Tensor, wanted: Sequence[float] | Tensor) -> Tensor:
+    """The candidate that covers a box best: intersection over union.
+
+    Args:
+        boxes: left, top, right and bottom of each candidate, (candidates, 4), or (N, candidates, 4)
+            where they differ between samples.
+        wanted: left, top, right and bottom.
+
+    Returns:
+        Its index, () or (N,) int64, as ``box`` takes it.
+
+    Raises:
+        TargetError: ``boxes`` or ``wanted`` are no boxes, or none overlaps.
+    """
+    wanted = torch.as_tensor(wanted, dtype=boxes.dtype, device=boxes.device)
+    if boxes.shape[-1] != 4 or boxes.ndim not in (2, 3) or wanted.shape != (4,):
+        raise TargetError(
+            f"boxes of shape {tuple(boxes.shape)} and one of {tuple(wanted.shape)}: give "
+            "(candidates, 4) or (N, candidates, 4), and left, top, right, bottom."
+        )
+    shared = torch.minimum(boxes, wanted)[..., 2:] - torch.maximum(boxes, wanted)[..., :2]
+    shared = shared.clamp(min=0).prod(-1)
+    areas = [(b[..., 2:] - b[..., :2]).clamp(min=0).prod(-1) for b in (boxes, wanted)]
+    covered = torch.where(shared > 0, shared / (areas[0] + areas[1] - shared), 0.0)
+    if not (covered.amax(-1) > 0).all():
+        raise TargetError(f"no candidate overlaps the box {wanted.tolist()}.")
+    return covered.argmax(-1)
+
+
 def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """What makes a score of the output large? Its seed is its gradient at the output.
 
@@ -61,8 +172,9 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     >>> explain(model, images, target=score(lambda logits: logits[:, 3] - logits[:, 7]))
 
     Args:
-        function: from the output (N, ...) to a number, or to several that are summed;
-            differentiable.
+        function: from what the network returns, (N, ...), to a number, or to several that are
+            summed; differentiable. A softmax or sigmoid at the network's end is seen here,
+            although classes are asked about the logits before it.
 
     Raises:
         TargetError: when called, if the score has no gradient.
@@ -79,6 +191,7 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return gradient.argmax(1)
         return gradient
 
+    target.sees_output = True  # type: ignore[attr-defined]
     return target
 
 

@@ -28,6 +28,7 @@ from torchfbi.seeds import Target, seed_for
 from torchfbi.selection import select
 from torchfbi.settings import Settings
 from torchfbi.signals import Signals
+from torchfbi.tokens import reached
 from torchfbi.tracing import tracing
 
 Visit = Callable[[LayerFlow], None]
@@ -102,13 +103,19 @@ class ForwardBackward(Captured):
         return self.walk(x, target)
 
     def walk(
-        self, x: Tensor, target: Target = None, visit: Visit | None = None, walks: int = 1
+        self,
+        x: Tensor,
+        target: Target = None,
+        visit: Visit | None = None,
+        walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As ``forward``; ``visit`` is called at every feature, top to bottom, then the image.
 
         Args:
             walks: how often to walk back from the forward pass of one image, all at once, with a
                 target each: the values, the logits and what is visited have as many samples.
+            absorbed: takes what the image and the network's own tensors contribute (``tokens``).
         """
         check_walks(walks, x)
         values, logits = self._see(x, watched=visit is not None)
@@ -116,7 +123,7 @@ class ForwardBackward(Captured):
             x = x.expand(walks, *x.shape[1:])
             values, logits = self._see(x, watched=visit is not None)
             walks = 1
-        return self._explain(values, target, visit, walks), repeated(logits, walks)
+        return self._explain(values, target, visit, walks, absorbed), repeated(logits, walks)
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
@@ -131,7 +138,9 @@ class ForwardBackward(Captured):
         values, logits = self._see(x)
         if not self._is_one(values):
             return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([seed_for(t, logits, self.settings.seed) for t in targets])
+        seeds = torch.cat(
+            [seed_for(t, logits, self.settings.seed, self.graph.tail) for t in targets]
+        )
         return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: dict[fx.Node, Any]) -> bool:
@@ -154,11 +163,11 @@ class ForwardBackward(Captured):
         target: Target,
         visit: Visit | None = None,
         walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The attribution of one target, or of that many for one image, from a forward pass."""
         graph, settings = self.graph, self.settings
         x, logits = (repeated(values[node], walks) for node in (graph.image, graph.logits))
-        chosen = target(logits) if callable(target) else target
         seen: list[Tensor] = []
         resolutions = graph.resolutions if settings.values == "evidence" else []
 
@@ -172,7 +181,10 @@ class ForwardBackward(Captured):
 
         # Nobody looks at the signals later, so one may be written over another.
         overwrite = visit is None and not tracing()
-        s = self._back(seed_for(chosen, logits, settings.seed), values, look, overwrite, walks)
+        seed = seed_for(target, logits, settings.seed, graph.tail)
+        s = self._back(seed, values, look, overwrite, walks, absorbed)
+        if absorbed is not None:
+            absorbed["image"] = (s * x).flatten(1).sum(1)
         if settings.values == "evidence":
             s = evidence.placed(s, seen, x)
         look(graph.image, x, s, s, None)
@@ -185,6 +197,7 @@ class ForwardBackward(Captured):
         look: Look,
         overwrite: bool = False,
         walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """The backward walk: the signal that a seed at the logits sends to the image."""
         graph, signals = self.graph, Signals(overwrite)
@@ -196,7 +209,7 @@ class ForwardBackward(Captured):
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
-                self._step(node, value, here, signals, look)
+                self._step(node, value, here, signals, look, absorbed)
         s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
@@ -207,6 +220,7 @@ class ForwardBackward(Captured):
         values: dict[fx.Node, Any],
         signals: Signals,
         look: Look,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> None:
         """What arrived at a node is selected if it is a feature, and handed back."""
         s, maps = signals.take(node), signals.maps(node)
@@ -218,6 +232,8 @@ class ForwardBackward(Captured):
             s, maps = self._select(node, s, activation, look, signals)
             if s is not arrived:
                 signals.own(node)
+        if absorbed is not None:
+            reached(node, s, lambda source: self._value(source, values), absorbed)
         rectified = node in self.graph.features and self.settings.rectified
         gamma = self.settings.gamma if node in self.graph.hidden else 0.0
         memory = signals.owns(node), signals.scratch
@@ -260,16 +276,15 @@ class ForwardBackward(Captured):
         return found.fresh, [
             (source, signal)
             for source, signal in zip(self.graph.sources[node], signals, strict=False)
-            if signal is not None and source.op != "get_attr"
+            if signal is not None and not adjoints.is_held(source)
         ]
 
     def _arguments(self, node: fx.Node, values: dict[fx.Node, Any]) -> tuple[Any, Any]:
-        def value(source: fx.Node) -> Any:
-            if source.op == "get_attr":
-                return getattr(self, f"network_{source.target}")
-            return outlined(values[source])
+        return self.graph.arguments(node, lambda source: self._value(source, values))
 
-        return self.graph.arguments(node, value)
+    def _value(self, source: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        own = source.op == "get_attr"
+        return getattr(self, f"network_{source.target}") if own else outlined(values[source])
 
     def _select(
         self, node: fx.Node, s: Tensor, value: Tensor, look: Look, signals: Signals

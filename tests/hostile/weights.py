@@ -16,13 +16,13 @@ from hostile.archives import Payload
 from hostile.case import archive, kind, sparse, zeros
 from torchfbi import Labels, Model, Preprocess
 from torchfbi.errors import ModelError
-from torchfbi.models import files
+from torchfbi.models.weights import with_weights
 
 
 def fill(path: Path) -> None:
     """Put the weights into a network of two numbers."""
     plain = Preprocess(resize=8, crop=8, mean=(0, 0, 0), std=(1, 1, 1))
-    files.with_weights(Model(nn.Linear(1, 1), plain, Labels(["a"]), "tiny"), path)
+    with_weights(Model(nn.Linear(1, 1), plain, Labels(["a"]), "tiny"), path)
 
 
 state = kind("weights", fill, ModelError)

@@ -322,6 +322,82 @@ def _(draw: Draw, target: Any) -> Call:
     return Call(target, x, written, *where)
 
 
+@linear(aten.unfold.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    dim = draw.dim(x.ndim)
+    return Call(target, x, dim, draw.int(1, x.shape[dim]), draw.int(1, 3))
+
+
+@linear(aten.im2col.default, aten.col2im.default)
+def _(draw: Draw, target: Any) -> Call:
+    kernel, dilation, padding, stride = (draw.ints(2, low, 2) for low in (1, 1, 0, 1))
+    window = (kernel, dilation, padding, stride)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    image = draw.tensor(*draw.ints(2, 1, 2), *(r + draw.int(0, 3) for r in reach))
+    if target is aten.im2col.default:
+        return Call(target, image, *window)
+    columns = draw.tensor(*aten.im2col.default(image, *window).shape)
+    return Call(target, columns, list(image.shape[2:]), *window)
+
+
+@linear(aten.matmul.default)
+def _(draw: Draw, target: Any) -> Call:
+    """Fixed weights on either side, of any number of dimensions."""
+    n, m, p = draw.ints(3, 1, 3)
+    batch = draw.ints(draw.int(0, 2), 1, 2)
+    some = [draw.one_of(1, size) for size in batch][draw.int(0, len(batch)) :]
+    shapes = draw.one_of(
+        ([m], [*batch, m, p]),
+        ([*batch, n, m], [m]),
+        ([m], [m]),
+        ([*batch, n, m], [*some, m, p]),
+        ([*some, n, m], [*batch, m, p]),
+    )
+    if draw.bool():
+        return Call(target, draw.weight(*shapes[0]), draw.tensor(*shapes[1]))
+    matrix = shapes[1] if len(shapes[1]) != 2 else [1, *shapes[1]]  # else it were a dense layer
+    return Call(target, draw.tensor(*shapes[0]), draw.weight(*matrix))
+
+
+@linear(aten.bmm.default)
+def _(draw: Draw, target: Any) -> Call:
+    b, n, m, p = draw.ints(4, 1, 3)
+    first, second = draw.one_of((draw.tensor, draw.weight), (draw.weight, draw.tensor))
+    return Call(target, first(b, n, m), second(b, m, p))
+
+
+@linear(aten.einsum.default)
+def _(draw: Draw, target: Any) -> Call:
+    equation = draw.one_of("ij,jk->ik", "ij,jk", "...ij,...jk", "b...i, ji -> bj...", "ij,k->ki",
+                           "aij,aj,ak->ki", "ij,kj->", "a...,b...->ab", "ji,i->j")  # fmt: skip
+    sizes = dict(zip("abijk", draw.ints(5, 1, 3), strict=True))
+    dots = draw.ints(draw.int(0, 2), 1, 2)
+    operands = equation.replace(" ", "").partition("->")[0].split(",")
+    shapes = [
+        [n for c in o.replace("...", ".") for n in (dots if c == "." else [sizes[c]])]
+        for o in operands
+    ]
+    signal = draw.int(0, len(operands) - 1)
+    kinds = [draw.tensor if i == signal else draw.weight for i in range(len(operands))]
+    return Call(target, equation, [kind(*n) for kind, n in zip(kinds, shapes, strict=True)])
+
+
+@linear(aten.scaled_dot_product_attention.default)
+def _(draw: Draw, target: Any) -> Call:
+    """Linear in the values, whatever the queries, keys and the mask are."""
+    n, queries, keys, features, depth = draw.ints(5, 1, 3)
+    heads, groups = draw.int(1, 2), draw.int(1, 2)
+    q = draw.weight(n, heads * groups, queries, features)
+    k, v = draw.weight(n, heads, keys, features), draw.tensor(n, heads, keys, depth)
+    rows = draw.one_of(1, queries)
+    seen = nn.Parameter(draw.tensor(rows, keys) > -1, requires_grad=False)
+    mask = draw.one_of(None, draw.weight(n, 1, rows, keys), seen)
+    causal = mask is None and draw.bool()
+    scale = draw.one_of(None, 0.3)
+    return Call(target, q, k, v, mask, 0.0, causal, scale=scale, enable_gqa=groups > 1)
+
+
 @linear(aten.copy.default)
 def _(draw: Draw, target: Any) -> Call:
     x = draw.any_tensor()
@@ -404,15 +480,110 @@ def _(draw: Draw, target: Any) -> Call:
     aten.upsample_bilinear2d.vec,
     aten.upsample_trilinear3d.vec,
     aten.upsample_bicubic2d.vec,
+    *each_dimension("_upsample_nearest_exact{}d", "vec"),
+    aten._upsample_bilinear2d_aa.vec,
+    aten._upsample_bicubic2d_aa.vec,
 )
 def _(draw: Draw, target: Any) -> Call:
     dims = dimensions(target)
-    x = draw.image(dims, smallest=2)
-    sizes = (draw.ints(dims, 1, 7), None)
+    # Down to one column PyTorch's antialiased kernel computes something else.
+    smallest, least = (4, 2) if "_aa" in str(target) else (2, 1)
+    x = draw.image(dims, smallest=smallest)
+    sizes = (draw.ints(dims, least, 7), None)
     scales = (None, [draw.one_of(0.5, 1.0, 1.5, 2.0, 3.0) for _ in range(dims)])
     size, scale = draw.one_of(sizes, scales)
     aligned = [] if "nearest" in str(target) else [draw.bool()]
     return Call(target, x, size, *aligned, scale)
+
+
+@linear(aten.repeat.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    return Call(target, x, draw.ints(x.ndim + draw.int(0, 2), 1, 3))
+
+
+@linear(aten.gather.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    dim = draw.dim(x.ndim)
+    shape = list(x.shape)
+    shape[dim] = draw.int(1, 4)
+    count = math.prod(shape)
+    index = torch.tensor(draw.ints(count, 0, x.shape[dim] - 1)).reshape(shape)
+    return Call(target, x, dim, nn.Parameter(index, requires_grad=False))
+
+
+@linear(aten.index.Tensor)
+def _(draw: Draw, target: Any) -> Call:
+    """Two lists, also counted from the end, at neighbouring dimensions or not; or a table."""
+    x = draw.tensor(2, 3, 4, 2)
+    a, b = (
+        nn.Parameter(torch.tensor(draw.ints(5, -n, n - 1)), requires_grad=False) for n in (3, 4)
+    )
+    c = nn.Parameter(torch.tensor([[0, 1], [1, 1]]), requires_grad=False)
+    return Call(target, x, draw.one_of([None, a, b], [None, a, None, b % 2], [None, None, c]))
+
+
+@linear(aten.cumsum.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    return Call(target, x, draw.dim(x.ndim))
+
+
+@linear(aten.diagonal.default)
+def _(draw: Draw, target: Any) -> Call:
+    return Call(target, draw.tensor(2, 3, 4, 5), draw.int(-1, 2), *draw.permutation(4)[:2])
+
+
+@linear(aten.tril.default, aten.triu.default)
+def _(draw: Draw, target: Any) -> Call:
+    return Call(target, draw.tensor(2, 4, 5), draw.int(-3, 3))
+
+
+@linear(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.any_tensor()
+    mask = draw.tensor(*[draw.one_of(1, n) for n in x.shape]) > 0
+    filled = torch.full((), 0.5, dtype=x.dtype)
+    value = 0.5 if target is aten.masked_fill.Scalar else nn.Parameter(filled, requires_grad=False)
+    return Call(target, x, nn.Parameter(mask, requires_grad=False), value)
+
+
+@linear(aten.unfold.default)
+def _(draw: Draw, target: Any) -> Call:
+    x = draw.tensor(*draw.ints(draw.int(1, 4), 3, 6))
+    return Call(target, x, draw.dim(x.ndim), draw.int(1, 3), draw.int(1, 3))
+
+
+@linear(aten.im2col.default, aten.col2im.default)
+def _(draw: Draw, target: Any) -> Call:
+    sizes, kernel = draw.ints(2, 4, 7), draw.ints(2, 1, 3)
+    window = (kernel, [1, draw.int(1, 1)], draw.ints(2, 0, 1), draw.ints(2, 1, 2))
+    x = draw.tensor(*draw.ints(2, 1, 2), *sizes)
+    if target is aten.im2col.default:
+        return Call(target, x, *window)
+    columns = aten.im2col.default(x, *window)
+    return Call(target, draw.tensor(*columns.shape), sizes, *window)
+
+
+@linear(aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
+def _(draw: Draw, target: Any) -> Call:
+    dims = dimensions(target)
+    x = draw.image(dims, smallest=2)
+    grid = nn.Parameter(draw.tensor(len(x), *draw.ints(dims, 1, 4), dims), requires_grad=False)
+    mode = draw.int(0, 2 if dims == 2 else 1)
+    return Call(target, x, grid, mode, draw.int(0, 2), draw.bool())
+
+
+@linear(aten.max_unpool2d.default, aten.max_unpool3d.default)
+def _(draw: Draw, target: Any) -> Call:
+    dims = dimensions(target)
+    image = draw.image(dims, smallest=2)
+    pool = F.max_pool2d if dims == 2 else F.max_pool3d
+    pooled, indices = pool(image, 2, return_indices=True)
+    window = () if dims == 2 else ([2] * 3, [0] * 3)
+    indices = nn.Parameter(indices, requires_grad=False)
+    return Call(target, torch.randn_like(pooled), indices, list(image.shape[2:]), *window)
 
 
 @linear(*each_dimension("avg_pool{}d"))
@@ -496,6 +667,23 @@ ACTIVATIONS: dict[Any, list[tuple[Any, ...]]] = {
     aten.tanh.default: [()],
     aten.softplus.default: [(), (2.0, 3.0)],
     aten.mish.default: [()],
+    aten.abs.default: [()],
+    aten.exp.default: [()],
+    aten.exp2.default: [()],
+    aten.expm1.default: [()],
+    aten.sin.default: [()],
+    aten.cos.default: [()],
+    aten.tan.default: [()],
+    aten.sinh.default: [()],
+    aten.cosh.default: [()],
+    aten.asinh.default: [()],
+    aten.atan.default: [()],
+    aten.erf.default: [()],
+    aten.erfc.default: [()],
+    aten.log_sigmoid.default: [()],
+    aten.softshrink.default: [(), (0.7,)],
+    aten.hardshrink.default: [(), (0.7,)],
+    aten.threshold.default: [(0.0, 0.0), (0.1, 0.2), (-0.3, -1.0)],
 }
 CASES = [(target, arguments) for target, cases in ACTIVATIONS.items() for arguments in cases]
 
@@ -550,6 +738,56 @@ def test_proof_1_the_papers_adjoint_of_an_activation_is_relu(target: Any, argume
     assert torch.equal(back, s.clamp(min=0))
 
 
+EXPONENTS = nn.Parameter(torch.tensor([[0.5], [3.0], [1.0]], dtype=torch.float64), False)
+PARTIAL: dict[Any, list[tuple[tuple[Any, ...], float, float, float]]] = {
+    aten.log.default: [((), 1.0, 0.01, 9.0)],
+    aten.log2.default: [((), 1.0, 0.01, 9.0)],
+    aten.log10.default: [((), 1.0, 0.01, 9.0)],
+    aten.log1p.default: [((), 0.0, -0.9, 9.0)],
+    aten.reciprocal.default: [((), 1.0, 0.01, 9.0)],
+    aten.rsqrt.default: [((), 1.0, 0.01, 9.0)],
+    aten.sqrt.default: [((), 0.0, 0.01, 9.0)],
+    aten.pow.Tensor_Scalar: [((0.5,), 0.0, 0.01, 9.0), ((-1.5,), 1.0, 0.01, 9.0)],
+    aten.pow.Tensor_Tensor: [((EXPONENTS,), 0.0, 0.01, 9.0), ((-EXPONENTS,), 1.0, 0.01, 9.0)],
+    aten.asin.default: [((), 0.0, -0.95, 0.95)],
+    aten.acos.default: [((), 0.0, -0.95, 0.95)],
+    aten.atanh.default: [((), 0.0, -0.95, 0.95)],
+    aten.logit.default: [((), 0.5, 0.02, 0.98), ((0.1,), 0.5, 0.02, 0.98)],
+}
+"""Functions that are not defined everywhere: arguments, the origin of the secant, and a range."""
+
+
+@pytest.mark.parametrize(
+    ("target", "case"), [(target, case) for target in PARTIAL for case in PARTIAL[target]], ids=str
+)
+def test_proof_1_a_function_that_is_not_defined_everywhere(target: Any, case: Any) -> None:
+    """f(x) = f(o) + (x - o) g(x) with the gate held, and f' is autograd's."""
+    arguments, origin, low, high = case
+    near = origin + torch.tensor([-1e-4, -1e-6, 1e-9, 1e-6, 1e-4], dtype=torch.float64)
+    x = torch.cat([torch.linspace(low, high, 120, dtype=torch.float64), near[near > low]])
+    x = x.expand(1, 3, -1).clone()
+    fixed = [nn.Parameter(a, False) if isinstance(a, Tensor) else a for a in arguments]
+    call = Call(target, x, *fixed)
+    (g,) = call.hand_back(torch.ones_like(x), Settings(gates="held")).values()
+    start = call({call.signals[0]: torch.full_like(x, origin)})
+    torch.testing.assert_close(start + (x - origin) * g, call.output, rtol=1e-11, atol=1e-11)
+    s, leaf = torch.randn_like(x), x.clone().requires_grad_()
+    (back,) = call.hand_back(s, PLAIN).values()
+    (expected,) = torch.autograd.grad(call({call.signals[0]: leaf}), leaf, s)
+    torch.testing.assert_close(back, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("target", [aten.sqrt.default, aten.pow.Tensor_Scalar], ids=str)
+@pytest.mark.parametrize("gates", ["held", "derivative"])
+def test_proof_1_a_root_is_zero_at_zero_where_its_slope_is_infinite(
+    target: Any, gates: Any
+) -> None:
+    x = torch.tensor([[[0.0, 4.0]]], dtype=torch.float64)
+    call = Call(target, x, *([0.5] if target is aten.pow.Tensor_Scalar else []))
+    (back,) = call.hand_back(torch.ones_like(x), Settings(gates=gates)).values()
+    assert back.flatten().tolist() == [0.0, 0.5 if gates == "held" else 0.25]
+
+
 # --- Normalisation with held statistics -------------------------------------------------------
 
 NORMS = [
@@ -591,6 +829,8 @@ def test_proof_1_a_norm_is_linear_with_its_statistics_held(
     if target is aten.rms_norm.default:
         mean, var = torch.zeros(()), grouped.square().mean(dims, keepdim=True)
         eps = torch.finfo(x.dtype).eps if eps is None else eps
+    if target is aten.layer_norm.default:  # what is linear is kept
+        mean = leaf.mean(dims, keepdim=True)
     held = ((leaf.reshape(grouped.shape) - mean) / torch.sqrt(var + eps)).reshape(x.shape)
     held = held if gamma is None else held * gamma.reshape(per_map)
     offset = 0 if beta is None else beta.reshape(per_map)
@@ -685,15 +925,40 @@ def test_proof_1_unpooling_by_hand() -> None:
     assert back("winner") == [0.0, 6.0, 0.0, 0.0, 2.0]
 
 
+@pytest.mark.parametrize("target", [aten.amax.default, aten.amin.default], ids=str)
 @given(data=st.data())
-def test_proof_1_maxima_share_as_in_autograd(data: st.DataObject) -> None:
+def test_proof_1_maxima_share_as_in_autograd(target: Any, data: st.DataObject) -> None:
     draw = Draw(data)
     x = draw.any_tensor().round()
-    call = Call(aten.amax.default, x, draw.one_of(draw.dims(x.ndim), []), draw.bool())
+    call = Call(target, x, draw.one_of(draw.dims(x.ndim), []), draw.bool())
     leaf, s = x.clone().requires_grad_(), torch.randn_like(call.output)
     (back,) = call.hand_back(s).values()
     (expected,) = torch.autograd.grad(call({call.signals[0]: leaf}), leaf, s)
     torch.testing.assert_close(back, expected)
+
+
+OF_TWO = [aten.maximum.default, aten.minimum.default, aten.fmax.default, aten.fmin.default]
+
+
+@pytest.mark.parametrize("target", OF_TWO, ids=str)
+@given(data=st.data())
+def test_proof_1_the_larger_of_two_gets_the_signal(target: Any, data: st.DataObject) -> None:
+    draw = Draw(data)
+    x = draw.any_tensor()
+    call = Call(target, x, draw.tensor(*draw.broadcast(x)))
+    leaves = {node: call.tensors[node].clone().requires_grad_() for node in call.signals}
+    s = torch.randn_like(call.output)
+    expected = torch.autograd.grad(call(leaves), list(leaves.values()), s)
+    back = call.hand_back(s)
+    for node, gradient in zip(leaves, expected, strict=True):
+        torch.testing.assert_close(back[node], gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_proof_1_equal_ones_get_half_each() -> None:
+    x, y = (torch.tensor([[1.0, 2.0]]) for _ in range(2))
+    for target in OF_TWO:
+        backs = Call(target, x, y).hand_back(torch.tensor([[3.0, 4.0]])).values()
+        assert [back.tolist() for back in backs] == [[[1.5, 2.0]]] * 2
 
 
 # --- Products ---------------------------------------------------------------------------------
@@ -787,5 +1052,6 @@ def test_proof_1_a_product_holds_its_gate(combine: Any) -> None:
 
 
 def test_proof_1_covers_every_operator() -> None:
-    proven = {*LINEAR, *CONSTANTS, *ACTIVATIONS, *NORMS, *MAX_POOLS, aten.amax.default}
+    maxima = {*MAX_POOLS, *OF_TWO, aten.amax.default, aten.amin.default}
+    proven = {*LINEAR, *CONSTANTS, *ACTIVATIONS, *PARTIAL, *NORMS, *maxima}
     assert proven == set(operators())

@@ -1,11 +1,21 @@
 """The adjoints: one small function an operator, found by ATen overload."""
 
-from torchfbi.adjoints import activations, linear, pointwise, pooling, shape
+from torchfbi.adjoints import (
+    activations,
+    attention,
+    functions,
+    linear,
+    places,
+    pointwise,
+    pooling,
+    shape,
+)
 from torchfbi.adjoints.registry import (
     Adjoint,
     Site,
     adjoint,
     find,
+    is_held,
     is_tensor,
     operators,
     receivers,
@@ -19,10 +29,14 @@ __all__ = [
     "Site",
     "activations",
     "adjoint",
+    "attention",
     "find",
+    "functions",
+    "is_held",
     "is_tensor",
     "linear",
     "operators",
+    "places",
     "pointwise",
     "pooling",
     "receivers",

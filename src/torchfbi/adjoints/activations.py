@@ -228,16 +228,32 @@ def mish(x: Tensor) -> Tensor:
     return torch.tanh(F.softplus(x))
 
 
-@activation(
-    aten.pow.Tensor_Scalar,
-    derivative=lambda x, n: n * x ** (n - 1),
-)
-def power(x: Tensor, n: float) -> Tensor:
-    """x^(n - 1), zero at zero, as in the squared ReLU and generalised means."""
-    return torch.where(x == 0, float(n == 1), x ** (n - 1))
+def _power_derivative(x: Tensor, n: float | Tensor) -> Tensor:
+    slope = n * x ** (n - 1)
+    root = (x == 0) & ((n > 0) & (n < 1) if isinstance(n, Tensor) else 0 < n < 1)
+    return torch.where(root, 0.0, slope)  # infinite, which no gradient survives
 
 
-def _secant(rise: Tensor, x: Tensor, at_zero: float) -> Tensor:
+@activation(aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, derivative=_power_derivative)
+def power(x: Tensor, n: float | Tensor) -> Tensor:
+    """x^(n - 1), zero at zero, as in the squared ReLU and generalised means; where n < 0, as x^n
+    has no value at zero, the secant from 1."""
+    if not isinstance(n, Tensor) and n < 0:
+        return _secant(x**n - 1, x - 1, float(n))
+    at_zero = (n == 1).to(x) if isinstance(n, Tensor) else float(n == 1)
+    gate = torch.where(x == 0, at_zero, x ** (n - 1))
+    if isinstance(n, Tensor):
+        return torch.where(n < 0, _secant(x**n - 1, x - 1, n), gate)
+    return gate
+
+
+@activation(aten.sqrt.default, derivative=lambda x: _power_derivative(x, 0.5))
+def sqrt(x: Tensor) -> Tensor:
+    """x^(-1/2), zero at zero, where the slope is infinite."""
+    return power(x, 0.5)
+
+
+def _secant(rise: Tensor, x: Tensor, at_zero: float | Tensor) -> Tensor:
     """rise / x, and its limit at zero."""
     zero = x == 0
     return torch.where(zero, at_zero, rise / torch.where(zero, 1.0, x))

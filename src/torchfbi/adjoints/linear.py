@@ -184,10 +184,16 @@ def layer_norm(
     eps: float = 1e-5,
     cudnn_enable: bool = True,
 ) -> Tensor:
-    """Linear with the statistics held constant: s gamma / std."""
+    """Linear with the deviation held constant: centred, and s gamma / std.
+
+    That the mean is taken off is linear itself, so it is kept: what is the same in all maps of a
+    token is no evidence. Source: Ali et al. 2022, section 3.2, whose rule detaches the deviation.
+    """
     dims = tuple(range(-len(normalized_shape), 0))
-    scaled = s if weight is None else s * weight
-    return scaled * torch.rsqrt(x.var(dims, correction=0, keepdim=True) + eps)
+    scaled = (s if weight is None else s * weight) * torch.rsqrt(
+        x.var(dims, correction=0, keepdim=True) + eps
+    )
+    return scaled - scaled.mean(dims, keepdim=True)
 
 
 @adjoint(aten.rms_norm.default, keeps=("inputs",))

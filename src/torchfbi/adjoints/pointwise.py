@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from torchfbi.adjoints.registry import Site, adjoint, tensor_arguments
+from torchfbi.adjoints.registry import Site, adjoint, is_held, tensor_arguments
 from torchfbi.tracing import tracing
 
 aten = torch.ops.aten
@@ -23,7 +23,27 @@ _BOUNDED = {
     aten.softmax.int,
     aten._softmax.default,
 }
+_COMPARISONS = {
+    getattr(getattr(aten, name), overload)
+    for name in ("eq", "ne", "lt", "le", "gt", "ge")
+    for overload in ("Scalar", "Tensor")
+} | {
+    aten.logical_and.default,
+    aten.logical_or.default,
+    aten.logical_not.default,
+    aten.bitwise_and.Tensor,
+    aten.bitwise_or.Tensor,
+    aten.bitwise_not.default,
+    aten.sign.default,
+    aten.sgn.default,
+    aten.heaviside.default,
+}
+"""What they return is a decision: bounded, and constant around almost every input."""
+_BOUNDED |= _COMPARISONS
 _TRANSPARENT = {
+    aten.abs.default,
+    aten.log.default,
+    aten.log1p.default,
     aten.mul.Tensor,
     aten.div.Tensor,
     aten.add.Tensor,
@@ -72,6 +92,26 @@ def rsub(s: Tensor, at: Site, x: Tensor, other: float, alpha: float = 1) -> Tens
     return s * -alpha
 
 
+@adjoint(aten.maximum.default, aten.fmax.default, keeps=("inputs",), receivers=tensor_arguments)
+def maximum(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The larger one gets the signal, equal ones half each."""
+    first = torch.where(x == y, 0.5, (x > y).to(s.dtype))
+    return _fit(s * first, x), _fit(s * (1 - first), y)
+
+
+@adjoint(aten.minimum.default, aten.fmin.default, keeps=("inputs",), receivers=tensor_arguments)
+def minimum(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The smaller one gets the signal, equal ones half each."""
+    first = torch.where(x == y, 0.5, (x < y).to(s.dtype))
+    return _fit(s * first, x), _fit(s * (1 - first), y)
+
+
+@adjoint(aten.masked_fill.Scalar, aten.masked_fill.Tensor, keeps=("inputs",))
+def masked_fill(s: Tensor, at: Site, x: Tensor, mask: Tensor, value: Any) -> Tensor | None:
+    """Nothing where something else was put; the mask is held constant."""
+    return _fit(s.masked_fill(mask, 0.0), x)
+
+
 @adjoint(aten.neg.default)
 def neg(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """The negative signal."""
@@ -105,7 +145,7 @@ def gated_arguments(node: fx.Node) -> list[fx.Node]:
     means from the other (x * sigmoid(x), x * rsqrt(mean(x^2))) or from a bounded function. Where
     neither factor is a gate, both are signal and share it equally.
     """
-    factors = [argument for argument in tensor_arguments(node) if argument.op != "get_attr"]
+    factors = [argument for argument in tensor_arguments(node) if not is_held(argument)]
     if len(factors) < 2:
         return factors
     x, y = factors

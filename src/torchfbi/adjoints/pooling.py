@@ -71,9 +71,9 @@ def _tiles(kernel: list[int], stride: list[int], padding: list[int], dilation: l
     return stride == kernel and not any(padding) and set(dilation) == {1}
 
 
-@adjoint(aten.amax.default, keeps=("inputs", "output"))
+@adjoint(aten.amax.default, aten.amin.default, keeps=("inputs", "output"))
 def amax(s: Tensor, at: Site, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Tensor:  # noqa: B006
-    """The maxima share the signal equally."""
+    """The maxima, or minima, share the signal equally."""
     winners = (x == _restore(at.output, x, dim, keepdim)).to(s.dtype)
     counts = winners.sum(tuple(dim) or tuple(range(x.ndim)), keepdim=True)
     return _restore(s, x, dim, keepdim) * winners / counts

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, fx
 
 from torchfbi.scratch import NO_SCRATCH, Scratch
@@ -70,6 +71,12 @@ def tensor_arguments(node: fx.Node) -> list[fx.Node]:
 def is_tensor(node: fx.Node) -> bool:
     """Whether the node's value is a tensor (and not a size or a number)."""
     return isinstance(node.meta.get("val"), Tensor)
+
+
+def is_held(node: fx.Node) -> bool:
+    """Whether nothing flows to a tensor: a weight, or what the walk holds constant, which the
+    graph says by a ``detach``."""
+    return node.op == "get_attr" or node.target is torch.ops.aten.detach.default
 
 
 def first_argument(node: fx.Node) -> list[fx.Node]:
@@ -135,7 +142,12 @@ def operators() -> list[Any]:
 
 
 def receivers(node: fx.Node) -> list[fx.Node]:
-    """The image-dependent arguments that get a signal from ``node``."""
+    """The image-dependent arguments that get a signal from ``node``: numbers with fractions, as
+    integers and decisions are constant around almost every image."""
     found = find(node.target)
     chosen = found.receivers(node) if found else tensor_arguments(node)
-    return [argument for argument in chosen if argument.op != "get_attr"]
+    return [
+        argument
+        for argument in chosen
+        if not is_held(argument) and argument.meta["val"].is_floating_point()
+    ]

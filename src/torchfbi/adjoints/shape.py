@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -109,12 +110,6 @@ def copy(
     return None, s.sum_to_size(source.shape).to(source)
 
 
-@adjoint(aten.index_select.default)
-def index_select(s: Tensor, at: Site, x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Every entry returns to where it was taken, repeated ones are summed."""
-    return s.new_zeros(x.shape).index_add(dim, index, s)
-
-
 @adjoint(aten.expand.default)
 def expand(s: Tensor, at: Site, x: Tensor, size: list[int], implicit: bool = False) -> Tensor:
     """The sum over the copies."""
@@ -157,6 +152,38 @@ def pixel_unshuffle(s: Tensor, at: Site, x: Tensor, downscale_factor: int) -> Te
 def channel_shuffle(s: Tensor, at: Site, x: Tensor, groups: int) -> Tensor:
     """A permutation: its inverse."""
     return F.channel_shuffle(s, x.shape[1] // groups)
+
+
+@adjoint(aten.repeat.default)
+def repeat(s: Tensor, at: Site, x: Tensor, repeats: list[int]) -> Tensor:
+    """The sum over the copies."""
+    new = len(repeats) - x.ndim
+    sizes = [*repeats[:new]]
+    for times, size in zip(repeats[new:], x.shape, strict=True):
+        sizes += [times, size]
+    copies = [*range(new), *range(new, len(sizes), 2)]
+    return s.reshape(sizes).sum(copies)
+
+
+@adjoint(aten.cumsum.default)
+def cumsum(s: Tensor, at: Site, x: Tensor, dim: int, **kwargs: Any) -> Tensor:
+    """Every entry counts in all sums from its own on."""
+    return s.flip(dim).cumsum(dim).flip(dim).to(x.dtype)
+
+
+@adjoint(aten.diagonal.default)
+def diagonal(
+    s: Tensor, at: Site, x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    """Zeros everywhere but on the diagonal."""
+    return torch.diagonal_scatter(s.new_zeros(x.shape), s, offset, dim1, dim2)
+
+
+@adjoint(aten.tril.default, aten.triu.default)
+def triangle(s: Tensor, at: Site, x: Tensor, diagonal: int = 0) -> Tensor:
+    """The same triangle of the signal."""
+    keep: Any = at.node.target
+    return keep(s, diagonal)
 
 
 SHAPE_ONLY = (
@@ -212,6 +239,11 @@ def border_pad(
     aten.upsample_bilinear2d.vec,
     aten.upsample_trilinear3d.vec,
     aten.upsample_bicubic2d.vec,
+    aten._upsample_bilinear2d_aa.vec,
+    aten._upsample_bicubic2d_aa.vec,
+    aten._upsample_nearest_exact1d.vec,
+    aten._upsample_nearest_exact2d.vec,
+    aten._upsample_nearest_exact3d.vec,
 )
 def upsample(s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any) -> Tensor:
     """Interpolation works on each axis alone, so its adjoint does."""
@@ -219,11 +251,15 @@ def upsample(s: Tensor, at: Site, x: Tensor, size: list[int] | None, *args: Any)
     *aligned, scales = args
 
     def resize(basis: Tensor, axis: int) -> Tensor:
-        one_size, one_scale = (
-            None if along is None else [n if i == axis else 1 for i, n in enumerate(along)]
-            for along in (size, scales)
+        # Two pixels wide: PyTorch's antialiased kernel is wrong where the width is 1.
+        wide = [n if i == axis else 2 for i, n in enumerate(basis.shape[2:])]
+        one_size = None if size is None else [n if i == axis else 2 for i, n in enumerate(size)]
+        one_scale = (
+            None if scales is None else [n if i == axis else 1 for i, n in enumerate(scales)]
         )
-        return operator(basis, one_size, *aligned, one_scale)
+        resized = operator(basis.expand(-1, -1, *wide).contiguous(), one_size, *aligned, one_scale)
+        others = [i + 2 for i in range(len(wide)) if i != axis]
+        return functools.reduce(lambda part, dim: part.narrow(dim, 0, 1), others, resized)
 
     return separable(s, x, resize)
 
@@ -234,12 +270,12 @@ def separable(s: Tensor, x: Tensor, operator: Callable[[Tensor, int], Tensor]) -
     Args:
         s: signal at the output, (N, C, *outputs).
         x: the forward input (only its shape counts), (N, C, *inputs).
-        operator: called as ``operator(basis, axis)`` with a basis of shape (1, n, ..., n, ...),
+        operator: called as ``operator(basis, axis)`` with a basis of shape (n, 1, ..., n, ...),
             whose spatial size is n along ``axis`` and 1 elsewhere.
     """
     for axis in range(x.ndim - 2):
         n = x.shape[axis + 2]
-        shape = [1, n, *([1] * (x.ndim - 2))]
+        shape = [n, 1, *([1] * (x.ndim - 2))]
         shape[axis + 2] = n
         basis = torch.eye(n, dtype=s.dtype, device=s.device).reshape(shape)
         columns = operator(basis, axis).reshape(n, -1)

@@ -12,6 +12,7 @@ import torch
 
 from torchfbi.errors import ModelError
 from torchfbi.models import embedded, files, keras, onnx, programs, timm, torchvision
+from torchfbi.models import weights as state_dicts
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 
@@ -78,15 +79,17 @@ def load(
             ``"path.py:function"``, a function without arguments that returns an ``nn.Module``
             (preprocessed as for ImageNet) or a ``Model``.
         pretrained: False gives random weights (seed them with ``torch.manual_seed``).
-        weights: a state dict for the network, ``.safetensors``, ``.pt`` or ``.pth``; for those
-            of Keras ``.h5``.
+        weights: a state dict for the network, of safetensors or ``torch.save``, or a checkpoint
+            that holds one; for those of Keras ``.h5``.
 
     Raises:
         ModelError: the name is unknown, or the package or the weights behind it are missing.
     """
     if weights is not None:
-        source = keras if Path(weights).suffix == ".h5" else files
-        return source.with_weights(load(name, pretrained=False), Path(weights))
+        model = load(name, pretrained=False)
+        of_keras = Path(weights).is_file() and state_dicts.kind_of(Path(weights)) == "HDF5"
+        source = keras if of_keras or Path(weights).suffix == ".h5" else state_dicts
+        return source.with_weights(model, Path(weights))
     # Building a network draws random weights, even if they are replaced a moment later.
     with torch.random.fork_rng(devices=[], enabled=pretrained):
         if name in embedded.MODELS:
@@ -98,11 +101,12 @@ def load(
             return files.from_function(name)
         if Path(name).suffix in FORMATS:
             return FORMATS[Path(name).suffix](Path(name))
-    if Path(name).suffix in files.STATE_SUFFIXES:
-        raise ModelError(
-            f"{name} holds weights, no network: name the network and give this file as its "
-            "weights, for example --model torchvision:resnet18 --weights FILE."
-        )
+        if Path(name).is_file() and state_dicts.kind_of(Path(name)) == "program":
+            return programs.load(Path(name))
+    if Path(name).is_file():
+        raise ModelError(state_dicts.no_network(Path(name)))
+    if Path(name).suffix in (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar"):
+        raise ModelError(f"{name}: there is no such file.")
     raise ModelError(f"There is no model {name!r}. {_suggest(member)}")
 
 

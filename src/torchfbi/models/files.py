@@ -1,18 +1,9 @@
-"""Networks and weights of your own: state dicts, and a function in a Python file.
-
-Nothing is unpickled that could run code: weights are read with ``weights_only=True``. A Python
-file given as ``path.py:function`` is of course run: that is what it is for.
-"""
+"""Networks of your own: a function in a Python file, which is of course run; and any module."""
 
 from __future__ import annotations
 
 import importlib.util
-import pickle
-import re
-import zipfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,13 +12,11 @@ from torch.utils import _pytree as pytree
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
+from torchfbi.own import plain
 from torchfbi.preprocess import Preprocess
-from torchfbi.reading import unpacked
 
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""
-
-STATE_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def from_function(place: str) -> Model:
@@ -60,86 +49,6 @@ def from_function(place: str) -> Model:
     return wrap(made.eval(), place)
 
 
-def with_weights(model: Model, path: Path) -> Model:
-    """The same network with the weights of a file.
-
-    Args:
-        model: from its architecture, say ``load("torchvision:resnet18", pretrained=False)``.
-        path: a state dict, ``.safetensors``, ``.pt`` or ``.pth``; a checkpoint that holds one
-            under ``state_dict``, ``model`` or ``model_state_dict`` will do.
-
-    Raises:
-        ModelError: the file cannot be read, or does not fit the network.
-    """
-    state = _read_state(path)
-    try:
-        model.module.load_state_dict(state)
-    except RuntimeError as error:
-        problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
-        raise ModelError(f"{path} does not fit {model.name}: {problems}") from None
-    return replace(model, name=f"{model.name} with {path.name}")
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file.")
-    if path.suffix not in STATE_SUFFIXES:
-        raise ModelError(f"{path}: weights come as {', '.join(STATE_SUFFIXES)}.")
-    try:
-        content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{path}: damaged, or not a file of weights: {first_line(error)}"
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
-    if not named or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ModelError(f"{path}: it holds no state dict: save model.state_dict().")
-    # What DataParallel and torch.compile put in front of every name.
-    return {
-        name.removeprefix("module.").removeprefix("_orig_mod."): value
-        for name, value in content.items()
-    }
-
-
-def _safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ModelError(
-            "The package safetensors is missing. Install it: pip install safetensors"
-        ) from error
-    return load_file(path)
-
-
-def refuse_bombs(archive: zipfile.ZipFile, size: int, name: object) -> None:
-    """PyTorch does not compress, so that the parts of its files are never larger than the file.
-
-    Raises:
-        ModelError: these are.
-    """
-    if unpacked(archive) > size:
-        raise ModelError(f"{name}: its parts are compressed or overlap, which PyTorch never does.")
-
-
-def _torch(path: Path) -> Any:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            refuse_bombs(archive, path.stat().st_size, path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path}: it is a pickle that could run code when it is read, which is refused: "
-            f"{_wanted(error)}. Where it came from, save the weights alone: "
-            "torch.save(model.state_dict(), ...)."
-        ) from None
-
-
 def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch: int = 1) -> Model:
     """A network of unknown labels: its classes are counted by running it once on a blank image.
 
@@ -150,19 +59,14 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
     blank = blank.to(next(module.parameters(), blank))
     try:
         with torch.no_grad():
-            outputs = pytree.tree_leaves(module(blank))
+            outputs = pytree.tree_leaves(plain(module(blank)))
     except Exception as error:
         raise ModelError(
             f"{name} does not take an image of {tuple(blank.shape)}: {first_line(error)}. Give "
             "its size, or return a torchfbi.Model with its own preprocessing."
         ) from error
-    scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 1]
+    scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 0]
     if not scores:
         raise ModelError(f"{name} returns no tensor (N, classes).")
-    return Model(module, preprocess, Labels.numbered(scores[0].shape[1]), name)
-
-
-def _wanted(error: pickle.UnpicklingError) -> str:
-    """What a file needs beyond weights, out of PyTorch's advice on how to allow it."""
-    found = re.search(r"GLOBAL (\S+)", str(error))
-    return f"it needs {found[1]}" if found else first_line(error)
+    classes = scores[0].shape[1] if scores[0].ndim > 1 else 1  # one number an image
+    return Model(module, preprocess, Labels.numbered(classes), name)

@@ -143,7 +143,8 @@ def from_file(path: Path) -> Model:
     keras = import_keras()
     try:
         with _building():
-            model = keras.models.load_model(path, compile=False)
+            old = {"DepthwiseConv2D": _depthwise_of_old(keras)}
+            model = keras.models.load_model(path, custom_objects=old, compile=False)
     except Exception as error:
         if "No model config" in str(error):
             raise ModelError(
@@ -170,10 +171,14 @@ def wrap(model: Any, name: str, preprocess: Preprocess | None = None) -> Model:
     module = ChannelsFirst(model)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4:
-        raise ModelError(f"{name}: its input has shape {shape}, not that of pictures.")
+        raise ModelError(
+            f"{name}: its input has shape {shape}, not that of pictures. {_AS_TENSORS}"
+        )
     _, *sides, channels = shape if module.channels_last else (shape[0], *shape[2:], shape[1])
     if channels not in (1, 3):
-        raise ModelError(f"{name}: its input has {channels} channels, not 1 (grey) or 3.")
+        raise ModelError(
+            f"{name}: its input has {channels} channels, not 1 (grey) or 3. {_AS_TENSORS}"
+        )
     known = _application(model) if channels == 3 else None
     size = (sides[0] or 224, sides[1] or 224)
     if preprocess is None and known is not None:
@@ -191,6 +196,24 @@ def wrap(model: Any, name: str, preprocess: Preprocess | None = None) -> Model:
     if known is not None and len(wrapped.labels) == 1000:
         return replace(wrapped, labels=Labels.imagenet())
     return wrapped
+
+
+_AS_TENSORS = (
+    "Explain it with tensors (N, C, ...): torchfbi.explain(ChannelsFirst(model), tensor), from "
+    "torchfbi.models.keras."
+)
+
+
+def _depthwise_of_old(keras: Any) -> Any:
+    """The layer, which reads files of Keras 2 too: these tell its groups, always 1."""
+
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
+        @classmethod
+        def from_config(cls, config: dict[str, Any]) -> Any:
+            known = {key: value for key, value in config.items() if key != "groups"}
+            return keras.layers.DepthwiseConv2D.from_config(known)
+
+    return DepthwiseConv2D
 
 
 def with_weights(model: Model, path: Path) -> Model:
@@ -211,7 +234,7 @@ def with_weights(model: Model, path: Path) -> Model:
 
 
 class ChannelsFirst(nn.Module):
-    """A Keras model that takes images as PyTorch has them, (N, C, H, W); in eval mode.
+    """A Keras model that takes images as PyTorch has them, (N, C, ...); in eval mode.
 
     Its outputs stay as they are. The model's layers are submodules under their own names, so that
     features are called ``block1_conv1.relu``.
@@ -238,7 +261,7 @@ class ChannelsFirst(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """Call the model, in inference, on the device of ``x``."""
-        x = x.permute(0, 2, 3, 1) if self.channels_last else x
+        x = x.permute(0, *range(2, x.ndim), 1) if self.channels_last else x
         with import_keras().device(str(x.device)):
             return self.keras_model(x, training=False)
 
@@ -251,14 +274,18 @@ def _layers(model: Any) -> dict[str, nn.Module]:
     """The layers by name, models among them as modules that hold theirs.
 
     Keras calls its layers as modules but does not register them, so that nobody knows their path.
-    They bypass ``add_module``, which has no dots in names and none that are methods of a module.
+    They bypass ``add_module``, which takes no name that is a method of a module. A dot in a name
+    (``mobilenetv2_1.00_224``) would be a path, and becomes ``_``.
     """
     layers: dict[str, nn.Module] = {}
     for layer in model.layers:
-        layers[layer.name] = layer
+        name = layer.name.replace(".", "_")
+        while name in layers:
+            name += "_"
+        layers[name] = layer
         if hasattr(layer, "layers"):
-            layers[layer.name] = nn.Module()
-            layers[layer.name]._modules.update(_layers(layer))
+            layers[name] = nn.Module()
+            layers[name]._modules.update(_layers(layer))
     return layers
 
 

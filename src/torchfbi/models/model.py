@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
+from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.preprocess import Preprocess
 
@@ -20,12 +21,33 @@ class Model:
         preprocess: photo -> (C, H, W).
         labels: the names of the classes.
         name: what ``torchfbi.load`` knows it by, or any name of yours.
+
+    Raises:
+        ModelError: the labels are no names, or the preprocessing is none of ours.
     """
 
     module: nn.Module
     preprocess: Preprocess
     labels: Labels
     name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.preprocess, Preprocess):
+            kind = f"{type(self.preprocess).__module__}.{type(self.preprocess).__name__}"
+            raise ModelError(
+                f"the preprocessing is a {kind}: give torchfbi.Preprocess(resize=..., crop=..., "
+                "mean=..., std=...) with its numbers, which also knows the part of the photo that "
+                "the network sees."
+            )
+        if not isinstance(self.labels, Labels):
+            names: Any = self.labels
+            listed = isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)
+            if not (listed and names):
+                raise ModelError(
+                    f"the labels are {names!r:.80}: give the names of all classes, "
+                    "torchfbi.Labels([...])."
+                )
+            object.__setattr__(self, "labels", Labels(names))
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.module.parameters())

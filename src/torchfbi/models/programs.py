@@ -21,9 +21,10 @@ from typing import Any
 import torch
 
 from torchfbi.errors import ModelError, first_line
-from torchfbi.models.files import IMAGENET, refuse_bombs, wrap
+from torchfbi.models.files import IMAGENET, wrap
 from torchfbi.models.model import Model
 from torchfbi.models.onnx_import import memory
+from torchfbi.models.weights import refuse_bombs
 from torchfbi.programs import concrete
 
 _PARTS = re.compile(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import ModelError
-from torchfbi.graph import channel_dim
+from torchfbi.maps import channel_dim
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.peers.method import Attribute
 from torchfbi.peers.network import Operator, graph_of, to_image, top_layer

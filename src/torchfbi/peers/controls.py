@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from torchfbi.graph import channel_dim
+from torchfbi.maps import channel_dim
 from torchfbi.peers.network import Operator, graph_of, to_image, top_layer
 from torchfbi.predict import executable
 

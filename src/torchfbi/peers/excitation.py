@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 
 from torchfbi import adjoints
 from torchfbi.errors import CaptureError
-from torchfbi.graph import Graph, channel_dim, is_activation
+from torchfbi.graph import Graph, is_activation
+from torchfbi.maps import channel_dim
 from torchfbi.peers.network import Operator, graph_of, to_image, top_layer, with_backward
 from torchfbi.predict import executable
 

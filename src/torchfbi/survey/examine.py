@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,13 +12,17 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchfbi.adjoints import tensor_arguments
+from torchfbi.adjoints.attention import PRODUCTS
 from torchfbi.capture import capture
 from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError, first_line
-from torchfbi.graph import Graph, channel_dim
+from torchfbi.graph import Graph
+from torchfbi.maps import channel_dim
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
 from torchfbi.settings import PRESETS, Settings
+from torchfbi.survey import huggingface
 from torchfbi.survey.names import family
+from torchfbi.survey.reference import held_gradient
 from torchfbi.walk import ForwardBackward
 
 aten = torch.ops.aten
@@ -29,14 +33,6 @@ SIDES = (64, 96, 128, 192, 224, 256)
 GAINS = (1.0, 0.7, 0.5)
 """Of the random weights, until the network is no longer chaotic."""
 
-_ATTENTION = {
-    "aten.scaled_dot_product_attention.default",
-    "aten.matmul.default",
-    "aten.bmm.default",
-    "aten.baddbmm.default",
-    "aten.einsum.default",
-    "aten.softmax.int",
-}
 _RECURRENT = {"aten.lstm.input", "aten.gru.input"}
 
 _STATISTICS = {
@@ -46,6 +42,7 @@ _STATISTICS = {
     aten.instance_norm.default,
 }
 _PRODUCTS = {aten.mul.Tensor, aten.div.Tensor, aten.convolution.default, aten.linear.default}
+_ATTENTION = {aten.scaled_dot_product_attention.default, *PRODUCTS}
 _SMOOTH = {
     aten.elu.default,
     aten.selu.default,
@@ -69,7 +66,8 @@ class Row:
         name: what ``torchfbi.load`` knows it by.
         family: the module that defines it.
         kind: "convolution"; else what it has that no convolutional network has: "attention",
-            "recurrence" or "token mixing", a dense layer across positions.
+            a product that holds one of its factors, "recurrence" (always refused) or "token
+            mixing", a dense layer across positions.
         parameters: their number.
         side: of the square images it was examined with, in pixels.
         captured: whether there is a graph of it.
@@ -81,8 +79,8 @@ class Row:
             and no product of two of them.
         holds: the walk holds statistics or a gate constant, so that ``plain`` is not the
             gradient on purpose.
-        gradient_error: where it holds nothing, the largest difference between ``plain`` and
-            autograd's gradient, as a share of the largest gradient.
+        gradient_error: the largest difference between ``plain`` and autograd's gradient, as a
+            share of the largest gradient; if it holds something, with that detached.
         refused: why not, or "".
         missing: its operators without an adjoint, and how many there are of each.
     """
@@ -121,7 +119,7 @@ def examine(name: str, seed: int = 0) -> Row:
     """Build an architecture with random weights and try everything on it.
 
     Args:
-        name: ``"torchvision:resnet50"``, ``"timm:resnet50"``.
+        name: ``"torchvision:resnet50"``, ``"timm:resnet50"``, ``"transformers:vit"``.
         seed: of the weights and the images.
 
     Raises:
@@ -129,12 +127,13 @@ def examine(name: str, seed: int = 0) -> Row:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = load(name, pretrained=False)
-        module = model.module.double()
+        module, own = _build(name)
+        module = module.double()
         found: dict[str, Any] = {"name": name, "family": family(name)}
         found["parameters"] = sum(p.numel() for p in module.parameters())
         try:
-            x = images(module, model.preprocess.size[0])
+            # Some of transformers' write to themselves what fits the images they are tried with.
+            x = images(module, own, () if name.startswith("transformers:") else SIDES)
             for gain in GAINS:
                 if settled(shaken(module, gain), x):
                     break
@@ -144,11 +143,21 @@ def examine(name: str, seed: int = 0) -> Row:
             found["seconds"] = round(time.process_time() - start, 2)
         except UnsupportedOperatorError as error:
             missing = {operator: len(layers) for operator, layers in error.operators.items()}
+            kind = "recurrence" if _RECURRENT & missing.keys() else "convolution"
             reason = "operators without an adjoint"
-            return Row(**found, kind=_kind(missing), refused=reason, missing=missing)
+            return Row(**found, kind=kind, refused=reason, missing=missing)
         except TorchFBIError as error:
             return Row(**found, refused=first_line(error))
         return _tried(Row(**found, captured=True), module, x, graph)
+
+
+def _build(name: str) -> tuple[nn.Module, int]:
+    """The network, and the side of the images that it was made for."""
+    library, _, member = name.partition(":")
+    if library == "transformers":
+        return huggingface.build(member)
+    model = load(name, pretrained=False)
+    return model.module, model.preprocess.size[0]
 
 
 def settled(module: nn.Module, x: Tensor) -> bool:
@@ -157,13 +166,17 @@ def settled(module: nn.Module, x: Tensor) -> bool:
         return _distance(module(x * (1 + 1e-12)), module(x)) < 1e-7
 
 
-def images(module: nn.Module, own: int) -> Tensor:
+def images(module: nn.Module, own: int, sides: Sequence[int] = SIDES) -> Tensor:
     """Two random images, float64, of the smallest side that the network takes.
+
+    Args:
+        own: the side that it was made for, tried last.
+        sides: tried before, where they are smaller.
 
     Raises:
         InputError: it takes none, not even its own.
     """
-    for side in sorted({*(s for s in SIDES if s < own), own}):
+    for side in sorted({*(s for s in sides if s < own), own}):
         x = torch.randn(2, 3, side, side, dtype=torch.float64)
         with contextlib.suppress(Exception), torch.no_grad():
             if torch.isfinite(module(x)).all():
@@ -185,19 +198,22 @@ def _tried(row: Row, module: nn.Module, x: Tensor, graph: Graph) -> Row:
     smooth = any(node.target in _SMOOTH for node in path)
     return replace(
         row,
-        kind="token mixing" if any(map(_mixes_tokens, path)) else row.kind,
+        kind=_kind(path),
         explained=tuple(explained),
         logits_error=error,
         piecewise_linear=not holds and not smooth,
         holds=holds,
-        gradient_error=None if holds else _gradient_error(module, x),
+        gradient_error=_gradient_error(module, x, graph if holds else None),
     )
 
 
-def _gradient_error(module: nn.Module, x: Tensor) -> float:
-    """``plain`` against autograd, for the top class."""
-    leaf = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
+def _gradient_error(module: nn.Module, x: Tensor, graph: Graph | None) -> float:
+    """``plain`` against autograd, for the top class; with what ``graph`` holds detached."""
+    if graph is None:
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
+    else:
+        gradient = held_gradient(graph, x)
     values, _ = ForwardBackward(module, x, Settings.plain())(x)
     return _distance(values, gradient)
 
@@ -206,15 +222,16 @@ def _distance(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())
 
 
-def _kind(missing: dict[str, int]) -> str:
-    if _ATTENTION & missing.keys():
+def _kind(path: list[fx.Node]) -> str:
+    if any(node.target in _ATTENTION and _holds(node) for node in path):
         return "attention"
-    return "recurrence" if _RECURRENT & missing.keys() else "convolution"
+    return "token mixing" if any(map(_mixes_tokens, path)) else "convolution"
 
 
 def _holds(node: fx.Node) -> bool:
     factors = [a for a in tensor_arguments(node) if a.op != "get_attr"]
-    return node.target in _STATISTICS or (node.target in _PRODUCTS and len(factors) > 1)
+    multiplies = node.target in _PRODUCTS or node.target in _ATTENTION
+    return node.target in _STATISTICS or (multiplies and len(factors) > 1)
 
 
 def _mixes_tokens(node: fx.Node) -> bool:

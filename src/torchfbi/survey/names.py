@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from torchfbi.models import timm, torchvision
+from torchfbi.survey import huggingface
 
 _SIZES = [
     "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xtiny", "tiny", "xx", "xs", "mini", "s",
@@ -20,6 +21,8 @@ def family(name: str) -> str:
         ModelError: the library is missing.
     """
     library, _, member = name.partition(":")
+    if library == "transformers":
+        return name
     if library == "timm":
         entry = timm.import_timm().model_entrypoint(member.partition(".")[0])
     else:
@@ -28,24 +31,26 @@ def family(name: str) -> str:
 
 
 def architectures() -> list[str]:
-    """All that torchvision and timm build, without timm's tags of published weights.
+    """All that torchvision and timm build, without timm's tags of published weights, and the
+    vision classes of transformers, if that is installed.
 
     Raises:
         ModelError: one of the two is missing.
     """
     names = [f"torchvision:{name}" for name in torchvision.names()]
+    names += [f"transformers:{name}" for name in huggingface.names()]
     return names + [f"timm:{name}" for name in timm.names() if "." not in name]
 
 
 def representatives() -> list[str]:
-    """All of torchvision, and of timm the smallest of each kind.
+    """All of torchvision and transformers, and of timm the smallest of each kind.
 
     Names of one module that differ in numbers and words of size alone are one kind
     (``resnet26d`` and ``resnet101d``); the number of a version makes a difference.
     """
     smallest: dict[tuple[str, str], str] = {}
     for name in sorted(architectures(), key=_size):
-        whole = name.startswith("torchvision:")
+        whole = not name.startswith("timm:")
         smallest.setdefault((family(name), name if whole else _kind(name)), name)
     return sorted(smallest.values(), key=lambda name: (family(name), _size(name)))
 

@@ -17,9 +17,6 @@ import torch
 from torchfbi.survey.examine import Row, examine
 from torchfbi.survey.names import family
 
-ENOUGH = 3
-"""Of a family whose first kinds are all refused for their attention, no more are examined."""
-
 
 def run(
     names: Iterable[str],
@@ -45,8 +42,6 @@ def run(
     def examine_family(members: list[str]) -> list[Row]:
         rows: list[Row] = []
         for name in members:
-            if len(rows) == ENOUGH and all(row.kind == "attention" for row in rows):
-                break
             if name not in known:
                 row = _in_a_process(name, timeout)
                 with record.open("a", encoding="utf-8") as file:

@@ -80,7 +80,7 @@ function show(found) {
   for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
   $("claim").textContent = found.title;
   const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
-  if (!whole) facts.push("framed is what it saw");
+  if (!whole) facts.push("frame: what it saw");
   $("about").textContent = facts.join(" · ");
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;

@@ -1,0 +1,139 @@
+"""Networks of several inputs: each explained with the others held, and their shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchfbi import Labels, Model, explain
+from torchfbi.errors import InputError, TrainingModeError
+from torchfbi.preprocess import Preprocess
+from torchfbi.several import InputExplanations
+
+
+class Siamese(nn.Module):
+    """Whether two images show the same, by one encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU(), nn.Conv2d(6, 4, 3))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, photo: Tensor, other: Tensor) -> Tensor:
+        a, b = (self.encoder(x).mean((2, 3)) for x in (photo, other))
+        return self.head(torch.cat([(a - b).relu(), a * b], 1))
+
+
+class WithTable(nn.Module):
+    """An image, a patient's numbers, and which hospital it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+        self.hospital = nn.Embedding(3, 4)
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, image: Tensor, table: Tensor, hospital: Tensor) -> dict[str, Tensor]:
+        seen = self.encoder(image).mean((2, 3)) * self.hospital(hospital).sigmoid()
+        return {"logits": self.head(torch.cat([seen, table], 1))}
+
+
+@pytest.fixture
+def siamese() -> tuple[Siamese, tuple[Tensor, Tensor]]:
+    torch.manual_seed(0)
+    inputs = (torch.randn(2, 3, 9, 9).double(), torch.randn(2, 3, 11, 9).double())
+    return Siamese().double().eval(), inputs
+
+
+def gradients(net: nn.Module, inputs: tuple[Tensor, ...], target: int) -> list[Tensor]:
+    """Of each input, with the others held."""
+    found = []
+    for i, x in enumerate(inputs):
+        leaf = x.clone().requires_grad_()
+        logits = net(*(leaf if i == j else y for j, y in enumerate(inputs)))
+        found += torch.autograd.grad(logits[:, target].sum(), leaf)
+    return found
+
+
+def test_each_image_is_explained_with_the_other_held(siamese) -> None:
+    net, inputs = siamese
+    found = explain(net, inputs, 1, "plain")
+    assert isinstance(found, InputExplanations)
+    assert list(found) == ["photo", "other"]
+    contributions = []
+    for name, x, gradient in zip(found, inputs, gradients(net, inputs, 1), strict=True):
+        torch.testing.assert_close(found[name].values, gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found[name].logits, net(*inputs), rtol=1e-9, atol=1e-12)
+        contributions.append((gradient * x).flatten(1).sum(1).abs())
+    for name, part in zip(found, contributions, strict=True):
+        torch.testing.assert_close(found.shares[name], part / sum(contributions))
+    assert {layer.layer for layer in found["photo"].layers} == {"encoder.1", "relu", "image"}
+
+
+def test_all_ask_for_the_class_that_the_first_was_asked_for(siamese) -> None:
+    net, inputs = siamese
+    by_name = explain(net, {"other": inputs[1], "photo": inputs[0]})
+    top = net(*inputs).argmax(1)
+    assert all(torch.equal(explanation.target, top) for explanation in by_name.values())
+    assert [*by_name] == ["photo", "other"]  # in the forward's order
+
+
+def test_an_image_and_a_table() -> None:
+    torch.manual_seed(0)
+    net = WithTable().eval()
+    image, table, hospital = torch.randn(2, 1, 6, 6), torch.randn(2, 3), torch.tensor([0, 2])
+    found = explain(net, (image, table, hospital), 0, output="logits")
+    assert list(found) == ["image"]
+    assert list(found.shares) == ["image", "table"]  # whole numbers have no gradient
+    assert found["image"].values.shape == image.shape
+    assert torch.allclose(sum(found.shares.values()), torch.ones(2))
+    leaf = table.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(image, leaf, hospital)["logits"][:, 0].sum(), leaf)
+    leaf_image = image.clone().requires_grad_()
+    logits = net(leaf_image, table, hospital)["logits"]
+    (of_image,) = torch.autograd.grad(logits[:, 0].sum(), leaf_image)
+    parts = (of_image * image).flatten(1).sum(1).abs(), (gradient * table).sum(1).abs()
+    torch.testing.assert_close(found.shares["table"], parts[1] / sum(parts))
+
+
+def test_a_model_keeps_its_labels_and_the_module_its_own_forward(siamese) -> None:
+    net, inputs = siamese
+    forward = net.forward
+    model = Model(
+        net, Preprocess(9, 9, (0.5,) * 3, (0.2,) * 3), Labels(["same", "different"]), "pair"
+    )
+    found = explain(model, inputs, "different")
+    assert found["photo"].title().startswith("different")
+    assert net.forward == forward
+    assert "forward" not in vars(net)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((torch.zeros(1, 3, 9, 9),), "do not fit the model's forward"),
+        ({"photo": torch.zeros(1, 3, 9, 9), "image": torch.zeros(1)}, "do not fit"),
+        ((torch.zeros(1, 3, 9, 9), torch.zeros(2, 3, 9, 9)), "different sizes.*'other': 2"),
+        ({"photo": torch.zeros(1, 3, 9, 9), "other": "b.png"}, "'other' is no tensor"),
+    ],
+    ids=["one missing", "unknown name", "two batches", "a path"],
+)
+def test_inputs_that_do_not_fit_are_refused(siamese, inputs, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        explain(siamese[0], inputs)
+
+
+def test_inputs_without_an_image_are_refused() -> None:
+    class Sum(nn.Module):
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return a + b
+
+    with pytest.raises(InputError, match="none of the inputs is an image"):
+        explain(Sum().eval(), (torch.ones(2, 3), torch.ones(2, 3)))
+
+
+def test_training_mode_is_refused(siamese) -> None:
+    net, inputs = siamese
+    with pytest.raises(TrainingModeError):
+        explain(net.train(), inputs)
