@@ -33,31 +33,38 @@ def share_inside(explanation: Explanation, box: tuple[int, int, int, int]) -> fl
 
 
 def test_the_cat_is_a_cat_and_its_support_lies_on_the_face(network: Model) -> None:
+    """Measured: 99.6 % on the face, by 8 % of the pixels."""
     explanation = explain(network, CAT)
     assert "cat" in explanation.top(1)[0][1]
-    assert 0.01 < explanation.density.item() < 0.3
+    assert 0.04 < explanation.density.item() < 0.16
     face = (90, 60, 330, 280)  # eyes, nose and cheeks: 39 % of the photo
-    assert share_inside(explanation, face) > 0.75
+    assert share_inside(explanation, face) > 0.95
 
 
 def test_the_coffee_is_espresso_and_its_support_lies_in_the_cup(network: Model) -> None:
+    """Measured: 99.9 %, by 11 % of the pixels."""
     explanation = explain(network, COFFEE)
     assert explanation.top(1)[0][1] == "espresso"
     cup = (190, 60, 410, 280)
-    assert share_inside(explanation, cup) > 0.75
+    assert share_inside(explanation, cup) > 0.95
 
 
 LEFT = (0, 0, 224, 448)
 
 
 def test_contrast_moves_with_the_class(network: Model) -> None:
+    """What speaks for the one speaks against the other. Measured: 100.0 %, 0.0 % and -.90."""
     photo = cat_beside_coffee()
-    assert share_inside(explain(network, photo, "tabby cat"), LEFT) > 0.95
-    assert share_inside(explain(network, photo, "espresso"), LEFT) < 0.1
+    cat, coffee = (explain(network, photo, target) for target in ("tabby cat", "espresso"))
+    assert share_inside(cat, LEFT) > 0.99
+    assert share_inside(coffee, LEFT) < 0.01
+    pair = torch.stack([cat.evidence.flatten(), coffee.evidence.flatten()])
+    assert torch.corrcoef(pair)[0, 1] < -0.8
 
 
 def test_the_papers_own_mode_does_not(network: Model) -> None:
-    """Section 4 says so itself: decoupling the classes is left open there."""
+    """Section 4 says so itself: decoupling the classes is left open there. Measured: 84 %, 76 %
+    and .96."""
     photo, settings = cat_beside_coffee(), Settings.paper(tau=0.0)
     cat, coffee = (explain(network, photo, t, settings) for t in ("tabby cat", "espresso"))
     assert share_inside(cat, LEFT) > 0.6

@@ -82,10 +82,10 @@ def export(
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
-    Its inputs are those of ``Question``: image, target, k and, where the settings have one, the
-    threshold; its outputs those of ``Answer``: logits, values and support. All else in the
-    settings is fixed. The file holds the labels, the preprocessing, the settings and the versions
-    as JSON under the name ``KEY``.
+    Its inputs are those of ``Question``: image, target, and k and tau where the settings use
+    them; its outputs those of ``Answer``: logits, values and support. All else in the settings is
+    fixed. The file holds the labels, the preprocessing, the settings and the versions as JSON
+    under the name ``KEY``.
 
     Args:
         model: as for ``explain``; its logits must be (N, classes).

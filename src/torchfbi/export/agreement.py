@@ -81,7 +81,8 @@ def verify(
     """Compare an exported explainer with the eager one.
 
     All images are explained at once, for a different class each; then as many as the batch has,
-    or the first one alone where it is free, with half the maps and a lower threshold.
+    or the first one alone where it is free, with fewer maps and a lower tau where they
+    are inputs.
 
     Args:
         run: the exported explainer.
