@@ -230,7 +230,7 @@ def test_check_names_every_missing_operator(
 
 
 def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "models", "efficientnet-*", "--json")
+    code, out, _ = run(capsys, "models", "efficientnet-lite0", "--json")
     assert code == 0
     (lite,) = json.loads(out)
     assert lite == {

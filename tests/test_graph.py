@@ -79,17 +79,17 @@ SQUARE, LINE = (2, 3, 8, 8), (2, 3, 8)
 @pytest.mark.parametrize(
     ("network", "shape", "narrow", "resolutions", "inner", "top"),
     [
-        (vgg, SQUARE, ["0", "1", "2", "3", "4"], ["2", "0"], ["3", "6"], "4"),
+        (vgg, SQUARE, ["0", "1", "2", "3", "4"], ["2", "1"], ["3", "6"], "4"),
         (
             Residual, SQUARE,
-            ["start", "relu", "add", "relu:2", "add:2", "relu:3"], ["add:2", "start"],
+            ["start", "relu", "add", "relu:2", "add:2", "relu:3"], ["relu:3", "relu"],
             ["one", "two", "down"], "relu:3",
         ),
         (
             DenseNet, SQUARE, ["start", "cat", "cat:2", "relu:3"], ["start"], ["one", "two"],
             "relu:3",
         ),
-        (wave, LINE, ["0", "1", "2", "3", "4"], ["2", "0"], ["3"], "4"),
+        (wave, LINE, ["0", "1", "2", "3", "4"], ["2", "1"], ["3"], "4"),
         (dense, SQUARE, [], [], ["3"], None),
     ],
     ids=["vgg", "residual", "densenet", "1-d", "dense"],
@@ -145,4 +145,4 @@ def test_before_the_first_affine_layer_there_is_nothing_but_the_image() -> None:
     )  # fmt: skip
     graph = capture(network.eval(), torch.randn(SQUARE))
     assert names(graph.narrow) == ["0", "1", "2", "3", "4"]
-    assert names(graph.resolutions) == ["3"]
+    assert names(graph.resolutions) == ["4"]

@@ -101,8 +101,8 @@ def support_of_values(values: Tensor, settings: Settings) -> Tensor:
 
 
 def support(evidence: Tensor) -> Tensor:
-    """The fewest positions that hold the share ``SHARE`` of what speaks for the class, with all that
-    equal the least of them.
+    """The fewest positions that hold the share ``SHARE`` of what speaks for the class, with all
+    that equal the least of them.
 
     Args:
         evidence: signed, (N, ...).

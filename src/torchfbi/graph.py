@@ -129,8 +129,14 @@ class Graph:
             same = str(shape[0]) == str(self.image.meta["val"].shape[0])  # no windows among them
             if behind and same and len(shape) == self.image.meta["val"].ndim:
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
-                found.setdefault(tuple(size), node)
+                found.setdefault(tuple(size), self._activated(node))
         return list(reversed(found.values()))
+
+    def _activated(self, node: fx.Node) -> fx.Node:
+        """The feature that a tensor becomes at once: its evidence is the same where gates are
+        held, f(x) = x g(x), and the walk keeps it anyway."""
+        user = next(iter(node.users), node)
+        return user if len(node.users) == 1 and user in self.features else node
 
     @cached_property
     def hidden(self) -> set[fx.Node]:

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from torchfbi import tokens
-from torchfbi.adjoints import find, is_tensor, tensor_arguments
+from torchfbi.adjoints import find, is_tensor, receivers, tensor_arguments
 from torchfbi.graph import Graph
 from torchfbi.segments import Segment, segments
 from torchfbi.selection import passes_by_sign
@@ -129,8 +129,9 @@ def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
     rule = find(node.target)
     if node in graph.path and rule is not None:
         what = rule.reads(settings if node in graph.hidden else replace(settings, gamma=0.0))
-        if "inputs" in what:
-            read.update(tensor_arguments(node))
+        given = tensor_arguments(node)
+        # Weights that the network computes are no constants, as those are that every rule may read.
+        read.update(given if "inputs" in what else set(given).difference(receivers(node)))
         if "output" in what:
             read.add(node)
         read.update(own for own in tokens.joins(node) if own.op == "call_function")

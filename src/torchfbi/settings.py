@@ -27,8 +27,8 @@ class Settings:
         seed: what is put at the logits z for the probed class c. ``paper``: max z at c, min z
             elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``contrast``: e_c minus its
             rivals, weighted by their softmax probabilities among themselves.
-        gamma: of the excitation walk, in [0, 1e12]: how much more of the signal goes to what excited a
-            unit; 0 is the plain adjoint (``torchfbi.adjoints.excitation``).
+        gamma: of the excitation walk, in [0, 1e12]: how much more of the signal goes to what
+            excited a unit; 0 is the plain adjoint (``torchfbi.adjoints.excitation``).
         tau: keep those entries of a feature whose product of signal and activation exceeds this
             number, >= 0 (section 2, "Forward-Backward masking"); None keeps all.
         k: the share of the feature maps that goes on at each layer, in (0, 1]: those of the largest
@@ -65,8 +65,8 @@ class Settings:
         _check_number("gamma", self.gamma)
         if not 0 <= self.gamma <= MOST_GAMMA:
             raise SettingsError(
-                f"gamma is {self.gamma}: it must be >= 0, the plain adjoint, and <= {MOST_GAMMA:g}, "
-                "beyond which nothing changes."
+                f"gamma is {self.gamma}: give a number from 0, the plain adjoint, to "
+                f"{MOST_GAMMA:g}, beyond which nothing changes."
             )
         if self.tau is not None:
             _check_number("tau", self.tau)
