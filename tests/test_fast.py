@@ -38,6 +38,7 @@ class Slow(ForwardBackward):
         look: Any,
         overwrite: bool = False,
         walks: int = 1,
+        absorbed: dict[str, Tensor] | None = None,
     ) -> Tensor:
         signals = {self.graph.logits: seed}
         for node in reversed(self.graph.nodes):

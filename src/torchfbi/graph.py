@@ -240,7 +240,8 @@ def is_spatial(node: fx.Node) -> bool:
     if len(shape) < 3:
         return False
     channel = channel_dim(node)
-    return any(size != 1 for dim, size in enumerate(shape) if dim not in (0, channel))
+    # A batch's free size, wherever it went, is not one; to compare it would be traced in an export.
+    return any(str(size) != "1" for dim, size in enumerate(shape) if dim not in (0, channel))
 
 
 def _rectifies(node: fx.Node) -> bool:
