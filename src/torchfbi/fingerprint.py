@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class _Look:
         if isinstance(value, Tensor):
             version = 0 if value.is_inference() else value._version
             return id(value), version, *_corners(value)
-        if isinstance(value, nn.Module | type) or callable(value) or id(value) in self._met:
+        code = isinstance(value, nn.Module | type | ModuleType) or callable(value)
+        if code or id(value) in self._met:
             return id(value)
         self._met.add(id(value))
         if isinstance(value, dict):
