@@ -86,6 +86,7 @@ def test_explanations_travel_between_processes() -> None:
 STATE = """
 import gc, json, locale, logging, os, random, signal, sys, threading, warnings
 import numpy, torch, matplotlib
+import sympy  # which torch.export loads; it adds a filter for its own deprecation warnings
 from PIL import Image, ImageFile
 
 def state():

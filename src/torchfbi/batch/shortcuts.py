@@ -12,7 +12,7 @@ from PIL import Image
 
 from torchfbi.batch.evidence import apart, centre, middle, profile, rim_share
 from torchfbi.errors import FileFormatError
-from torchfbi.plot.style import Array
+from torchfbi.images import Array
 
 FEWEST = 5
 """Of fewer images nobody can say what a class hangs on."""
