@@ -25,7 +25,14 @@ COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 def test_it_says_where_it_is_and_leaves_nothing_behind(
     stop: signal.Signals, moment: str, tmp_path: Path
 ) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "TORCHFBI_AUTH": "me:secret"}
+    ours, torchs = tmp_path / "ours", tmp_path / "torch"  # torch makes a folder as it is imported
+    ours.mkdir()
+    environment = {
+        **os.environ,
+        "TMPDIR": str(ours),
+        "TORCHINDUCTOR_CACHE_DIR": str(torchs),
+        "TORCHFBI_AUTH": "me:secret",
+    }
     with subprocess.Popen(
         [*COMMAND, "--port", "0", "--model", "digits", "--mean", "0.1", "--std", "0.3"],
         env=environment,
@@ -49,7 +56,8 @@ def test_it_says_where_it_is_and_leaves_nothing_behind(
         rest = server.stdout.read()
     assert "Traceback" not in rest
     assert server.returncode == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(ours.iterdir()) == []
+    assert not torchs.exists() or list(torchs.iterdir()) == []
 
 
 def test_bad_usage(run: Any) -> None:

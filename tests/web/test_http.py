@@ -180,8 +180,8 @@ LARGE = str(2**64 - 1)
     [
         ({"target": "Egyptien cat"}, "Did you mean 'Egyptian cat'"),
         ({"target": "1000"}, "no class"),
-        ({"target": "-1"}, "No class"),
-        ({"target": "1.0"}, "No class"),
+        ({"target": "-1"}, "class numbers are whole, from 0 on"),
+        ({"target": "1.0"}, "class numbers are whole, from 0 on"),
         ({"target": LARGE}, "target"),
         ({"target": str(2**63)}, "target"),
         ({"target": "9" * 200}, "target"),

@@ -42,6 +42,7 @@ def serve(
     try:
         from torchfbi.web.limits import Limits
         from torchfbi.web.server import serve as run
+        from torchfbi.web.server import stoppable
     except ModuleNotFoundError as error:
         raise ModelError(
             f"The package {error.name} is missing. Install it: pip install 'torchfbi[web]'"
@@ -51,15 +52,16 @@ def serve(
     limits = Limits(
         upload=max_mib * 2**20, pixels=max_megapixels * 1_000_000, seconds=float(max_seconds)
     )
-    report.console.print("One moment: the network is loaded and captured.")
-    run(
-        networks,
-        host,
-        port,
-        hosts=allow_host or (),
-        auth=auth,
-        limits=limits,
-        ready=lambda url: report.console.print(
-            f"Open {url} in a browser. Ctrl-C stops it.", soft_wrap=True
-        ),
-    )
+    with stoppable():
+        report.console.print("One moment: the network is loaded and captured.")
+        run(
+            networks,
+            host,
+            port,
+            hosts=allow_host or (),
+            auth=auth,
+            limits=limits,
+            ready=lambda url: report.console.print(
+                f"Open {url} in a browser. Ctrl-C stops it.", soft_wrap=True
+            ),
+        )

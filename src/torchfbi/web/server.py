@@ -7,7 +7,7 @@ import contextlib
 import functools
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -56,6 +56,20 @@ async def tidying(service: Service) -> None:
         service.store.tidy()
 
 
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block, in good order: both are what stops a server.
+
+    uvicorn stops and then raises the signal anew, which must not kill the process either.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def serve(
     networks: Mapping[str, Callable[[], Model]],
     host: str = "127.0.0.1",
@@ -66,7 +80,7 @@ def serve(
     limits: Limits | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve the page until the process is asked to stop. Nothing is written to the disk.
+    """Serve the page until it is interrupted (:func:`stoppable`). Nothing is written to the disk.
 
     Args:
         networks: the networks to choose from; the first is loaded and captured before the start.
@@ -93,15 +107,9 @@ def serve(
         await server.serve([listening])
         clock.cancel()
 
-    # uvicorn stops in good order and then raises the signal anew, which must not kill.
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with (
-            contextlib.suppress(KeyboardInterrupt),
-            socket.create_server((host, port), family=family) as listening,
-        ):
+        with socket.create_server((host, port), family=family) as listening:
             service.warm()
             asyncio.run(run(listening))
     finally:
-        signal.signal(signal.SIGTERM, before)
         service.close()
