@@ -45,7 +45,7 @@ def panel(sheet: Sheet, explanation: Explanation, x: float, title: str) -> None:
     energy = explanation.evidence[0].relu()
     left = (energy[:, : energy.shape[1] // 2].sum() / energy.sum()).item()
     sheet.write(x, TOP + SIDE + 0.06, title, bold=True, size=SMALL, width=SIDE)
-    claim = f"{left:.0%} of what speaks for it on the cat's half"
+    claim = f"{left:.0%} of it on the cat's half"
     sheet.write(x, TOP + SIDE + 0.24, claim, size=SMALL)
 
 

@@ -17,6 +17,7 @@ from torchfbi.api import resolve
 from torchfbi.benchmark.asking import probabilities
 from torchfbi.errors import InputError, first_line
 from torchfbi.evaluate.naming import check_unique, named
+from torchfbi.evidence import support
 from torchfbi.images import Photo
 from torchfbi.metrics import gini, morans_i, support_fraction
 from torchfbi.models import Model, load
@@ -125,7 +126,7 @@ class Comparison:
             if cell.values is None or cell.map is None:
                 answers.append(Answer("failed", None, cell.error))
                 continue
-            note = f"support {support_fraction(cell.map[None]).item():.1%}"
+            note = f"support {support(cell.map[None]).float().mean().item():.1%}"
             if method.reduction == "magnitude" and not over_photo:
                 answers.append(Answer("signal", cell.values.numpy(), note))
             else:

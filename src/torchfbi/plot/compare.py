@@ -147,9 +147,10 @@ def _legend(sheet: Sheet, looks: set[str]) -> None:
         ends = ["−", "signal, channels summed", "+"]
         sheet.scale(x, y, width, sheet.theme.diverging, ends)
         x += width + 0.4
+    lines = ["Support: the fewest pixels that hold 90 %. Each picture has a scale of its own."]
     if "evidence" in looks:
-        sheet.scale(x, y, width, sheet.theme.heat, ["weak", "evidence", "strong"])
-        x += width + 0.4
-    if x < sheet.width - 2:
-        text = "Each picture has a scale of its own."
-        sheet.write(x, y - 0.03, text, size=SMALL, colour=sheet.theme.muted)
+        lines.insert(0, "In the photo's own colours: what speaks for the class.")
+    room = sheet.width - MARGIN - x
+    for line, text in enumerate(lines if room > 2 else []):
+        place = y - 0.03 + 0.17 * line
+        sheet.write(x, place, text, size=SMALL, colour=sheet.theme.muted, width=room)
