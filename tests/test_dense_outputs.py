@@ -129,7 +129,7 @@ def test_an_explanation_of_a_dense_output_shows_itself(
     assert explanation.title(1) == "seed function"
     assert "seed function" in repr(explanation)
     labels = {axes.get_label() for axes in explanation.plot().axes}
-    assert {"values", "support"} <= labels
+    assert {"values", "evidence"} <= labels
     assert "classes" not in labels
     again = Explanation.load(explanation.save(f"{tmp_path}/region.npz"))
     assert torch.equal(again.values, explanation.values)
@@ -143,11 +143,11 @@ def test_the_flow_of_a_dense_output_is_drawn(dense: nn.Module) -> None:
     plot.flow_figure(found)
 
 
-def test_a_score_of_one_number_for_each_sample_has_no_top_classes() -> None:
+def test_one_number_for_each_sample_is_the_logit_of_one_class() -> None:
     network = nn.Sequential(nn.Conv2d(3, 1, 8), nn.Flatten(0)).eval()
     found = explain(network, torch.rand(2, 3, 8, 8), score(lambda z: z), "plain")
-    assert found.logits.shape == (2,)
-    assert found.top() == []
+    assert found.logits.shape == (2, 1)  # a dimension of classes is put behind the samples
+    assert found.top() == [(0, "class 0", found.logits[0].sigmoid().item())]
 
 
 def test_a_region_seeds_each_of_its_pixels_like_a_classifier() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -137,3 +139,11 @@ def test_training_mode_is_refused(siamese) -> None:
     net, inputs = siamese
     with pytest.raises(TrainingModeError):
         explain(net.train(), inputs)
+
+
+def test_each_explanation_is_put_to_the_test_while_the_network_is_there(siamese) -> None:
+    net, inputs = siamese
+    found = explain(net, tuple(x[:1] for x in inputs), 1)
+    gc.collect()  # the network of one input alone
+    verdicts = found["photo"].verify()
+    assert [verdict.target for verdict in verdicts] == [1]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfbi import Settings, explain
-from torchfbi.errors import CaptureError, UnsupportedOperatorError
+from torchfbi.errors import CaptureError, OutputError, UnsupportedOperatorError
 
 F64 = torch.float64
 C = torch.linspace(-0.6, 0.9, 288, dtype=F64).reshape(8, 6, 6)
@@ -56,6 +56,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "nan_to_num": lambda x: x.nan_to_num(),
     "lerp": lambda x: torch.lerp(x, C, 0.3),
     "trace": lambda x: torch.einsum("nchh->nc", x),
+    "diagonal by einsum": lambda x: torch.einsum("nchh,ch->nch", x, C[:, 0]),
     # choices
     "max over a dimension": lambda x: torch.max(x, 1)[0],
     "min over a dimension": lambda x: torch.min(x, 2, keepdim=True).values,
@@ -217,7 +218,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "softmax by a product": (lambda x: x.exp() * (1 / x.exp().sum(1, keepdim=True)), "softmax"),
     "samples turned round": (lambda x: x.flip(0), "over the samples"),
     "samples' mean": (lambda x: x - x.mean(0, keepdim=True), "over the samples"),
-    "samples chosen": (lambda x: x[torch.arange(len(x.shape)) % 2], "index"),
+    "samples chosen": (lambda x: x[torch.tensor([0, 0])], "over the samples"),
 }
 
 
@@ -226,6 +227,12 @@ def test_refused_by_name(name: str) -> None:
     operator, message = REFUSED[name]
     with pytest.raises(UnsupportedOperatorError, match=message):
         explain(Net(operator), torch.randn(2, 3, 8, 8, dtype=F64), 1)
+
+
+def test_other_samples_than_images_are_refused() -> None:
+    """Of two images, and of no other number of them, it makes four."""
+    with pytest.raises(OutputError, match="4 answers for 2 images"):
+        explain(Net(lambda x: x[[0, 1, 0, 1]]), torch.randn(2, 3, 8, 8, dtype=F64), 1)
 
 
 def test_what_is_left_over_keeps_its_own_name() -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MethodType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -183,17 +184,18 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "noise",
+    ("noise", "message"),
     [
-        lambda x: F.dropout(x, 0.9),
-        lambda x: x + torch.randn(8, 1, 1),
-        lambda x: x * 2 if torch.compiler.is_exporting() else x,
+        (lambda x: F.dropout(x, 0.9), "depends on chance"),
+        (lambda x: x + torch.randn(8, 1, 1), "depends on chance"),
+        (lambda x: x + np.random.rand(), "own answer"),
+        (lambda x: x * 2 if torch.compiler.is_exporting() else x, "own answer"),
     ],
 )
 def test_what_answers_otherwise_than_it_is_captured_is_refused(
-    noise: Callable[[Tensor], Tensor],
+    noise: Callable[[Tensor], Tensor], message: str
 ) -> None:
-    with pytest.raises(CaptureError, match="own answer"):
+    with pytest.raises(CaptureError, match=message):
         explain(Noisy(noise).eval(), X)
 
 
@@ -352,6 +354,10 @@ def test_a_network_is_freed_when_its_user_drops_it() -> None:
     gc.collect()
     assert [reference() for reference in gone] == [None, None]
     assert kept(X)[1].shape == explanation.logits.shape
+    with pytest.raises(InputError, match=r"was freed.*verify\(model=...\)"):
+        explanation.verify()
+    with pytest.raises(InputError, match="has changed"):
+        explanation.verify(mixed().requires_grad_(False))
 
 
 def test_a_network_is_trained_while_it_is_explained() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -26,7 +27,7 @@ from torchfbi.settings import Settings
 from torchfbi.several import InputExplanations
 from torchfbi.tokens import shares
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, verify_maps
+from torchfbi.verifying import Asked, Remembered, verify_maps
 from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
@@ -87,6 +88,7 @@ def explain(
         CaptureError: the model cannot be captured.
         SettingsError, ModelError: unknown names.
     """
+    named = isinstance(model, str)
     if isinstance(model, str):
         model = load(model)
     if several.are_several(images):
@@ -125,6 +127,7 @@ def explain(
 
     absorbed: dict[str, Tensor] = {"image": x.new_zeros(len(x))}
     values, logits = walker.walk(x, ask, visit, walks, absorbed)
+    network = (lambda: module) if named else weakref.ref(module)  # the user's are not held
     silent = walker.settings.tau and not values.flatten(1).any(1).all()
     return Explanation(
         values=values,
@@ -140,7 +143,7 @@ def explain(
         head=walker.graph.head,
         shares=shares({name: part for name, part in absorbed.items() if part.any()}),
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
-        _asked=Asked(module, x, output, low_memory),
+        _asked=Remembered(network, x, output, low_memory),
     )
 
 

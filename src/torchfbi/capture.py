@@ -134,6 +134,8 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
         node.meta["val"] = constants[str(node.target)]
     captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
+    if batch is not None and (answers := captured.logits.meta["val"].shape[0]) != batch:
+        raise OutputError(f"the model returns {answers} answers for {batch} images, not one each.")
     return captured
 
 

@@ -23,7 +23,7 @@ from torchfbi.notebook import Flow, png
 from torchfbi.preprocess import Region, on_photo
 from torchfbi.settings import Settings
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, verify_explanation
+from torchfbi.verifying import Remembered, verify_explanation
 from torchfbi.versions import versions
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Explanation:
         shares: of the ``"image"`` and of each tensor of the network's own in the answer, (N,).
         fitting_tau: where nothing exceeded tau, the largest round tau at which something does.
         verdicts: what ``verify`` found, one for each sample, where it was kept.
-        _asked: the network and its input, for ``verify``; neither saved nor pickled.
+        _asked: the network, which is not held, and its input, for ``verify``; neither saved nor
+            pickled.
     """
 
     values: Tensor
@@ -80,7 +81,7 @@ class Explanation:
     shares: dict[str, Tensor] = field(default_factory=dict)
     fitting_tau: float | None = None
     verdicts: tuple[Verdict, ...] = ()
-    _asked: Asked | None = None
+    _asked: Remembered | None = None
 
     def __post_init__(self) -> None:
         if self.flow and not isinstance(self.flow, Flow):
@@ -210,7 +211,8 @@ class Explanation:
         At most 60 forward passes a sample and a walk for its strongest rival.
 
         Args:
-            model: the network, which an explanation that was loaded or pickled does not know.
+            model: the network, which an explanation does not know that was loaded or pickled, or
+                whose network was freed meanwhile. One that was explained by name stays.
             images: what the network was shown, (N, C, ...), where it was no photo.
             seed: of what is drawn at random.
             progress: called with the number of samples that are done, and of all.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,7 +90,8 @@ def explain_inputs(
         if given[name].ndim > 2:
             whole = replace(model, module=one) if isinstance(model, Model) else one
             found = explain(whole, given[name], target, output=output, **options)
-            explanations[name] = found
+            asked = found._asked._replace(network=_renewed(module, given, name))
+            explanations[name] = replace(found, _asked=asked)
             target = target if found.target is None else found.target
         walker = ForwardBackward(one, given[name], Settings.plain(), output)
         values, _ = walker(given[name], target)
@@ -139,3 +141,16 @@ def of_one(module: nn.Module, inputs: dict[str, Tensor], name: str) -> nn.Module
     single = copy.copy(module)
     single.forward = types.MethodType(forward, single)  # bound anew where it is copied
     return single
+
+
+def _renewed(
+    module: nn.Module, inputs: dict[str, Tensor], name: str
+) -> Callable[[], nn.Module | None]:
+    """Gives ``of_one`` while the module, which it does not hold, is there."""
+    known = weakref.ref(module)
+
+    def network() -> nn.Module | None:
+        found = known()
+        return None if found is None else of_one(found, inputs, name)
+
+    return network

@@ -26,7 +26,7 @@ SAME = 0.05
 
 
 class Asked(NamedTuple):
-    """What was explained: the network, which of its outputs, and its input.
+    """What is to be tested: the network, which of its outputs, and its input.
 
     Args:
         module: as ``explain`` got it.
@@ -40,7 +40,21 @@ class Asked(NamedTuple):
     output: int | str | None = None
     low_memory: bool = False
 
-    def one(self, index: int) -> Asked:
+
+class Remembered(NamedTuple):
+    """What was explained, as an explanation keeps it: a network is freed when its user drops it.
+
+    Args:
+        network: gives the network; None where it is gone.
+        x, output, low_memory: as for ``Asked``.
+    """
+
+    network: Callable[[], nn.Module | ExportedProgram | None]
+    x: Tensor
+    output: int | str | None
+    low_memory: bool
+
+    def one(self, index: int) -> Remembered:
         """The question behind one sample."""
         return self._replace(x=self.x[index : index + 1] if len(self.x) > 1 else self.x)
 
@@ -166,12 +180,18 @@ def _asked(
                 "this explanation was loaded, and a file holds no network: give it, "
                 "verify(model=...)."
             )
-        return known if images is None else known._replace(x=images)
+        network = known.network()
+        if network is None:
+            raise InputError(
+                "the network was freed, as nobody but this explanation knew it any more: keep it, "
+                "or give it, verify(model=...)."
+            )
+        return Asked(network, known.x if images is None else images, *known[2:])
     if isinstance(model, str):
         model = load(model)
     module = model.module if isinstance(model, Model) else model
     if images is None and known is not None:
-        return known._replace(module=module)
+        return Asked(module, *known[1:])
     if images is None:
         if not explanation.photos or not isinstance(model, Model):
             raise InputError(

@@ -191,7 +191,8 @@ def test_a_sigmoid_head_and_a_single_class(suite) -> None:
 
     x = torch.zeros(1, 3, 24, 24)
     x[:, :, 1:6, 1:6] = 2.0
-    (verdict,) = explain(Lit().eval(), x, 0).verify()
+    network = Lit().eval()  # the explanation does not hold it
+    (verdict,) = explain(network, x, 0).verify()
     assert verdict.rival is None
     assert "about this class" not in verdict.checks
     assert verdict.is_answer
@@ -204,7 +205,8 @@ def test_the_answer_to_an_empty_image_explains_nothing() -> None:
             a = torch.relu(x).mean((1, 2, 3))
             return torch.stack([a, a + 5], 1)
 
-    (verdict,) = explain(Always().eval(), torch.rand(1, 3, 16, 16), 1).verify()
+    network = Always().eval()
+    (verdict,) = explain(network, torch.rand(1, 3, 16, 16), 1).verify()
     assert verdict.ruling == "does not hold"
     assert verdict.sufficient is None
     assert "says “class 1” of the empty image as well" in verdict.sentence

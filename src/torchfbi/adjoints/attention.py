@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from string import ascii_letters
 
 import torch
 from torch import Tensor, fx
@@ -47,15 +48,7 @@ def matmul(s: Tensor, at: Site, x: Tensor, y: Tensor) -> tuple[Tensor | None, Te
     return None, (rows.mT @ s).sum_to_size(columns.shape).reshape(y.shape)
 
 
-def the_free_operand(node: fx.Node) -> list[fx.Node]:
-    """As ``the_free_factor``; none either where its entries are taken from a diagonal."""
-    free = the_free_factor(node)
-    operands, _ = _subscripts(node)
-    diagonal = any(len(set(letters)) < len(letters) for letters in operands)
-    return [] if diagonal else free
-
-
-@adjoint(aten.einsum.default, keeps=("inputs",), receivers=the_free_operand)
+@adjoint(aten.einsum.default, keeps=("inputs",), receivers=the_free_factor)
 def einsum(
     s: Tensor, at: Site, equation: str, tensors: list[Tensor], *, path: list[int] | None = None
 ) -> list[Tensor | None]:
@@ -67,6 +60,13 @@ def einsum(
             found.append(None)
             continue
         others = [(o, t) for j, (o, t) in enumerate(zip(operands, tensors, strict=True)) if j != i]
+        for dim, letter in enumerate(letters):
+            if letter in letters[:dim]:  # a diagonal, as a product with the identity
+                taken = "".join([*operands, letters])
+                unused = next(new for new in ascii_letters if new not in taken)
+                letters = letters[:dim] + unused + letters[dim + 1 :]
+                size = tensors[i].shape[dim]
+                others.append((letter + unused, torch.eye(size, dtype=s.dtype, device=s.device)))
         known = {*result, *"".join(o for o, _ in others)}
         kept = "".join(letter for letter in letters if letter in known)
         formula = ",".join([result, *(o for o, _ in others)]) + "->" + kept
