@@ -130,8 +130,9 @@ def _photos(
     alone = photos(path, network, count, seed)
     try:
         together = grids(network, 2, max(1, count // 4), seed, tiles=alone.scenes)
-    except ModelError as error:
-        return [alone], {"photos-grid2": str(error)}
+    except ModelError as error:  # too few classes among them
+        report.complain(f"no grids of them: {error}")
+        return [alone], {}
     return [alone, replace(together, name="photos-grid2")], {}
 
 

@@ -91,6 +91,7 @@ class Worker:
                 return waiting.result()
         finally:
             waiting.cancel()
+            future.cancel()  # at once: the loop would tell it only after its turn might have come
         raise LimitError(
             f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
             "was too much to ask for."
