@@ -13,7 +13,7 @@ export function draw(canvas, photo, explanation, opacity) {
   canvas.height = Math.max(1, Math.round(photo.height * scale));
   const context = canvas.getContext("2d");
   context.drawImage(photo.canvas, 0, 0, canvas.width, canvas.height);
-  if (!explanation) return;
+  if (!explanation || !opacity) return;
   const whole = new OffscreenCanvas(canvas.width, canvas.height);
   const shown = whole.getContext("2d");
   const { left, top, right, bottom } = explanation.region;
