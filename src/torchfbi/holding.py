@@ -28,6 +28,7 @@ from torch import Tensor, fx
 from torchfbi.adjoints import SHAPE_ONLY, is_held, is_tensor, receivers, tensor_arguments
 from torchfbi.adjoints.attention import PRODUCTS
 from torchfbi.adjoints.pointwise import gated_arguments
+from torchfbi.adjoints.shape import RESHAPES
 
 aten = torch.ops.aten
 
@@ -40,13 +41,7 @@ _KERNELS = {
     aten.pow.Tensor_Scalar,
 }
 _ARRANGING = {
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
+    *RESHAPES,
     aten.permute.default,
     aten.transpose.int,
     aten.slice.Tensor,

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from torchfbi.adjoints import is_held, tensor_arguments
+from torchfbi.adjoints.shape import RESHAPES
 
 aten = torch.ops.aten
 
@@ -29,7 +30,7 @@ def channel_dim(node: fx.Node) -> int:
     dim = channel_dim(source)
     if node.target is aten.squeeze.dim and _argument(node, 1) == 0:
         return dim - 1  # of the batch as one image
-    if node.target in _RESHAPES:
+    if node.target in RESHAPES:
         return _reshaped(_sizes(source), _sizes(node), dim)
     if node.target == aten.select.int:
         taken = _argument(node, 1) % source.meta["val"].ndim
@@ -72,15 +73,6 @@ _MAPS_FIRST = {
     aten.instance_norm.default,
 }
 _MAPS_LAST = {aten.linear.default, aten.layer_norm.default, aten.rms_norm.default}
-_RESHAPES = {
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.unflatten.int,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.unsqueeze.default,
-}
 
 
 def _argument(node: fx.Node, index: int) -> Any:

@@ -15,7 +15,7 @@ from torchfbi.adjoints.registry import Site, adjoint, tensor_arguments
 aten = torch.ops.aten
 
 
-@adjoint(
+RESHAPES = (
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
@@ -24,6 +24,10 @@ aten = torch.ops.aten
     aten.squeeze.dims,
     aten.unsqueeze.default,
 )
+"""Operators that only arrange the same entries in another shape, in the same order."""
+
+
+@adjoint(*RESHAPES)
 def reshape(s: Tensor, at: Site, x: Tensor, *args: Any) -> Tensor:
     """The same entries in the input's shape."""
     return s.reshape(x.shape)
