@@ -8,7 +8,7 @@ from pathlib import Path
 from photos import COFFEE, SHIPPED, cat_beside_coffee
 from torchfbi import Explanation, Photo, Settings, explain, load, plot
 from torchfbi.evaluate import compare
-from torchfbi.peers import find
+from torchfbi.evaluate.peers import find
 from torchfbi.plot.overlay import raster, revealed, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 

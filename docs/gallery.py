@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from photos import CAT, COFFEE, SHIPPED, cat_beside_coffee
 from torchfbi import Photo, Settings, explain, load, plot
 from torchfbi.evaluate import compare
-from torchfbi.peers import Method, find
+from torchfbi.evaluate.peers import Method, find
 from torchfbi.sweep import sweep
 
 FOLDER = Path(__file__).parent / "gallery"

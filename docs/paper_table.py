@@ -24,9 +24,9 @@ from photos import SHIPPED, cat_beside_coffee
 from torchfbi import Labels, Model, Photo, Preprocess, Settings, load, plot
 from torchfbi.evaluate import Comparison, compare
 from torchfbi.evaluate.compare import Cell
+from torchfbi.evaluate.peers import Method, find
 from torchfbi.metrics import fine_grain, isolated, morans_i, support_fraction, total_variation
 from torchfbi.models import onnx, vgg
-from torchfbi.peers import Method, find
 
 NETWORK = "vgg16-distilled"
 HERE = Path(__file__).parent

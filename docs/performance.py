@@ -30,9 +30,9 @@ from torchfbi.bench.memory import in_a_process
 from torchfbi.bench.results import Result, Row, to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.metrics.ranks import spearman
 from torchfbi.plot.bench import bench_figure
-from torchfbi.walk import ForwardBackward
 
 HERE = Path(__file__).parent
 CAPTURED = ("torchvision:resnet50", "torchvision:densenet201")

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 import torchfbi
 from torchfbi import ForwardBackward, Photo, Settings
+from torchfbi.capture.own import answer
 from torchfbi.errors import NonFiniteError
-from torchfbi.evidence import support_of_values
-from torchfbi.own import answer
+from torchfbi.method.evidence import support_of_values
 
 HERE = Path(__file__).parent
 PHOTOS = [

@@ -1,6 +1,6 @@
 """The tables of docs/study.md, measured on a folder of photos: ``python docs/study.py PHOTOS``.
 
-Photos are called as ImageNet's or lie in class folders (see ``torchfbi.benchmark.photos``). Only
+Photos are called as ImageNet's or lie in class folders (see ``benchmark.photos``). Only
 numbers go into the text. Whatever is finished is kept in ``fbi-out/study``: a stopped call goes on
 there. Parts that need a network whose package is missing are left as they are.
 """
@@ -17,12 +17,12 @@ from pathlib import Path
 from marks import fill
 
 from torchfbi import Settings, load
-from torchfbi.benchmark import Suite, grids, load_suite, photos
 from torchfbi.errors import ModelError
 from torchfbi.evaluate import Step, Table, evaluate
+from torchfbi.evaluate.benchmark import Suite, grids, load_suite, photos
+from torchfbi.evaluate.peers import Method, find
 from torchfbi.evaluate.ranking import ranking
 from torchfbi.metrics import bootstrap_interval
-from torchfbi.peers import Method, find
 
 PAGE = Path(__file__).parent / "study.md"
 BEFORE = Path(__file__).parent / "study-before.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from torchfbi.allocator import give_back, share_one_heap
+from torchfbi.system.allocator import give_back, share_one_heap
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc")
 MIB = 2**20
@@ -27,6 +27,6 @@ def test_free_memory_between_what_is_kept_goes_back() -> None:
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchfbi.allocator.ctypes.CDLL", lambda name: object())
+    monkeypatch.setattr("torchfbi.system.allocator.ctypes.CDLL", lambda name: object())
     give_back()
     share_one_heap()

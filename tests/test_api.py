@@ -17,17 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT, COFFEE
-from torchfbi import (
-    Explanation,
-    Labels,
-    Model,
-    Photo,
-    Preprocess,
-    Settings,
-    evidence,
-    explain,
-    load,
-)
+from torchfbi import Explanation, Labels, Model, Photo, Preprocess, Settings, explain, load
 from torchfbi.errors import (
     FileFormatError,
     ImageError,
@@ -36,6 +26,7 @@ from torchfbi.errors import (
     SettingsError,
     TargetError,
 )
+from torchfbi.method import evidence
 
 
 @pytest.fixture

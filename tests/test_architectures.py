@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.errors import UnsupportedOperatorError
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken

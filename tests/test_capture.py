@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.errors import (
     CaptureError,
     ControlFlowError,
@@ -17,7 +17,7 @@ from torchfbi.errors import (
     TrainingModeError,
     UnsupportedOperatorError,
 )
-from torchfbi.maps import channel_dim
+from torchfbi.method.maps import channel_dim
 
 
 class Lambda(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
 from torchfbi.errors import TargetError
-from torchfbi.seeds import seed
+from torchfbi.method.seeds import seed
 from torchfbi.targets import box, overlapping
 
 CLASSES, PLACES = 5, 16

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photos import SHIPPED
 from torchfbi import ForwardBackward, Photo, Settings, load
-from torchfbi.evidence import support_of_values
+from torchfbi.method.evidence import support_of_values
 
 PRESETS = {"contrast": Settings.contrast(), "paper": Settings.paper(tau=0.0)}
 

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT
-from torchfbi import metrics, peers
-from torchfbi.benchmark import Scene, Suite, grids, load_suite, photos
+from torchfbi import metrics
 from torchfbi.errors import CaptureError, SettingsError
-from torchfbi.evaluate import Step, Table, evaluate, ranking, report
+from torchfbi.evaluate import Step, Table, evaluate, peers, ranking, report
+from torchfbi.evaluate.benchmark import Scene, Suite, grids, load_suite, photos
 from torchfbi.evaluate.measures import PHOTOS
+from torchfbi.evaluate.peers import Method
 from torchfbi.models import Labels, Model
-from torchfbi.peers import Method
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 METHODS = ("fbi", "edge", "random")
 METRICS = ("energy-in-mask", "top-area", "pointing", "class-correlation", "support-fraction")

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfbi import ForwardBackward, Settings, evidence
-from torchfbi.evidence import of_feature, of_pixels, placed, support
-from torchfbi.seeds import seed
+from torchfbi import ForwardBackward, Settings
+from torchfbi.method import evidence
+from torchfbi.method.evidence import of_feature, of_pixels, placed, support
+from torchfbi.method.seeds import seed
 
 
 def tensor(*rows: Any) -> Tensor:

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 import torchfbi
 from photos import CAT
-from torchfbi import ForwardBackward, Settings, adjoints, layout, walk
-from torchfbi.adjoints import linear, pooling, sparse
-from torchfbi.evidence import support_of_values
-from torchfbi.images import Photo
-from torchfbi.layout import Signs
-from torchfbi.scratch import Scratch
-from torchfbi.signals import Signals
+from torchfbi import ForwardBackward, Settings
+from torchfbi.engine.scratch import Scratch
+from torchfbi.engine.signals import Signals
+from torchfbi.explanation import forward_backward as walk
+from torchfbi.method import adjoints
+from torchfbi.method.adjoints import linear, pooling, sparse
+from torchfbi.method.evidence import support_of_values
+from torchfbi.models.images import Photo
+from torchfbi.system import layout
+from torchfbi.system.layout import Signs
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
-from torchfbi.fitting import _falling, fitting_tau
+from torchfbi.explanation.fitting import _falling, fitting_tau
 
 
 def network(scale: float) -> nn.Module:

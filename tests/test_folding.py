@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchfbi.capture import capture
-from torchfbi.graph import Graph
+from torchfbi.capture.capture import capture
+from torchfbi.method.graph import Graph
 
 aten = torch.ops.aten
 G, C = torch.linspace(0.5, 1.7, 5), torch.linspace(-1, 1.4, 5)

@@ -26,7 +26,6 @@ from torch import nn
 
 from hostile import archives, networks, pictures, programs, weights
 from torchfbi import ForwardBackward, Labels, Photo, Settings, TorchFBIError, load
-from torchfbi.benchmark import formats
 from torchfbi.cli.main import main
 from torchfbi.cli.report import Names
 from torchfbi.errors import (
@@ -35,6 +34,7 @@ from torchfbi.errors import (
     ModelError,
     SettingsError,
 )
+from torchfbi.evaluate.benchmark import formats
 
 TIMES = int(os.environ.get("FUZZ", "1"))
 ONCE = TIMES == 1

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from torchfbi.capture import capture
-from torchfbi.graph import Graph
+from torchfbi.capture.capture import capture
+from torchfbi.method.graph import Graph
 
 
 def names(nodes: Iterable[fx.Node]) -> list[str]:

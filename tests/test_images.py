@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from torchfbi.errors import ImageError
-from torchfbi.images import MAX_PIXELS, Photo
+from torchfbi.models.images import MAX_PIXELS, Photo
 
 CORNERS = np.array(
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [0, 0, 0], [128, 128, 128]]],

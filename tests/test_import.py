@@ -38,7 +38,7 @@ def test_the_import_does_not_load(package: str, loaded: set[str]) -> None:
 
 
 def test_the_import_loads_the_core(loaded: set[str]) -> None:
-    assert {"torchfbi.walk", "PIL.Image"} <= loaded
+    assert {"torchfbi.explanation.forward_backward", "PIL.Image"} <= loaded
 
 
 def test_rows_are_made_without_matplotlib() -> None:

@@ -16,9 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from torchfbi.errors import ModelError, TargetError
-from torchfbi.images import Photo
 from torchfbi.models import DEFAULT, Labels, Model, available, embedded, load
 from torchfbi.models import torchvision as zoo
+from torchfbi.models.images import Photo
 
 SKIMAGE = Path(skimage.__file__).parent / "data"
 SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"

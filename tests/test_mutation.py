@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.exporting import exported
-from torchfbi.rewrite import has_aliased_mutation
+from torchfbi.capture.exporting import exported
+from torchfbi.capture.rewrite import has_aliased_mutation
 
 
 class Apply(nn.Module):

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 import torchfbi
 from torchfbi.errors import ModelError
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.settings import Settings
 from torchfbi.models import onnx as loader
 from torchfbi.models import onnx_import
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.packing import Packing
+from torchfbi.engine.packing import Packing
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 import torchfbi
 from torchfbi import Explanation, LayerFlow, Photo, Settings, plot
 from torchfbi.errors import ImageError, SettingsError
+from torchfbi.models.preprocess import Region
 from torchfbi.plot import fonts
 from torchfbi.plot.flow import station_of
 from torchfbi.plot.overlay import DIM, POWER, overlay, revealed, signed_limit, strengthen
 from torchfbi.plot.style import DARK, LIGHT, THINNEST
-from torchfbi.preprocess import Region
 from torchfbi.sweep import Sweep, sweep
 from torchfbi.verification import PARTS, Part, Verdict
 

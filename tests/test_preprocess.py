@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from torchfbi.errors import SettingsError
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Preprocess, Region, on_photo
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.preprocess import Preprocess, Region, on_photo
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

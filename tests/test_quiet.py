@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from torchfbi.capture import capture
-from torchfbi.quiet import quiet
+from torchfbi.capture.capture import capture
+from torchfbi.system.quiet import quiet
 
 
 def elsewhere(work: object) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from torchfbi import own
 from torchfbi.api import explain
-from torchfbi.reuse import Forwards
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
+from torchfbi.capture import own
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.explanation.reuse import Forwards
+from torchfbi.method.settings import Settings
 
 
 @pytest.fixture

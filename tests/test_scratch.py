@@ -2,7 +2,7 @@
 
 import torch
 
-from torchfbi.scratch import NO_SCRATCH, Scratch
+from torchfbi.engine.scratch import NO_SCRATCH, Scratch
 
 
 def test_the_same_use_gets_the_same_memory_and_another_use_other_memory() -> None:

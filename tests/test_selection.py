@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchfbi import Settings
-from torchfbi.seeds import seed
-from torchfbi.selection import select
+from torchfbi.method.seeds import seed
+from torchfbi.method.selection import select
 
 SEEDS = ["paper", "one-hot", "contrast"]
 LOW_PRECISION = [torch.float16, torch.bfloat16]

@@ -7,7 +7,7 @@ import pytest
 
 from torchfbi import Settings
 from torchfbi.errors import SettingsError
-from torchfbi.settings import PRESETS
+from torchfbi.method.settings import PRESETS
 
 FIELDS = {
     "paper": ("paper", 0.0, 10.0, 0.5, "rectify", "replicate", True, "signal"),

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from torchfbi import Labels, Model, explain
 from torchfbi.errors import InputError, TrainingModeError
-from torchfbi.preprocess import Preprocess
-from torchfbi.several import InputExplanations
+from torchfbi.explanation.several import InputExplanations
+from torchfbi.models.preprocess import Preprocess
 
 
 class Siamese(nn.Module):

@@ -243,7 +243,7 @@ def test_what_is_left_over_keeps_its_own_name() -> None:
 
 
 def test_parts_are_named_after_the_operator() -> None:
-    from torchfbi.capture import capture
+    from torchfbi.capture.capture import capture
 
     graph = capture(Net(lambda x: x.logsumexp(1)), torch.zeros(1, 3, 8, 8, dtype=F64))
     names = [node.meta["layer"] for node in graph.nodes]

@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfbi import ForwardBackward, Settings, explain, own
-from torchfbi.capture import capture
+from torchfbi import ForwardBackward, Settings, explain
+from torchfbi.capture import own
+from torchfbi.capture.capture import capture
 from torchfbi.errors import CaptureError, InputError, NonFiniteError, TargetError
-from torchfbi.reuse import Forwards
+from torchfbi.explanation.reuse import Forwards
 
 X = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 FACTOR = [1.0]

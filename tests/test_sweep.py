@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import torchfbi
-from torchfbi.blur import blur
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.settings import Settings
+from torchfbi.method.settings import Settings
 from torchfbi.sweep import Sweep, sweep
+from torchfbi.verification.blur import blur
 
 CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 

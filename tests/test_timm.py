@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
-from torchfbi.images import Photo
 from torchfbi.models import available, describe, load, parameters, timm
+from torchfbi.models.images import Photo
 
 WITHOUT_WEIGHTS = "cs3darknet_s"
 library = timm.import_timm()

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchfbi import layout
-from torchfbi.adjoints import packed, sparse, transposed
+from torchfbi.method.adjoints import packed, sparse, transposed
+from torchfbi.system import layout
 
 aten = torch.ops.aten
 onednn = pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """A ``source`` block names a function; the site shows its code, so that no page can quote it wrong.
 
 ```source
-torchfbi.seeds.seed
+torchfbi.method.seeds.seed
 ```
 """
 

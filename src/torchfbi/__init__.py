@@ -8,14 +8,14 @@
 from torchfbi import targets
 from torchfbi.api import explain, verify
 from torchfbi.errors import TorchFBIError
-from torchfbi.explanation import Explanation
-from torchfbi.flow import LayerFlow, LayerSupport
-from torchfbi.images import Photo
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.flow import LayerFlow, LayerSupport
+from torchfbi.method.settings import Settings
 from torchfbi.models import Labels, Model, load
-from torchfbi.preprocess import Preprocess
-from torchfbi.settings import Settings
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.verification import Verdict
-from torchfbi.walk import ForwardBackward
 
 __all__ = [
     "Explanation",

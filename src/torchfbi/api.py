@@ -12,23 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from torchfbi import several
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.explanation import Explanation
-from torchfbi.fitting import fitting_tau
-from torchfbi.flow import LayerFlow, LayerSupport
-from torchfbi.images import Photo
+from torchfbi.explanation import several
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.explanation.fitting import fitting_tau
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.explanation.predict import predictor
+from torchfbi.explanation.reuse import Forwards, Reusing
+from torchfbi.explanation.several import InputExplanations
+from torchfbi.explanation.verifying import Asked, Remembered, verify_maps
+from torchfbi.method.flow import LayerFlow, LayerSupport
+from torchfbi.method.seeds import as_classes
+from torchfbi.method.settings import Settings
+from torchfbi.method.tokens import shares
 from torchfbi.models import Labels, Model, load
-from torchfbi.predict import predictor
-from torchfbi.preprocess import Region
-from torchfbi.reuse import Forwards, Reusing
-from torchfbi.seeds import as_classes
-from torchfbi.settings import Settings
-from torchfbi.several import InputExplanations
-from torchfbi.tokens import shares
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Region
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, Remembered, verify_maps
-from torchfbi.walk import ForwardBackward
 
 AnyTarget = int | str | Tensor | Sequence[int | str] | Callable[[Tensor], Tensor] | None
 

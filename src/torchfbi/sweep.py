@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.api import AnyTarget, explain
-from torchfbi.blur import blur
 from torchfbi.errors import InputError, SettingsError, TargetError
-from torchfbi.explanation import Explanation
-from torchfbi.images import Photo
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.explanation.reuse import Forwards
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model, load
-from torchfbi.reuse import Forwards
-from torchfbi.settings import Settings
+from torchfbi.models.images import Photo
+from torchfbi.verification.blur import blur
 
 _CHUNK = 8  # altered images in one forward pass
 

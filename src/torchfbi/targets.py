@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import TargetError
-from torchfbi.seeds import seed
-from torchfbi.settings import SeedKind
+from torchfbi.method.seeds import seed
+from torchfbi.method.settings import SeedKind
 
 
 def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:

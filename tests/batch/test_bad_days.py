@@ -23,7 +23,7 @@ from torchfbi.batch import local, memory, run
 from torchfbi.batch.decode import decode
 from torchfbi.batch.explainer import Explainer
 from torchfbi.batch.job import Job
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.errors import InputError, SettingsError, StorageError, TargetError
 
 OPTIONS = {"shard": 4, "batch": 4, "threads": 1, "workers": 0}

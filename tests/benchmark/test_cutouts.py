@@ -12,13 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchfbi.benchmark import cutouts, load_suite
-from torchfbi.benchmark.cutouts import LOST, PER_CLASS, TRIES, _drawn, compose, cutout, files
-from torchfbi.benchmark.scene import Suite
-from torchfbi.benchmark.textures import texture
 from torchfbi.errors import ModelError, SettingsError, TrainingModeError
+from torchfbi.evaluate.benchmark import cutouts, load_suite
+from torchfbi.evaluate.benchmark.cutouts import (
+    LOST,
+    PER_CLASS,
+    TRIES,
+    _drawn,
+    compose,
+    cutout,
+    files,
+)
+from torchfbi.evaluate.benchmark.scene import Suite
+from torchfbi.evaluate.benchmark.textures import texture
 from torchfbi.models import Labels, Model, load
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +178,12 @@ def small(module: nn.Module) -> Model:
 def test_two_of_a_class_and_none_that_the_background_would_do_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.modules["torchfbi.benchmark.cutouts"], "TRIES", 1)
+    monkeypatch.setattr(sys.modules["torchfbi.evaluate.benchmark.cutouts"], "TRIES", 1)
     assert [scene.target for scene in cutouts(small(White())).scenes] == [1, 1]
 
 
 def test_a_network_that_recognises_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["torchfbi.benchmark.cutouts"], "TRIES", 1)
+    monkeypatch.setattr(sys.modules["torchfbi.evaluate.benchmark.cutouts"], "TRIES", 1)
     with pytest.raises(ModelError, match=r"toy recognises none of the 88 cut-outs"):
         cutouts(small(Undecided()))
     with pytest.raises(SettingsError, match="count=0"):

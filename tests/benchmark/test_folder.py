@@ -14,12 +14,12 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 from torch import Tensor, nn
 
-from torchfbi.benchmark import Suite, folder
-from torchfbi.benchmark.folder import class_of
-from torchfbi.benchmark.outlines import box, polygon, run_lengths
 from torchfbi.errors import FileFormatError, ImageError, SettingsError
+from torchfbi.evaluate.benchmark import Suite, folder
+from torchfbi.evaluate.benchmark.folder import class_of
+from torchfbi.evaluate.benchmark.outlines import box, polygon, run_lengths
 from torchfbi.models import Labels, Model
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 LABELS = Labels(["cat", "dog", "custard apple", "crane", "crane"], [["puss"], ["puss"], [], [], []])
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchfbi.benchmark import Scene, grids, photo_grids
-from torchfbi.benchmark.asking import prepare
 from torchfbi.errors import ModelError, SettingsError
+from torchfbi.evaluate.benchmark import Scene, grids, photo_grids
+from torchfbi.evaluate.benchmark.asking import prepare
 from torchfbi.models import Labels, Model, load
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 SIDE = 20
 

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from torchfbi.benchmark import photos
-from torchfbi.benchmark.photos import class_named
 from torchfbi.errors import FileFormatError, ImageError, SettingsError
+from torchfbi.evaluate.benchmark import photos
+from torchfbi.evaluate.benchmark.photos import class_named
 from torchfbi.models import Labels, Model
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 IMAGENET = Labels.imagenet()
 COLOURS = Labels(["red", "green", "blue"], [["scarlet"], ["lime"], ["navy"]])

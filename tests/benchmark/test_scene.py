@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchfbi.benchmark import OWN_MODEL, SUITES, Scene, Suite, load_suite
-from torchfbi.benchmark.asking import check, prepare, probabilities, takes
 from torchfbi.errors import InputError, ModelError, SettingsError, TrainingModeError
+from torchfbi.evaluate.benchmark import OWN_MODEL, SUITES, Scene, Suite, load_suite
+from torchfbi.evaluate.benchmark.asking import check, prepare, probabilities, takes
 from torchfbi.models import Labels, Model
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 
 def tiny(module: nn.Module, **options: Any) -> Model:

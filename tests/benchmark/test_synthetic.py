@@ -10,14 +10,14 @@ import torch
 from skimage.measure import label
 from torch import Tensor
 
-from torchfbi.benchmark import Suite, digits, load_suite, synthetic
-from torchfbi.benchmark.digits import LOST, draw
-from torchfbi.benchmark.shapes import CLASSES, NAMES, SIDE, sample
-from torchfbi.benchmark.synthetic import _untrained, network
 from torchfbi.errors import SettingsError
+from torchfbi.evaluate.benchmark import Suite, digits, load_suite, synthetic
+from torchfbi.evaluate.benchmark.digits import LOST, draw
+from torchfbi.evaluate.benchmark.shapes import CLASSES, NAMES, SIDE, sample
+from torchfbi.evaluate.benchmark.synthetic import _untrained, network
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
 
 
 @pytest.fixture(scope="module")

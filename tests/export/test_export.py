@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
-from torchfbi.evidence import support_of_values
 from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
 from torchfbi.export.agreement import compare
+from torchfbi.method.evidence import support_of_values
 
 
 class Net(nn.Module):

@@ -16,7 +16,7 @@ import torch
 from hostile.case import TRACE, archive, kind, sparse, zeros
 from torchfbi import Explanation, Settings
 from torchfbi.errors import FileFormatError
-from torchfbi.explanation import LayerSupport
+from torchfbi.explanation.explanation import LayerSupport
 
 
 def use(path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from hostile.case import kind, sparse
 from torchfbi import Labels, Settings
-from torchfbi.benchmark import formats
 from torchfbi.errors import FileFormatError, ModelError, SettingsError
+from torchfbi.evaluate.benchmark import formats
 
 labels = kind("labels", lambda path: Labels.read(path, 3), ModelError)
 settings = kind("settings", Settings.from_dict, SettingsError)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import torchfbi
 from peers.networks import Functional
-from torchfbi import Settings, TorchFBIError, peers
+from torchfbi import Settings, TorchFBIError
 from torchfbi.errors import (
     CaptureError,
     InputError,
@@ -25,9 +25,10 @@ from torchfbi.errors import (
     TargetError,
     TrainingModeError,
 )
-from torchfbi.peers.captum import lime
-from torchfbi.peers.network import logits_of
-from torchfbi.peers.rise import rise
+from torchfbi.evaluate import peers
+from torchfbi.evaluate.peers.captum import lime
+from torchfbi.evaluate.peers.network import logits_of
+from torchfbi.evaluate.peers.rise import rise
 
 SIGNALS = [
     *("gradient", "guided-backprop", "deconvnet", "guided-grad-cam", "rectgrad"),

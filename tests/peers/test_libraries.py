@@ -13,12 +13,12 @@ from captum.attr import DeepLift
 from torch import Tensor, nn
 
 from peers.networks import Functional
-from torchfbi import peers
 from torchfbi.errors import CaptureError
+from torchfbi.evaluate import peers
+from torchfbi.evaluate.peers import rise as rise_module
+from torchfbi.evaluate.peers.captum import DRAWS, NOISE, lime
+from torchfbi.evaluate.peers.rise import masks, rise
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.peers import rise as rise_module
-from torchfbi.peers.captum import DRAWS, NOISE, lime
-from torchfbi.peers.rise import masks, rise
 
 import_torchvision()
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peers.networks import Functional
-from torchfbi import peers
 from torchfbi.errors import CaptureError
+from torchfbi.evaluate import peers
 
 TARGET = torch.tensor([1, 4])
 

@@ -11,7 +11,7 @@ from captum.attr import Deconvolution, GuidedBackprop
 from torch import Tensor, nn
 
 from peers.networks import Activation, Functional
-from torchfbi import peers
+from torchfbi.evaluate import peers
 from torchfbi.models.torchvision import import_torchvision
 
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.adjoints import Site, find, operators, receivers, tensor_arguments
-from torchfbi.spelling import spell_out
+from torchfbi.capture.canonical import spell_out
+from torchfbi.method.adjoints import Site, find, operators, receivers, tensor_arguments
 
 aten = torch.ops.aten
 PLAIN = Settings.plain()

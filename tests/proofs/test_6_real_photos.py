@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from photos import CAT, COFFEE, cat_beside_coffee
 from torchfbi import Explanation, Model, Settings, explain, load
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
 
 GOLDEN = Path(__file__).parent / "golden.npz"
 GRID = 14

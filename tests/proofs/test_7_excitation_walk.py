@@ -14,7 +14,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.adjoints.excitation import excitation
+from torchfbi.method.adjoints.excitation import excitation
 
 DENSE = F.linear
 DENSE_ADJOINT: Callable[[Tensor, Tensor], Tensor] = lambda s, w: s @ w  # noqa: E731

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
 from torchfbi.errors import UnsupportedOperatorError
-from torchfbi.settings import PRESETS
+from torchfbi.method.settings import PRESETS
 
 HEADS, TOKENS, FEATURES = 2, 9, 8
 
@@ -358,6 +358,6 @@ def test_proof_8_what_cannot_be_told_is_refused_by_name(attend: Any) -> None:
 def test_proof_8_long_rows_of_tokens_are_walked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = network(fused_with_a_mask)
     whole, _ = ForwardBackward(net, x, Settings.plain())(x, 0)
-    monkeypatch.setattr("torchfbi.adjoints.attention._QUERIES_AT_A_TIME", 4)
+    monkeypatch.setattr("torchfbi.method.adjoints.attention._QUERIES_AT_A_TIME", 4)
     parts, _ = ForwardBackward(net, x, Settings.plain())(x, 0)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-15)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import torchfbi
 from torchfbi import Explanation, Labels, Model, Preprocess, explain, targets, verify
-from torchfbi.benchmark.synthetic import synthetic
 from torchfbi.errors import InputError, NonFiniteError, TargetError
+from torchfbi.evaluate.benchmark.synthetic import synthetic
 from torchfbi.verification import PARTS, Question, examine
 
 COUNT = 12
@@ -114,7 +114,7 @@ def test_tricks_do_not_hold(suite) -> None:
             "another class": explain(model, x, rival).evidence[0],
             "another photo": explain(model, other.x[None], other.target).evidence[0],
             "shuffled": mixed,
-            "edges": torchfbi.peers.maps("edge", model.module, x, target)[0],
+            "edges": torchfbi.evaluate.peers.maps("edge", model.module, x, target)[0],
             "ones": torch.ones_like(own),
         }
         honest.append(verify(model, x, own, target)[0].ruling)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from torchfbi import Model
 from torchfbi.batch import Store, run, summarize, summary_page
-from torchfbi.benchmark.shapes import NAMES, Sample, sample
-from torchfbi.benchmark.synthetic import trained
+from torchfbi.evaluate.benchmark.shapes import NAMES, Sample, sample
+from torchfbi.evaluate.benchmark.synthetic import trained
 
 MARKED = NAMES.index("ring")
 MARK = (slice(41, 46), slice(40, 47))

@@ -19,8 +19,8 @@ from PIL import Image
 import torchfbi
 from photos import CAT, COFFEE
 from test_docs import SERVED, blocks
-from torchfbi.explanation import Explanation
-from torchfbi.settings import PRESETS, Settings
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.web import views
 from torchfbi.web.asking import changes
 from torchfbi.web.configuration import controls, helps

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from torchfbi.errors import LimitError
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
 from torchfbi.web import limits
 from torchfbi.web.limits import TIDIED, Limits, Worker
 from torchfbi.web.store import LEAST, ForgottenError, Store

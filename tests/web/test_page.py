@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 import torchfbi
 from browser import open_page
 from photos import CAT, COFFEE
-from torchfbi.explanation import Explanation
+from torchfbi.explanation.explanation import Explanation
 
 expect.set_options(timeout=60_000)
 

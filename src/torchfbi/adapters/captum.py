@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from torchfbi import targets, walk
+from torchfbi import targets
 from torchfbi.errors import InputError, ModelError, TargetError
-from torchfbi.settings import Settings
+from torchfbi.explanation import forward_backward as walk
+from torchfbi.method.settings import Settings
 
 try:
     from captum._utils.common import _select_targets  # type: ignore[import-untyped]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchfbi import targets as seeds
 from torchfbi.api import explain
 from torchfbi.errors import SettingsError, TargetError
-from torchfbi.settings import Settings
+from torchfbi.method.settings import Settings
 
 OutputTarget = Callable[[Tensor], Tensor]
 

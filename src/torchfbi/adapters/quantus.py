@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.settings import Settings
 
 
 def explain_func(

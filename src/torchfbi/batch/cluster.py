@@ -25,7 +25,7 @@ from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.rows import Row
 from torchfbi.errors import ModelError, StorageError, first_line
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.quiet import quiet
+from torchfbi.system.quiet import quiet
 
 DECODING = 0.25
 """The share of a core that a task asks for which decodes a batch."""

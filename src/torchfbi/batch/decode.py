@@ -13,8 +13,8 @@ from PIL import Image
 
 from torchfbi.batch.sources import Source, printable
 from torchfbi.errors import TorchFBIError
-from torchfbi.images import Photo
-from torchfbi.preprocess import Preprocess, Region
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Preprocess, Region
 
 QUALITY = 90
 """Of the JPEG that shows what the network saw."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from torchfbi.errors import FileFormatError
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 
 BINS = 32
 """Into so many strips the picture is cut along each axis."""

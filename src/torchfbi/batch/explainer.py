@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchfbi import evidence
 from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
-from torchfbi.heads import probabilities
-from torchfbi.seeds import as_classes
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.explanation.verifying import Asked, next_classes, verify_maps
+from torchfbi.method import evidence
+from torchfbi.method.heads import probabilities
+from torchfbi.method.seeds import as_classes
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, next_classes, verify_maps
-from torchfbi.walk import ForwardBackward
 
 
 class Explainer:

@@ -16,12 +16,12 @@ from torchfbi import atomic
 from torchfbi.batch.evidence import support_map
 from torchfbi.batch.job import blank
 from torchfbi.batch.store import Store, storing
-from torchfbi.capture import capture
-from torchfbi.explanation import Explanation
-from torchfbi.images import Photo
+from torchfbi.capture.capture import capture
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.preprocess import Region
-from torchfbi.settings import Settings
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Region
 
 
 def explanation(row: dict[str, Any], model: Model, settings: Settings) -> Explanation:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchfbi.batch.sources import Files, HuggingFace, Parquets, Source, Tars
 from torchfbi.errors import FileFormatError, ImageError
-from torchfbi.images import SUFFIXES
+from torchfbi.models.images import SUFFIXES
 
 LISTS = (".txt", ".lst", ".list")
 PARQUET, TAR = (".parquet", ".pq"), (".tar",)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from torchfbi.batch.sources import Source, printable, stamp
-from torchfbi.capture import capture
-from torchfbi.fingerprint import graph_hash, weights_hash
+from torchfbi.capture.capture import capture
+from torchfbi.capture.fingerprint import graph_hash, weights_hash
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
-from torchfbi.versions import versions
+from torchfbi.system.versions import versions
 
 SCHEMA = 1
 

@@ -11,7 +11,7 @@ from torchfbi.batch.explainer import Explainer
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.pool import Decoders
 from torchfbi.batch.rows import Row
-from torchfbi.threads import threads
+from torchfbi.system.threads import threads
 
 
 def explain(

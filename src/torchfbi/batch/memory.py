@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from torchfbi.graph import Graph
+from torchfbi.method.graph import Graph
 
 MOST = {"cpu": 8, "cuda": 64}
 """On the CPU larger batches are no faster: their maps do not stay in its caches."""

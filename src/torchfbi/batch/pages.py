@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from torchfbi import page
 from torchfbi.batch.evidence import evidence_map
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import ClassSummary, Summary
+from torchfbi.system import page
 
 COLUMNS = ("index", "path", "label", "probability", "image", "support", "values", "error")
 

@@ -17,7 +17,7 @@ import torch
 from torchfbi.batch.decode import Decoded, decode
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.sources import Source, printable
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 AHEAD = 2
 """Batches that each process is ahead: enough that the network need not wait, and little memory."""

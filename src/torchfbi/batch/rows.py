@@ -15,8 +15,8 @@ from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
-from torchfbi.evidence import support_of_values
-from torchfbi.images import Array
+from torchfbi.method.evidence import support_of_values
+from torchfbi.models.images import Array
 from torchfbi.verification import Verdict
 
 Row = dict[str, Any]

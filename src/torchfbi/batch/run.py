@@ -16,10 +16,10 @@ from torchfbi.batch.job import Job, Slice, blank
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
 from torchfbi.batch.store import Store
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.errors import SettingsError
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model, load
-from torchfbi.settings import Settings
 
 Engine = Callable[[Job, Iterable[Slice]], Iterator[tuple[Slice, list[Row]]]]
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from torchfbi.batch.evidence import apart, centre, middle, profile, rim_share
 from torchfbi.errors import FileFormatError
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 
 FEWEST = 5
 """Of fewer images nobody can say what a class hangs on."""

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from torchfbi.errors import FileFormatError, ImageError, ModelError
-from torchfbi.images import SUFFIXES
+from torchfbi.models.images import SUFFIXES
 
 MAX_BYTES = 2**30
 """Larger files are refused unread: no picture of ``images.MAX_PIXELS`` is as large."""

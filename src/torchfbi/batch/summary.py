@@ -19,7 +19,7 @@ from torchfbi.batch.evidence import (
 )
 from torchfbi.batch.shortcuts import Verdicts, Verified
 from torchfbi.batch.store import Store
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 
 COLUMNS = (
     *("index", "path", "target", "label", "probability"),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import InputError, SettingsError, first_line
-from torchfbi.images import Photo
 from torchfbi.models import LIBRARIES, load
+from torchfbi.models.images import Photo
 from torchfbi.models.untrained import untrained
 
 DType = Literal["float32", "bfloat16"]

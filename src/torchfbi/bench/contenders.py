@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from torchfbi.bench.cases import Task
 from torchfbi.errors import InputError, ModelError
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.explainer import Question, trace
 from torchfbi.export.formats import FORMATS
-from torchfbi.quiet import quiet
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
+from torchfbi.method.settings import Settings
+from torchfbi.system.quiet import quiet
 
 Maker = Callable[[Task], Callable[[], Tensor]]
 

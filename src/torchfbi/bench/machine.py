@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from torchfbi.versions import versions
+from torchfbi.system.versions import versions
 
 
 def machine() -> dict[str, Any]:

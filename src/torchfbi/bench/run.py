@@ -14,10 +14,10 @@ from torchfbi.bench.measure import measure, ratio, spread
 from torchfbi.bench.memory import in_a_process, tiny
 from torchfbi.bench.results import Result, Row
 from torchfbi.errors import first_line
-from torchfbi.flow import LayerFlow
-from torchfbi.settings import Settings
-from torchfbi.threads import threads as limited
-from torchfbi.walk import ForwardBackward
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.flow import LayerFlow
+from torchfbi.method.settings import Settings
+from torchfbi.system.threads import threads as limited
 
 REFERENCE = "forward"
 

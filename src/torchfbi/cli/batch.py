@@ -13,8 +13,8 @@ from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.errors import ModelError
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
 
 if TYPE_CHECKING:
     from torchfbi.batch import Step

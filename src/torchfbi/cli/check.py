@@ -10,10 +10,10 @@ import torch
 import typer
 from rich.table import Table
 
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.cli import options, report
 from torchfbi.errors import ModelError, UnsupportedOperatorError
-from torchfbi.graph import is_activation
+from torchfbi.method.graph import is_activation
 from torchfbi.models import Listing, available, describe, load
 
 COUNTED = 20

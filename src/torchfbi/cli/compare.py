@@ -16,8 +16,8 @@ from torchfbi.cli import options, report
 from torchfbi.errors import TargetError
 from torchfbi.evaluate.compare import DEFAULT_METHODS, Comparison
 from torchfbi.evaluate.compare import compare as run_compare
-from torchfbi.images import Photo
 from torchfbi.models import Model
+from torchfbi.models.images import Photo
 
 Methods = Annotated[
     list[str],

@@ -10,8 +10,8 @@ from torchfbi import api
 from torchfbi.cli import options, report
 from torchfbi.cli.explain import write
 from torchfbi.errors import ModelError
-from torchfbi.images import Photo
 from torchfbi.models import DEFAULT
+from torchfbi.models.images import Photo
 
 
 def demo(drawing: options.Drawing) -> None:

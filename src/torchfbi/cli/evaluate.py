@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi import plot
-from torchfbi.benchmark import SUITES, Suite, folder, grids, load_suite, photos
 from torchfbi.cli import options, report
 from torchfbi.cli.compare import Methods, Seed, split
 from torchfbi.errors import ModelError, SettingsError
@@ -30,6 +29,7 @@ from torchfbi.evaluate import (
 from torchfbi.evaluate import Table as Numbers
 from torchfbi.evaluate import evaluate as run_evaluate
 from torchfbi.evaluate import report as page
+from torchfbi.evaluate.benchmark import SUITES, Suite, folder, grids, load_suite, photos
 from torchfbi.evaluate.measures import DEFAULTS, find
 from torchfbi.evaluate.naming import named
 from torchfbi.models import Model

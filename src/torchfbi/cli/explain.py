@@ -12,9 +12,9 @@ import typer
 from torchfbi import api, plot
 from torchfbi.cli import options, report
 from torchfbi.errors import SettingsError
-from torchfbi.explanation import Explanation
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
 from torchfbi.verification import Verdict
 
 

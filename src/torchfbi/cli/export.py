@@ -9,8 +9,8 @@ import typer
 
 from torchfbi import export as exporting
 from torchfbi.cli import options, report
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
 
 
 def export(

@@ -8,8 +8,8 @@ import typer
 
 from torchfbi import api, plot
 from torchfbi.cli import options, report
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.settings import Settings
 
 
 def flow(

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from torchfbi.benchmark import SUITES
 from torchfbi.cli import options
 from torchfbi.cli.batch import batch
 from torchfbi.cli.bench import bench
@@ -30,8 +29,9 @@ from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
 from torchfbi.evaluate import METRICS
-from torchfbi.peers import METHODS
-from torchfbi.versions import versions
+from torchfbi.evaluate.benchmark import SUITES
+from torchfbi.evaluate.peers import METHODS
+from torchfbi.system.versions import versions
 
 STOPPED = 130
 """The exit code after Ctrl-C, as shells have it."""

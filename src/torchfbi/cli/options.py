@@ -18,8 +18,8 @@ import typer
 
 from torchfbi import models
 from torchfbi.errors import SettingsError
+from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.models import DEFAULT, Labels, Model
-from torchfbi.settings import PRESETS, Settings
 
 Image = Annotated[Path, typer.Argument(help="A photo.", metavar="IMAGE", show_default=False)]
 Images = Annotated[

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
-from torchfbi.explanation import Explanation
+from torchfbi.explanation.explanation import Explanation
 from torchfbi.verification import Verdict
 
 console = Console()

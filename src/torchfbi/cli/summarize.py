@@ -10,9 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from torchfbi import page
 from torchfbi.cli import options, report
 from torchfbi.cli.batch import engine
+from torchfbi.system import page
 
 if TYPE_CHECKING:
     from torchfbi.batch import Summary

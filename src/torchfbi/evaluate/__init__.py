@@ -1,6 +1,6 @@
 """Attribution methods judged by metrics, and drawn side by side.
 
->>> from torchfbi.benchmark import load_suite
+>>> from torchfbi.evaluate.benchmark import load_suite
 >>> from torchfbi.evaluate import evaluate, report
 >>> suite = load_suite("cutouts", "efficientnet-lite0", count=20)
 >>> table = evaluate(suite, ["fbi", "grad-cam", "edge"], out="results")

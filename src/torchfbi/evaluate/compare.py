@@ -12,22 +12,22 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from torchfbi import peers
 from torchfbi.api import resolve
-from torchfbi.benchmark.asking import probabilities
 from torchfbi.errors import InputError, first_line
+from torchfbi.evaluate import peers
+from torchfbi.evaluate.benchmark.asking import probabilities
 from torchfbi.evaluate.naming import check_unique, named
-from torchfbi.evidence import support
-from torchfbi.images import Photo
+from torchfbi.evaluate.peers import Method
+from torchfbi.explanation.verifying import Asked, verify_maps
+from torchfbi.method.evidence import support
+from torchfbi.method.seeds import as_classes
+from torchfbi.method.settings import Settings
 from torchfbi.metrics import gini, morans_i, support_fraction
 from torchfbi.models import Model, load
-from torchfbi.peers import Method
+from torchfbi.models.images import Photo
 from torchfbi.plot.compare import Answer, Question, compare_figure
-from torchfbi.seeds import as_classes
-from torchfbi.settings import Settings
+from torchfbi.system.versions import versions
 from torchfbi.verification import Verdict
-from torchfbi.verifying import Asked, verify_maps
-from torchfbi.versions import versions
 
 SCHEMA = 1
 
@@ -198,7 +198,7 @@ def compare(
     Args:
         model: the network, or its name.
         images: one photo or a list of them: ``Photo``, or what ``Photo.read`` takes.
-        methods: as for ``torchfbi.peers.find``.
+        methods: as for ``torchfbi.evaluate.peers.find``.
         targets: class numbers, names, ``"top2"`` for the second most probable class, or None for
             the most probable one.
         seed: of what is random in a method.

@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from torchfbi import heads, metrics, peers
-from torchfbi.benchmark import Batch, Suite
+from torchfbi import metrics
 from torchfbi.errors import InputError
-from torchfbi.graph import Graph
+from torchfbi.evaluate import peers
+from torchfbi.evaluate.benchmark import Batch, Suite
+from torchfbi.evaluate.peers import Method
+from torchfbi.evaluate.peers.network import graph_of, logits_of
+from torchfbi.method import heads
+from torchfbi.method.graph import Graph
 from torchfbi.metrics import Curves
 from torchfbi.metrics.removal import Kind, Remove
-from torchfbi.peers import Method
-from torchfbi.peers.network import graph_of, logits_of
 
 PATCHES = 28
 """Square patches along the shorter side: 8 pixels of 224."""

@@ -7,9 +7,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from torchfbi import metrics, peers
-from torchfbi.peers import Method
-from torchfbi.peers.network import graph_of, probabilities_of
+from torchfbi import metrics
+from torchfbi.evaluate import peers
+from torchfbi.evaluate.peers import Method
+from torchfbi.evaluate.peers.network import graph_of, probabilities_of
 
 CELLS = 7
 """Cells a side that the oracle orders."""

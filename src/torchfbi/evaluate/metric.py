@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from torchfbi.benchmark import Batch
+from torchfbi.evaluate.benchmark import Batch
 from torchfbi.evaluate.context import Context
 
 Better = Literal["higher", "lower", "zero", "neither"]

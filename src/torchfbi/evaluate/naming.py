@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from torchfbi import peers
 from torchfbi.errors import SettingsError
+from torchfbi.evaluate import peers
 from torchfbi.evaluate.controls import CONTROLS
-from torchfbi.peers import Method
-from torchfbi.settings import PRESETS, Settings
+from torchfbi.evaluate.peers import Method
+from torchfbi.method.settings import PRESETS, Settings
 
 
 def named(method: str | Settings | Method) -> Method:

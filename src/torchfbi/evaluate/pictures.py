@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageColor, ImageFilter
 from torch import Tensor
 
-from torchfbi.benchmark import Scene, Suite
+from torchfbi.evaluate.benchmark import Scene, Suite
 from torchfbi.plot import thumbnail
 from torchfbi.plot.curves import Line, curves_figure
 from torchfbi.plot.files import encode

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.table import Entry, Table
 from torchfbi.evaluate.verdict import ours
 from torchfbi.metrics import Interval, bootstrap_difference
-from torchfbi.peers import Method
 
 HEADLINES = ("srg", "contrastive-srg")
 """Metrics by which suites are ranked in words, the first that was measured."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchfbi.benchmark import Suite
+from torchfbi.capture.fingerprint import tensor_bytes, weights_hash
 from torchfbi.errors import FileFormatError, SettingsError
-from torchfbi.fingerprint import tensor_bytes, weights_hash
-from torchfbi.settings import PRESETS, Settings
-from torchfbi.versions import versions
+from torchfbi.evaluate.benchmark import Suite
+from torchfbi.method.settings import PRESETS, Settings
+from torchfbi.system.versions import versions
 
 SCHEMA = 2
 

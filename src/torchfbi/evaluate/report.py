@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from torchfbi import page
-from torchfbi.benchmark import Scene, Suite
 from torchfbi.evaluate import pictures, verdict
+from torchfbi.evaluate.benchmark import Scene, Suite
+from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.ranking import Ranked, headline, ranking
 from torchfbi.evaluate.table import Entry, Table
-from torchfbi.peers import Method
-from torchfbi.versions import versions
+from torchfbi.system import page
+from torchfbi.system.versions import versions
 
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→ 0", "neither": ""}
 """What is good, for the columns' headings."""

@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from torchfbi.benchmark import Batch, Suite
 from torchfbi.errors import first_line
 from torchfbi.evaluate import measures, pictures
+from torchfbi.evaluate.benchmark import Batch, Suite
 from torchfbi.evaluate.context import Context, Subject
 from torchfbi.evaluate.metric import Metric
 from torchfbi.evaluate.naming import check_unique, named
+from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.record import header
 from torchfbi.evaluate.results import Failure, Results
 from torchfbi.evaluate.table import Table
-from torchfbi.peers import Method
-from torchfbi.settings import Settings
+from torchfbi.method.settings import Settings
 
 DEFAULT_METHODS = (
     "fbi",
@@ -73,8 +73,8 @@ def evaluate(
     fails for a method; the rest goes on. Failures are tried again by the next call.
 
     Args:
-        suites: with the networks that they are for, as ``torchfbi.benchmark`` makes them.
-        methods: as for ``torchfbi.peers.find``. A ``Method`` of your own is known by its name.
+        suites: with the networks that they are for, as ``torchfbi.evaluate.benchmark`` makes them.
+        methods: as for ``peers.find``. A ``Method`` of your own is known by its name.
         metrics: names of ``METRICS``; one is measured on the scenes that it applies to.
         out: a folder where each finished batch is appended to ``rows.jsonl`` at once. What it
             holds already is not measured again: a call that was stopped goes on there. Pictures

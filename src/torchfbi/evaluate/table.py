@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.benchmark import Suite
+from torchfbi.evaluate.benchmark import Suite
 from torchfbi.evaluate.metric import Metric
+from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.results import CurvesKey, Failure, Key
 from torchfbi.metrics import Curves, Interval, bootstrap_interval
 from torchfbi.metrics.ranks import average_ranks
-from torchfbi.peers import Method
-from torchfbi.versions import versions
+from torchfbi.system.versions import versions
 
 SCHEMA = 1
 

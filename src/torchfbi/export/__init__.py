@@ -19,16 +19,16 @@ from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
 from torchfbi.export.formats import FORMATS, KEY, Format
 from torchfbi.export.metadata import describe
 from torchfbi.export.web import write_page
-from torchfbi.images import Photo
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model, load
-from torchfbi.quiet import quiet
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
+from torchfbi.models.images import Photo
+from torchfbi.system.quiet import quiet
 
 __all__ = [
     "FORMATS",

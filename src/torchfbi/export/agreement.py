@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import ExportError
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question
 from torchfbi.export.formats import Run
-from torchfbi.settings import Settings
-from torchfbi.walk import ForwardBackward
+from torchfbi.method.settings import Settings
 
 EDGE = 1e-3
 """Of the pixels, in which supports of evidence may differ."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from torchfbi.evidence import support_of_values
-from torchfbi.quiet import quiet
-from torchfbi.settings import Settings
-from torchfbi.tracing import traced_here
-from torchfbi.walk import ForwardBackward
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.evidence import support_of_values
+from torchfbi.method.settings import Settings
+from torchfbi.system.quiet import quiet
+from torchfbi.system.tracing import traced_here
 
 TOP_CLASS = -1
 """The target that asks for each sample's most probable class."""

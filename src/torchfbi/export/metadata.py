@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.explainer import TOP_CLASS
 from torchfbi.models import Model
-from torchfbi.versions import versions
-from torchfbi.walk import ForwardBackward
+from torchfbi.system.versions import versions
 
 SCHEMA = 1
 

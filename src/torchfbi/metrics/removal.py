@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfbi.blur import blur
 from torchfbi.errors import SettingsError
 from torchfbi.metrics.imputation import impute
+from torchfbi.verification.blur import blur
 
 Kind: TypeAlias = Literal["blur", "mean", "road"]
 """``blur``: the image after a Gaussian blur of ``SIGMA``, which leaves the colours and no class.

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torchfbi.images import SUFFIXES, Photo
 from torchfbi.models import vgg
 from torchfbi.models.embedded import efficientnet_lite0
+from torchfbi.models.images import SUFFIXES, Photo
 
 SMALLEST, LONGEST = 0.15, 4 / 3
 """A crop's least share of the photo's area, and how many times longer than wide it is at most."""

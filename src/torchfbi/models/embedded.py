@@ -13,8 +13,8 @@ from torchfbi.errors import ModelError
 from torchfbi.models import vgg
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.preprocess import Preprocess
 
 
 def efficientnet_lite0(pretrained: bool = True) -> Model:

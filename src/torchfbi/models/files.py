@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from torchfbi.capture.own import plain
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
-from torchfbi.own import plain
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""

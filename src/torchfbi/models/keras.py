@@ -23,8 +23,8 @@ from torchfbi.models.keras_applications import APPLICATIONS, Application
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.parameters import known
-from torchfbi.preprocess import Preprocess
-from torchfbi.quiet import quiet
+from torchfbi.models.preprocess import Preprocess
+from torchfbi.system.quiet import quiet
 
 
 def import_keras() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 STYLES: dict[str, dict[str, Any]] = {
     # The mean colour of ImageNet is subtracted from blue, green and red of 0 to 255.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import overload
 
 from torchfbi.errors import ModelError, TargetError
-from torchfbi.reading import whole
+from torchfbi.system.reading import whole
 
 MOST_BYTES = 2**26
 """Of a file of class names; the 21841 of the whole ImageNet take half a MiB."""

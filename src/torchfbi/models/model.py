@@ -9,7 +9,7 @@ from torch import nn
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 
 @dataclass(frozen=True, eq=False, repr=False)

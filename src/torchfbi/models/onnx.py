@@ -14,7 +14,7 @@ from torchfbi.models import onnx_import
 from torchfbi.models.files import IMAGENET
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 _HEADS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "Softmax": torch.softmax,

@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
+from torchfbi.capture.programs import concrete
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.files import IMAGENET, wrap
 from torchfbi.models.model import Model
 from torchfbi.models.onnx_import import memory
 from torchfbi.models.weights import refuse_bombs
-from torchfbi.programs import concrete
 
 _PARTS = re.compile(
     r"[^/]+/(data/(weights|constants)/(weight_\d+|tensor_\d+|\w+_config\.json|\w+\.pt)"

@@ -15,8 +15,8 @@ from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.parameters import known
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.models.torchvision import import_torchvision
-from torchfbi.preprocess import Preprocess
 
 
 def import_timm() -> Any:

@@ -15,8 +15,8 @@ import torch
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
-from torchfbi.preprocess import Preprocess
-from torchfbi.quiet import quiet
+from torchfbi.models.preprocess import Preprocess
+from torchfbi.system.quiet import quiet
 
 _log = logging.getLogger(__name__)
 _importing = threading.Lock()

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import ModelError
-from torchfbi.images import Array
 from torchfbi.models import onnx_import
+from torchfbi.models.images import Array
 from torchfbi.models.keras_applications import STYLES
-from torchfbi.preprocess import Preprocess
+from torchfbi.models.preprocess import Preprocess
 
 BLOCKS = ((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3)
 """Maps of each convolution; a block ends in max pooling, 2 x 2, stride 2."""

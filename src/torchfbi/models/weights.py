@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.model import Model
-from torchfbi.reading import unpacked
+from torchfbi.system.reading import unpacked
 
 Kind = Literal["safetensors", "pickle", "TorchScript", "program", "Keras", "HDF5", "other"]
 

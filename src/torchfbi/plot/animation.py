@@ -18,7 +18,7 @@ from torchfbi.plot.flow import ROWS, draw, photo_of, spatial_flow, station_of
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
+    from torchfbi.explanation.explanation import Explanation
 
 
 def flow_animation(

@@ -15,8 +15,8 @@ from torchfbi.plot.overlay import overlay, raster, revealed, signed_limit, stren
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check, drawn_ratio
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
-    from torchfbi.preprocess import Region
+    from torchfbi.explanation.explanation import Explanation
+    from torchfbi.models.preprocess import Region
 
 _WIDTH, _GAP, _BARS, _TOP, _LEGEND = 10.0, 0.2, 2.1, 1.0, 0.5
 _LINE, _LETTERS = 0.18, 13.5

@@ -15,8 +15,8 @@ from torchfbi.plot.overlay import raster, revealed, signed_limit, strengthen
 from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
-    from torchfbi.flow import LayerFlow
+    from torchfbi.explanation.explanation import Explanation
+    from torchfbi.method.flow import LayerFlow
 
 _LABELS, _GAP, _TOP, _HEADS, _ROW = 1.25, 0.1, 0.75, 0.6, 0.75
 ROWS = (

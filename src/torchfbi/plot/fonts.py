@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
+    from torchfbi.explanation.explanation import Explanation
 
 UNKNOWN = "?"
 """Stands for letters that no font has."""

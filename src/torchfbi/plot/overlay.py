@@ -10,7 +10,7 @@ from PIL import Image
 from torchfbi.plot.style import Array, Theme
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
+    from torchfbi.explanation.explanation import Explanation
 
 DIM = 0.22
 """How bright a photo is where nothing speaks for the class."""

@@ -19,11 +19,11 @@ from matplotlib.text import Text
 from PIL import Image
 
 from torchfbi.errors import SettingsError
+from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.plot import fonts
-from torchfbi.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
-    from torchfbi.explanation import Explanation
+    from torchfbi.explanation.explanation import Explanation
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchfbi.adjoints import tensor_arguments
-from torchfbi.adjoints.attention import PRODUCTS
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError, first_line
-from torchfbi.graph import Graph
-from torchfbi.maps import channel_dim
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.adjoints import tensor_arguments
+from torchfbi.method.adjoints.attention import PRODUCTS
+from torchfbi.method.graph import Graph
+from torchfbi.method.maps import channel_dim
+from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
-from torchfbi.settings import PRESETS, Settings
 from torchfbi.survey import huggingface
 from torchfbi.survey.names import family
 from torchfbi.survey.reference import held_gradient
-from torchfbi.walk import ForwardBackward
 
 aten = torch.ops.aten
 

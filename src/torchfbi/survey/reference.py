@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from torchfbi.adjoints import receivers
-from torchfbi.graph import Graph
+from torchfbi.method.adjoints import receivers
+from torchfbi.method.graph import Graph
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
-from torchfbi.settings import PRESETS
+from torchfbi.method.settings import PRESETS
 from torchfbi.survey.examine import Row
 
 LANDMARKS = {"torchvision:mobilenet_v2", "torchvision:resnet50", "torchvision:vgg16"}

@@ -4,7 +4,7 @@ of them would otherwise do for itself, the imports and the first capture."""
 import torch
 from torch import nn
 
-from torchfbi.capture import capture
+from torchfbi.capture.capture import capture
 from torchfbi.models.timm import import_timm
 
 torch.set_num_threads(1)

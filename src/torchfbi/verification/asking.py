@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from torchfbi.blur import blur
 from torchfbi.errors import InputError, NonFiniteError, TargetError
+from torchfbi.verification.blur import blur
 from torchfbi.verification.grid import Grid
 
 Predict: TypeAlias = Callable[[Tensor], Tensor]

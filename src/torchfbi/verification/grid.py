@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from torchfbi.blur import blur
+from torchfbi.verification.blur import blur
 
 PATCHES = {1: 64, 2: 28**2, 3: 28**2}
 """About how many patches there are, by the number of the image's dimensions. Of 224 x 224 pixels

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.blur import blur
 from torchfbi.verification.asking import Answer, Question, joined
+from torchfbi.verification.blur import blur
 
 FIRST = (0.08, 0.2)
 SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)

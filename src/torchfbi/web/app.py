@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from torchfbi.errors import InputError, LimitError, TorchFBIError
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
 from torchfbi.web import asking, earlier, views
 from torchfbi.web.configuration import configuration
 from torchfbi.web.service import Answer, Question, Service

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from starlette.datastructures import QueryParams
 
 from torchfbi.errors import SettingsError
-from torchfbi.settings import Settings
+from torchfbi.method.settings import Settings
 from torchfbi.web.service import Question, Service
 
 PARTS = ("model", "target", "preset", "settings", "fit")

@@ -6,9 +6,9 @@ import re
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from torchfbi.images import Photo
-from torchfbi.peers import METHODS
-from torchfbi.settings import PRESETS, Settings
+from torchfbi.evaluate.peers import METHODS
+from torchfbi.method.settings import PRESETS, Settings
+from torchfbi.models.images import Photo
 from torchfbi.web.examples import NAMES
 from torchfbi.web.pictures import photo_uri
 from torchfbi.web.service import PEERS, Service

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
 
 NAMES = {
     "chelsea.png": "A tabby cat",

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from torchfbi.allocator import give_back
 from torchfbi.errors import LimitError
+from torchfbi.system.allocator import give_back
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image
 
-from torchfbi.images import Array
+from torchfbi.models.images import Array
+from torchfbi.models.preprocess import Region
 from torchfbi.plot.overlay import RASTER, revealed, signed_limit, strengthen
 from torchfbi.plot.style import LIGHT
-from torchfbi.preprocess import Region
 
 LONGEST = 960
 """The longer side, in pixels, of the photo on the page."""

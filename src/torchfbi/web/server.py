@@ -12,9 +12,9 @@ from typing import Any
 
 import uvicorn
 
-from torchfbi.allocator import share_one_heap
-from torchfbi.images import Photo
 from torchfbi.models import Model
+from torchfbi.models.images import Photo
+from torchfbi.system.allocator import share_one_heap
 from torchfbi.web.app import application
 from torchfbi.web.connections import Connection, Connections
 from torchfbi.web.examples import examples

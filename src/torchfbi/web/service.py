@@ -15,12 +15,12 @@ from PIL import Image
 from torchfbi.api import explain
 from torchfbi.errors import ImageError, ModelError, SettingsError
 from torchfbi.evaluate.compare import Comparison, compare
-from torchfbi.explanation import Explanation
-from torchfbi.images import Photo
+from torchfbi.evaluate.peers import METHODS
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.explanation.reuse import Forwards
+from torchfbi.method.settings import Settings
 from torchfbi.models import Model
-from torchfbi.peers import METHODS
-from torchfbi.reuse import Forwards
-from torchfbi.settings import Settings
+from torchfbi.models.images import Photo
 from torchfbi.sweep import Sweep, sweep
 from torchfbi.web.limits import Limits, Worker
 from torchfbi.web.store import Store

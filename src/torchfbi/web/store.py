@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torchfbi.errors import LimitError
-from torchfbi.images import Photo
+from torchfbi.models.images import Photo
 
 LEAST = 2**16
 """What a photo counts for at least, in bytes: millions of tiny ones would take memory as well."""

@@ -10,13 +10,13 @@ import numpy as np
 
 from torchfbi import plot
 from torchfbi.evaluate.compare import Comparison
-from torchfbi.explanation import Explanation
-from torchfbi.images import Array, Photo
+from torchfbi.explanation.explanation import Explanation
+from torchfbi.method.settings import Settings
 from torchfbi.metrics import support_fraction
+from torchfbi.models.images import Array, Photo
+from torchfbi.models.preprocess import Region
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
 from torchfbi.plot.sweep import tau_name
-from torchfbi.preprocess import Region
-from torchfbi.settings import Settings
 from torchfbi.sweep import Sweep
 from torchfbi.web.asking import changes
 from torchfbi.web.pictures import LONGEST, forward_uri, photo_uri, revealed_uri, signed_uri

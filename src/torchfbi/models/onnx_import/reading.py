@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from torchfbi.errors import ModelError
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 from torchfbi.models.onnx_import.memory import LIMIT
-from torchfbi.reading import whole
+from torchfbi.system.reading import whole
 
 OPSETS = range(7, 24)
 """Below, operators broadcast by other rules; above, they may have changed in the meantime."""

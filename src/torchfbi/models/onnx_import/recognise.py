@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 from torchfbi.models.onnx_import.reading import File, Node
 
 

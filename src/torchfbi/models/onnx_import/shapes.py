@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 from torchfbi.models.onnx_import.registry import Call, operator
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torchfbi.images import Array
+from torchfbi.models.images import Array
 from torchfbi.models.onnx_import.registry import Call
 from torchfbi.models.onnx_import.shapes import axes_of
 

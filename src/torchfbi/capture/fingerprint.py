@@ -1,0 +1,102 @@
+"""Telling whether a module is still the one that was captured, or the one of another day."""
+
+from __future__ import annotations
+
+import hashlib
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from torchfbi.capture import pickling
+from torchfbi.method.graph import Graph
+
+
+def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
+    """Differs where the module visibly does: its parts and what they hold, hooks and tensors.
+
+    Equal ones may still compute something else, as code reads what it likes: ``captured`` finds
+    that out by the module's answer. Here is only what is quick to see. Writes through
+    ``tensor.data`` leave no trace but the values, so two of them are looked at.
+    """
+    look = _Look()
+    if isinstance(module, ExportedProgram):
+        return look(module.state_dict), look(module.constants)
+    return tuple(
+        (
+            name,
+            type(part),
+            *(
+                (key, value if type(value) in _PLAIN else look(value))
+                for key, value in vars(part).items()
+                if key != "_modules"
+            ),
+        )
+        for name, part in module.named_modules()
+    )
+
+
+_PLAIN = {bool, int, float, str, type(None)}
+
+
+class _Look:
+    """Values as what can be compared later, when they may have changed. None is kept alive by it,
+    and each container is gone through once."""
+
+    def __init__(self) -> None:
+        self._met = set[int]()
+
+    def __call__(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
+            return value
+        if isinstance(value, dict) and not value:
+            return ()
+        if isinstance(value, Tensor):
+            version = 0 if value.is_inference() else value._version
+            return id(value), version, *_corners(value)
+        code = isinstance(value, nn.Module | type | ModuleType) or callable(value)
+        if code or id(value) in self._met:
+            return id(value)
+        self._met.add(id(value))
+        if isinstance(value, dict):
+            return tuple((str(key), self(held)) for key, held in value.items())
+        if isinstance(value, list | tuple):
+            return tuple(map(self, value))
+        return id(value), self(getattr(value, "__dict__", None))
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of the names and values of all tensors, equal in every process, 64 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        if isinstance(tensor, Tensor):
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def graph_hash(graph: Graph) -> str:
+    """SHA-256 of a captured graph, its operators and its constants, 64 hex digits."""
+    digest = hashlib.sha256(repr(pickling.pack(graph.calls)).encode())
+    for name, tensor in sorted(graph.tensors.items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor_bytes(tensor))
+    digest.update(repr((graph.batch, graph.head)).encode())
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """The values of a tensor, in order."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return np.asarray(flat.view(torch.uint8)).tobytes()
+
+
+def _corners(t: Tensor) -> tuple[int, complex, complex]:
+    if t.numel() == 0 or t.is_meta or t.layout != torch.strided:
+        return 0, 0.0, 0.0
+    t = t.detach()
+    first, last = t[(0,) * t.ndim], t[(-1,) * t.ndim]
+    return t.data_ptr(), first.item(), last.item()

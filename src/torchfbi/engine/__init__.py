@@ -1,0 +1,1 @@
+"""The same walk, fast."""

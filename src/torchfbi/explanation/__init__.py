@@ -1,0 +1,1 @@
+"""From a network and an image to an ``Explanation``, saved, shown and put to the test."""

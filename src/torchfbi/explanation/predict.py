@@ -1,0 +1,89 @@
+"""The captured network forwards only, as a function from images to probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from torchfbi.capture.capture import capture
+from torchfbi.errors import TargetError
+from torchfbi.method import heads
+from torchfbi.method.graph import Graph
+
+_networks: WeakKeyDictionary[Graph, dict[torch.device, fx.GraphModule]] = WeakKeyDictionary()
+
+
+def executable(graph: Graph, replaced: Mapping[fx.Node, nn.Module] | None = None) -> fx.GraphModule:
+    """The graph as a module from images (N, C, ...) to logits (N, classes, ...).
+
+    Its parameters share memory with the user's and require no gradient.
+
+    Args:
+        graph: as captured; it is not changed.
+        replaced: what stands in for some of its operators, each as a module called once.
+    """
+    calls, tensors = fx.Graph(), nn.Module()
+    copies: dict[fx.Node, fx.Node] = {}
+    result = calls.graph_copy(graph.calls, copies)
+    calls.output(result)
+    for name, tensor in graph.tensors.items():
+        tensors.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+    for node, module in (replaced or {}).items():
+        copy = copies[node]
+        copy.op, copy.target = "call_module", f"replaced_{node.name}"
+        tensors.add_module(copy.target, module)
+    return fx.GraphModule(tensors, calls).eval()
+
+
+def network_of(graph: Graph, device: torch.device) -> fx.GraphModule:
+    """``executable``, made once for each device."""
+    made = _networks.setdefault(graph, {})
+    if device not in made:
+        with torch.inference_mode(False):  # whatever the caller's mode: autograd may need it later
+            made[device] = executable(graph).to(device)
+    return made[device]
+
+
+def predictor(
+    module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None = None
+) -> tuple[Callable[[Tensor], Tensor], bool]:
+    """The network as a function to probabilities, and whether its classes exclude each other.
+
+    Args:
+        module: as for ``capture``.
+        x: images (N, C, ...) that tell the sizes.
+        output: which output counts where there are several.
+
+    Returns:
+        A function from images (M, C, ...), however many, to probabilities (M, classes); and
+        False where they come from a sigmoid, so that several classes can be present.
+
+    Raises:
+        CaptureError: the network cannot be captured.
+        TargetError: its output is not (N, classes).
+    """
+    like = next(iter(module.parameters()), x)
+    graph = capture(module, x.to(like.device), output)
+    dimensions = graph.logits.meta["val"].ndim
+    if dimensions != 2:
+        raise TargetError(
+            f"the network's output has {dimensions} dimensions: only the classes of an output (N, "
+            "classes) can be verified, since of other outputs nobody can say when they are kept."
+        )
+    network, fixed = network_of(graph, x.device), graph.batch
+
+    def predict(images: Tensor) -> Tensor:
+        count = len(images)
+        if fixed is not None:  # the code wants so many at a time
+            missing = -count % fixed
+            images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
+        logits = torch.cat([network(part) for part in torch.split(images, fixed or count)])[:count]
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return heads.probabilities(logits.to(wide), graph.head)
+
+    single = graph.logits.meta["val"].shape[1] == 1
+    return predict, not (graph.head == "sigmoid" or (graph.head is None and single))

@@ -1,0 +1,203 @@
+"""From networks, images and maps as users have them to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from torchfbi.errors import InputError, NonFiniteError, TargetError
+from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.explanation.predict import predictor
+from torchfbi.method import evidence
+from torchfbi.models import Model, load
+from torchfbi.verification import Question, Verdict, compared, examine
+
+if TYPE_CHECKING:
+    from torchfbi.explanation.explanation import Explanation
+
+Progress = Callable[[int, int], None]
+
+SAME = 0.05
+"""So much a probability may differ from that of the explanation: by rounding, in half precision."""
+
+
+class Asked(NamedTuple):
+    """What is to be tested: the network, which of its outputs, and its input.
+
+    Args:
+        module: as ``explain`` got it.
+        x: (N, C, ...), or (1, C, ...) for all samples.
+        output: which output counts.
+        low_memory: as for ``explain``.
+    """
+
+    module: nn.Module | ExportedProgram
+    x: Tensor
+    output: int | str | None = None
+    low_memory: bool = False
+
+
+class Remembered(NamedTuple):
+    """What was explained, as an explanation keeps it: a network is freed when its user drops it.
+
+    Args:
+        network: gives the network; None where it is gone.
+        x, output, low_memory: as for ``Asked``.
+    """
+
+    network: Callable[[], nn.Module | ExportedProgram | None]
+    x: Tensor
+    output: int | str | None
+    low_memory: bool
+
+    def one(self, index: int) -> Remembered:
+        """The question behind one sample."""
+        return self._replace(x=self.x[index : index + 1] if len(self.x) > 1 else self.x)
+
+
+def verify_explanation(
+    explanation: Explanation,
+    model: str | Model | nn.Module | None,
+    images: Tensor | None,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[Verdict, ...]:
+    """As ``Explanation.verify``, which documents it."""
+    asked = _asked(explanation, model, images)
+    target = explanation.target
+    if target is None:
+        raise TargetError(
+            "a function gave the seed of this explanation, so there is no class that a part of "
+            "the image could keep: explain a class to verify it."
+        )
+    x = asked.x.expand(len(explanation), *asked.x.shape[1:])
+    rivals: tuple[Tensor, Tensor] | None = None
+    if explanation.logits.ndim == 2 and explanation.logits.shape[1] > 1:
+        others = next_classes(explanation.logits, target)
+        walker = ForwardBackward(
+            asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
+        )
+        walked, _ = walker(x, others)
+        rivals = others, evidence.of_values(walked, explanation.settings)
+    return verify_maps(
+        asked,
+        explanation.evidence,
+        target,
+        explanation.label,
+        rivals=rivals,
+        expected=explanation.probabilities.gather(1, target[:, None])[:, 0],
+        seed=seed,
+        progress=progress,
+    )
+
+
+def verify_maps(
+    asked: Asked,
+    maps: Tensor,
+    target: Tensor,
+    label: Callable[[int], str],
+    *,
+    rivals: tuple[Tensor, Tensor] | None = None,
+    expected: Tensor | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[Verdict, ...]:
+    """A verdict for each map.
+
+    Args:
+        asked: the network and its input.
+        maps: (N, ...) as the input's sizes; larger speaks more for the class.
+        target: (N,) int64.
+        label: the name of a class.
+        rivals: the strongest rival of each class, (N,), and its map, (N, ...).
+        expected: the probability of each class that the network must give, (N,).
+        seed: of what is drawn at random.
+        progress: called with the number of maps that are done, and of all.
+
+    Raises:
+        InputError: the maps do not fit the input, or the network does not answer as ``expected``.
+        NonFiniteError: a map holds NaN or infinity.
+        TargetError: no such class, or the network's output is no (N, classes).
+        CaptureError: the network cannot be captured.
+    """
+    x, count = asked.x.detach(), len(maps)
+    if not 3 <= x.ndim <= 5:
+        raise InputError(
+            f"the input has shape {tuple(x.shape)}: images of one to three dimensions, (N, C, ...),"
+            " can be verified."
+        )
+    if maps.shape[1:] != x.shape[2:] or len(x) not in (1, count) or len(target) != count:
+        raise InputError(
+            f"the maps have shape {tuple(maps.shape)}, the images {tuple(x.shape)}, the targets "
+            f"{tuple(target.shape)}: give a map (N, ...) of each image's size and a class each."
+        )
+    if not torch.isfinite(maps).all():
+        raise NonFiniteError("a map holds NaN or infinite values.")
+    predict, exclusive = predictor(asked.module, x, asked.output)
+    verdicts = []
+    for i in range(count):
+        question = Question(
+            predict, x[i : i + 1] if len(x) > 1 else x, int(target[i]), exclusive=exclusive
+        )
+        if expected is not None and abs(question.probability - float(expected[i])) > SAME:
+            raise InputError(
+                f"this network gives {label(int(target[i]))} a probability of "
+                f"{question.probability:.3f}, the explanation says {float(expected[i]):.3f}: it is "
+                "of another network, or the network or its input has changed. Explain it anew."
+            )
+        rival = None
+        if rivals is not None:
+            name = label(int(rivals[0][i]))
+            rival = compared(question.grid, maps[i].cpu(), rivals[1][i].cpu(), name)
+        verdicts.append(examine(question, maps[i].cpu(), label(int(target[i])), rival, seed))
+        if progress is not None:
+            progress(i + 1, count)
+    return tuple(verdicts)
+
+
+def next_classes(logits: Tensor, target: Tensor) -> Tensor:
+    """The strongest rival of each class: the most probable other one, (N,) int64.
+
+    Args:
+        logits: (N, classes), at least two.
+        target: (N,) int64.
+    """
+    return logits.scatter(1, target[:, None], -torch.inf).argmax(1)
+
+
+def _asked(
+    explanation: Explanation, model: str | Model | nn.Module | None, images: Tensor | None
+) -> Asked:
+    """The network and its input, from the call or from when it was explained."""
+    known = explanation._asked
+    if model is None:
+        if known is None:
+            raise InputError(
+                "this explanation was loaded, and a file holds no network: give it, "
+                "verify(model=...)."
+            )
+        network = known.network()
+        if network is None:
+            raise InputError(
+                "the network was freed, as nobody but this explanation knew it any more: keep it, "
+                "or give it, verify(model=...)."
+            )
+        return Asked(network, known.x if images is None else images, *known[2:])
+    if isinstance(model, str):
+        model = load(model)
+    module = model.module if isinstance(model, Model) else model
+    if images is None and known is not None:
+        return Asked(module, *known[1:])
+    if images is None:
+        if not explanation.photos or not isinstance(model, Model):
+            raise InputError(
+                "this explanation holds no photo, or the network no preprocessing: give what the "
+                "network was shown, verify(model=..., images=tensor)."
+            )
+        images = torch.stack([model.preprocess(photo)[0] for photo in explanation.photos])
+        images = images.to(next(module.parameters(), images))
+    return Asked(module, images)
