@@ -337,6 +337,8 @@ def test_a_network_of_one_logit(model: Model) -> None:
         pytest.param([10**5000], "thousands of digits", id="endless in a list"),
         (10**30, "class numbers or names"),
         (float("nan"), "class numbers, not"),
+        (1j, "not torch.complex"),
+        (np.uint64(2**63 + 1), "there is no class"),
         ("", "No class"),
     ],
 )
@@ -360,6 +362,9 @@ def test_labels_that_are_numbers(model: Model) -> None:
     with pytest.raises(TargetError, match=r"'1' is not clear.*name of class 2\."):
         explain(shifted, x, "1")
     assert explain(shifted, x, 1).target.tolist() == [1]
+    ranked = replace(model, labels=Labels(["top2", "a", "b"]))
+    with pytest.raises(TargetError, match="a rank and the name of a class"):
+        explain(ranked, x, "top2")
     twice = replace(model, labels=Labels(["crane", "crane", "dog"]))
     with pytest.raises(TargetError, match="fits 2 classes"):
         explain(twice, x, "crane")

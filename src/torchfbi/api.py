@@ -225,7 +225,7 @@ def as_batch(
     if isinstance(images, Tensor):
         if images.ndim < 3:
             raise InputError(f"images have shape {tuple(images.shape)}: give (N, C, ...).")
-        return images, (), ()
+        return images.detach().clone(), (), ()  # the caller may write over it
     if not isinstance(model, Model):
         raise InputError(
             "a bare nn.Module takes a tensor (N, C, ...): to explain photos, wrap it in a "
@@ -285,9 +285,11 @@ def _rank(target: Any) -> int:
 
 
 def _number(name: str, labels: Labels | None) -> int:
-    if _rank(name):
-        return 0  # that depends on the logits
     text = name.strip()
+    if _rank(name):
+        if labels is not None and text in (label.strip() for label in labels):
+            raise TargetError(f"{text!r} is a rank and the name of a class: give the number.")
+        return 0  # that depends on the logits
     if re.fullmatch(_NUMERAL, text, re.ASCII):
         return _of_numeral(text, [] if labels is None else list(labels))
     if labels is None:
@@ -341,4 +343,4 @@ def _classes(answer: Tensor | None, logits: Tensor) -> Tensor | None:
     """The probed classes, or None where a function gave the seed itself."""
     if answer is not None and answer.is_floating_point():
         return None
-    return as_classes(answer, logits)
+    return as_classes(answer, logits).clone()  # the caller may write over it

@@ -99,8 +99,9 @@ def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
         return logits.argmax(1)
     samples, classes = logits.shape
     chosen = torch.as_tensor(target, device=logits.device)
-    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
         raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
+    chosen = chosen.long()  # PyTorch does not compare all integers
     if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
         raise TargetError(
             f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
@@ -111,4 +112,4 @@ def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
             f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
             f"0 to {classes - 1}."
         )
-    return chosen.long().expand(samples)
+    return chosen.expand(samples)
