@@ -7,6 +7,7 @@ import copy
 import functools
 import gc
 import operator
+import random
 import threading
 import weakref
 from collections.abc import Callable
@@ -215,7 +216,8 @@ class Noisy(nn.Module):
     [
         (lambda x: F.dropout(x, 0.9), "depends on chance"),
         (lambda x: x + torch.randn(8, 1, 1), "depends on chance"),
-        (lambda x: x + np.random.rand(), "own answer"),
+        (lambda x: x + np.random.rand(), "random numbers"),
+        (lambda x: x * 2 if random.random() < 1e-9 else x, "random numbers"),
         (lambda x: x * 2 if torch.compiler.is_exporting() else x, "own answer"),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -18,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from torchfbi.capture import programs
 from torchfbi.capture.share import copy_parts, traceable
-from torchfbi.errors import InputError, NonFiniteError, first_line
+from torchfbi.errors import InputError, NonFiniteError, RandomnessError, first_line
 
 
 def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None) -> Tensor:
@@ -32,9 +34,12 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
     Raises:
         InputError: the network itself fails for this input.
         NonFiniteError: it answers NaN or infinity.
+        RandomnessError: it throws dice, of which the graph may hold another cast.
     """
     try:
-        found = outputs(module, x)
+        found = _without_dice(module, x)
+    except RandomnessError:
+        raise
     except Exception as error:
         raise InputError(
             f"the model itself fails for this input of shape {tuple(x.shape)}: {first_line(error)}"
@@ -46,6 +51,24 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
             "may be damaged, or a wider dtype is needed."
         )
     return chosen
+
+
+def _without_dice(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]:
+    for _ in range(TRIES):
+        before = _dice()
+        found = outputs(module, x)
+        if _dice() == before:
+            return found
+    raise RandomnessError(
+        "the network's code draws from Python's or NumPy's random numbers in evaluation mode too, "
+        "so that no single graph is its answer: leave that out."
+    )
+
+
+def _dice() -> tuple[Any, ...]:
+    """The state of the random numbers of the process."""
+    name, numbers, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), np.asarray(numbers).tobytes(), *rest
 
 
 def outputs(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]:
@@ -77,6 +100,10 @@ def plain(output: Any) -> Any:
     if type(output) is dict:
         return {key: plain(value) for key, value in output.items()}
     return type(output)(map(plain, output)) if type(output) in (tuple, list) else output
+
+
+TRIES = 3
+"""Another thread may throw the dice meanwhile, but not every time."""
 
 
 class WithoutAutograd(TorchFunctionMode):

@@ -62,7 +62,7 @@ class Record:
 
     def append(self, row: Row) -> None:
         """Write a row to the file, at once."""
-        line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
         with self.path.open("ab", buffering=0) as file:
             file.write(line)
 
