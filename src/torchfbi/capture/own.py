@@ -36,14 +36,22 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
         NonFiniteError: it answers NaN or infinity.
         RandomnessError: it throws dice, of which the graph may hold another cast.
     """
-    try:
-        found = _without_dice(module, x)
-    except RandomnessError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"the model itself fails for this input of shape {tuple(x.shape)}: {first_line(error)}"
-        ) from error
+    for _ in range(TRIES):
+        before = _dice()
+        try:
+            found = outputs(module, x)
+        except Exception as error:
+            raise InputError(
+                f"the model itself fails for this input of shape {tuple(x.shape)}: "
+                f"{first_line(error)}"
+            ) from error
+        if _dice() == before:
+            break
+    else:
+        raise RandomnessError(
+            "the network's code draws from Python's or NumPy's random numbers in evaluation mode "
+            "too, so that there is no one answer to explain: leave that out."
+        )
     chosen = next(iter(found.values())) if output is None else found[str(output)]
     if not torch.isfinite(chosen).all():
         raise NonFiniteError(
@@ -53,21 +61,9 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
     return chosen
 
 
-def _without_dice(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]:
-    for _ in range(TRIES):
-        before = _dice()
-        found = outputs(module, x)
-        if _dice() == before:
-            return found
-    raise RandomnessError(
-        "the network's code draws from Python's or NumPy's random numbers in evaluation mode too, "
-        "so that no single graph is its answer: leave that out."
-    )
-
-
 def _dice() -> tuple[Any, ...]:
     """The state of the random numbers of the process."""
-    name, numbers, *rest = np.random.get_state()  # noqa: NPY002
+    _, numbers, *rest = np.random.get_state()
     return random.getstate(), np.asarray(numbers).tobytes(), *rest
 
 
