@@ -105,8 +105,7 @@ def explain(
         walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
-    if labels is not None and output is None:
-        _check_labels(labels, walker.graph.logits.meta["val"])
+    labels = _labels_of(labels, walker.graph.logits.meta["val"], output)
     walks = _walks(target) if len(x) == 1 else 1
     photos, regions = photos * walks, regions * walks
     chosen = resolve(target, labels, len(x) * walks)
@@ -186,10 +185,11 @@ def verify(
     x, _, _ = as_batch(model, images)
     evidence = torch.as_tensor(maps)
     evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
-    chosen = resolve(target, labels, len(x))
     predict, _ = predictor(module, x, output)
     with torch.inference_mode():
         answers = predict(x)
+    labels = _labels_of(labels, answers, output)
+    chosen = resolve(target, labels, len(x))
     classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
     if classes is None:
         raise TargetError(
@@ -205,12 +205,17 @@ def verify(
     )
 
 
-def _check_labels(labels: Labels, logits: Tensor) -> None:
-    if logits.ndim == 2 and len(labels) != logits.shape[1]:
-        raise TargetError(
-            f"the model has {len(labels)} labels, but its output has {logits.shape[1]} classes: "
-            "give one name for each, for a single logit that of what a positive one speaks for."
-        )
+def _labels_of(labels: Labels | None, logits: Tensor, output: int | str | None) -> Labels | None:
+    """The labels; None for an output that has another number of classes than they name.
+
+    Raises:
+        TargetError: it is the only output.
+    """
+    if labels is not None and logits.ndim == 2 and len(labels) != logits.shape[1]:
+        if output is not None:
+            return None
+        labels.check(logits.shape[1])
+    return labels
 
 
 def as_batch(
