@@ -18,13 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from batching import pictures, tiny
-from torchfbi import Labels, Model, Settings, atomic
+from torchfbi import Labels, Model, Photo, Preprocess, Settings, atomic
 from torchfbi.batch import Step, inputs, run, store
 from torchfbi.batch.job import Job, blank
 from torchfbi.capture.capture import capture
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
+from torchfbi.models.preprocess import Region
 
 COUNT = 11
 OPTIONS = {"shard": 3, "batch": 2, "threads": 1, "workers": 0}  # four shards
@@ -199,6 +201,17 @@ def _constant_of_the_network(photos: Path) -> Model:
     return model
 
 
+class Brighter(Preprocess):
+    def __call__(self, photo: Photo) -> tuple[Tensor, Region]:
+        x, region = super().__call__(photo)
+        return x + 1, region
+
+
+def _code_of_the_preprocessing(photos: Path) -> Model:
+    model = tiny()
+    return replace(model, preprocess=Brighter(**vars(model.preprocess)))
+
+
 def _other_pictures(photos: Path) -> Model:
     before = (photos / "1/003.png").stat()
     content = (photos / "0/004.png").read_bytes()
@@ -219,6 +232,7 @@ def _other_labels(photos: Path) -> Model:
         (_constant_of_the_network, "code computes something else"),
         (_other_pictures, "files have other sizes or times"),  # by a clock that was set back
         (_other_labels, "other labels"),
+        (_code_of_the_preprocessing, "makes something else of a picture"),
     ],
 )
 def test_what_nobody_named_has_changed(
@@ -326,8 +340,11 @@ def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path) -> None:
     assert run(tiny(), photos, tmp_path / "out", **OPTIONS).explained == 0
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "\xff"])
-def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, content: str) -> None:
-    (tmp_path / store.MANIFEST).write_text(content)
+@pytest.mark.parametrize("content", ["[]", "{", "\xff", "[" * 100_000, None], ids=range(5))
+def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, content: str | None) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / store.MANIFEST)  # nobody ever writes to it
+    else:
+        (tmp_path / store.MANIFEST).write_text(content)
     with pytest.raises(FileFormatError, match="damaged"):
         run(tiny(), photos, tmp_path, **OPTIONS)
