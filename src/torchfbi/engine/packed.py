@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.system.layout import onednn_takes
-from torchfbi.system.tracing import tracing
 
 _MOST_POSITIONS = 256
 """With more of them in all signals of the batch packing saves little time for its memory."""
@@ -27,7 +26,7 @@ def transposed_convolution(
         weight: (O, I, h, w); it is packed again when it was written to.
         window: stride, padding, dilation and leftover of the convolution.
     """
-    if tracing() or s.ndim != 4 or not onednn_takes(s):
+    if s.ndim != 4 or not onednn_takes(s):
         return None
     if s.numel() > _MOST_POSITIONS * s.shape[1] or weight.is_inference():
         return None

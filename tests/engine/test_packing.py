@@ -31,7 +31,7 @@ def convolved(fbi: ForwardBackward, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     found, packing = [], Packing(fbi.graph)
     values = fbi._run(x)
     for node in fbi.graph.nodes:
-        args, kwargs = fbi._arguments(node, values)
+        args, kwargs = fbi._engine._arguments(node, values)
         values[node] = node.target(*args, **kwargs)
         packed = packing.convolution(node, args)
         if packed is not None:
