@@ -15,7 +15,6 @@ from torchfbi.errors import TargetError
 from torchfbi.method.seeds import seed
 from torchfbi.method.settings import SeedKind
 
-
 __all__ = ["against", "box", "overlapping", "region", "score"]
 
 
