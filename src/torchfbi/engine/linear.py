@@ -31,20 +31,21 @@ def convolution(
     s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any
 ) -> Tensor:
     """The plain adjoint or the excitation walk."""
-    gamma, sizes = at.settings.gamma, x.shape[2:]
-    if not gamma:
+    sizes = x.shape[2:]
+    if not at.gamma:
         return _adjoint(s, at.overwrite, at.maps, sizes, weight, *shape)
-    return excitation(
-        s,
-        at.output,
-        x,
-        weight,
-        bias,
-        gamma,
-        lambda a, w, b: aten.convolution.default(a, w, b, *shape),
-        lambda s, w: _adjoint(s, False, at.maps, sizes, w, *shape),
-        at.one_sided,
-    )
+
+    def forward(a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        found = packed.convolution(a, w, b, *shape) if keep else None
+        return aten.convolution.default(a, w, b, *shape) if found is None else found
+
+    def adjoint(s: Tensor, w: Tensor) -> Tensor:
+        return _adjoint(s, False, at.maps, sizes, w, *shape)
+
+    *_, transposed, _, groups = shape
+    joined = groups == 1 and not transposed
+    keep = weight.numel() > at.output[0].numel()
+    return excitation(s, at, x, weight, bias, forward, adjoint, keep=keep, joined=joined)
 
 
 def _adjoint(
@@ -103,10 +104,8 @@ def _maps_innermost(s: Tensor) -> bool:
 @faster(aten.linear.default, reads=_all_with_gamma)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, W^T (s - b), or the excitation walk."""
-    gamma = at.settings.gamma
-    if gamma:
-        forward = aten.linear.default
-        return excitation(s, at.output, x, weight, bias, gamma, forward, torch.matmul, at.one_sided)
+    if at.gamma:
+        return excitation(s, at, x, weight, bias, aten.linear.default, torch.matmul)
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
     if back is None:

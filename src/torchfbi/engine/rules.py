@@ -30,14 +30,16 @@ class Site(adjoints.Site):
         scratch: memory for what the rule computes on the way.
         maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
         rectified: the selection let no negative signal through.
-        one_sided: no input is negative, nor any output at which the signal is not zero.
+        positive_input: no input is negative.
+        rectified_output: no output is negative at which the signal is not zero.
     """
 
     overwrite: bool = False
     scratch: Scratch = NO_SCRATCH
     maps: Tensor | None = None
     rectified: bool = False
-    one_sided: bool = False
+    positive_input: bool = False
+    rectified_output: bool = False
 
 
 class Faster(NamedTuple):

@@ -7,23 +7,27 @@ from torch import fx
 
 from torchfbi.method.adjoints import tensor_arguments
 from torchfbi.method.graph import Graph, is_activation
+from torchfbi.method.settings import Settings
 
 aten = torch.ops.aten
 
 
-def one_sided(graph: Graph) -> set[fx.Node]:
-    """The hidden layers of which no input is negative, and whose outputs are rectified: where one
-    is negative no signal comes back through a gate that knows of it."""
+def positive_inputs(graph: Graph) -> set[fx.Node]:
+    """The hidden layers of which no input is negative."""
     positive = set[fx.Node]()
     for node in graph.nodes:
         keeps = node.target in _KEEPS_SIGN and positive.issuperset(node.all_input_nodes)
         if keeps or _rectifies(node):
             positive.add(node)
-    return {
-        node
-        for node in graph.hidden
-        if tensor_arguments(node)[0] in positive and all(map(_rectifies, node.users))
-    }
+    return {node for node in graph.hidden if tensor_arguments(node)[0] in positive}
+
+
+def rectified_outputs(graph: Graph, settings: Settings) -> set[fx.Node]:
+    """The hidden layers whose outputs are rectified: where one is negative no signal comes back
+    through a gate that knows of it."""
+    if settings.gates == "rectify":
+        return set()
+    return {node for node in graph.hidden if all(map(_rectifies, node.users))}
 
 
 def keeps_zero_maps(graph: Graph) -> set[fx.Node]:

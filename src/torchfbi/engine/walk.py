@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from torchfbi.engine import rules
-from torchfbi.engine.packing import Packing
+from torchfbi.engine import packed, rules
 from torchfbi.engine.schedule import Plan, schedule
 from torchfbi.engine.select import select
-from torchfbi.engine.sides import keeps_zero_maps, one_sided
+from torchfbi.engine.sides import keeps_zero_maps, positive_inputs, rectified_outputs
 from torchfbi.engine.signals import Signals
 from torchfbi.method import adjoints
 from torchfbi.method.graph import Graph
 from torchfbi.method.settings import Settings
 from torchfbi.method.walk import Look, Step, Values
 from torchfbi.system.layout import Signs, laid_out, only_shape, only_signs, outlined, repeated
+
+
+_CONVOLUTION = torch.ops.aten.convolution.default
 
 
 class Engine:
@@ -35,9 +36,9 @@ class Engine:
     def __init__(self, graph: Graph, settings: Settings, low_memory: bool = False) -> None:
         self.graph = graph
         self.schedule = schedule(graph, settings, low_memory)
-        self._packing = Packing(graph)
         self._zero_maps = keeps_zero_maps(graph)
-        self._one_sided = set() if settings.gates == "rectify" else one_sided(graph)
+        self._positive = positive_inputs(graph)
+        self._rectified = rectified_outputs(graph, settings)
 
     def __reduce__(self) -> Any:
         return Engine, (self.graph, self.schedule.settings, self.schedule.low_memory)
@@ -59,7 +60,7 @@ class Engine:
     def _run(self, plan: Plan, values: Values, watched: bool = True) -> Values:
         for node in plan.nodes:
             args, kwargs = self._arguments(node, values)
-            value = self._packing.convolution(node, args)
+            value = packed.convolution(*args) if node.target is _CONVOLUTION else None
             if value is None:
                 operator: Any = plan.in_place.get(node, node.target)
                 value = operator(*args, **kwargs)
@@ -89,7 +90,6 @@ class Engine:
             walks: how many walks from the forward pass of one image the seed starts.
         """
         graph, signals = self.graph, Signals(overwrite)
-        plain = replace(settings, gamma=0.0)
         signals.add(graph.logits, seed)
         for nodes, again in reversed(self.schedule.parts):
             here = values if again is None else self._run(again, dict(values))
@@ -98,8 +98,7 @@ class Engine:
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
-                of_node = settings if node in graph.hidden else plain
-                self._step(node, value, here, signals, of_node, look)
+                self._step(node, value, here, signals, settings, look)
         s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
@@ -132,11 +131,13 @@ class Engine:
             value,
             settings,
             node,
+            settings.gamma if node in graph.hidden else 0.0,
             overwrite=signals.owns(node),
             scratch=signals.scratch,
             maps=maps if some else None,
             rectified=rectified,
-            one_sided=node in self._one_sided,
+            positive_input=node in self._positive,
+            rectified_output=node in self._rectified,
         )
         fresh, backs = self._hand_back(s, at, values)
         passed = at.maps if node in self._zero_maps else None
