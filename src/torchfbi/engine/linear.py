@@ -31,7 +31,7 @@ def convolution(
     s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any
 ) -> Tensor:
     """The plain adjoint or the excitation walk."""
-    gamma, sizes = at.settings.gamma, x.shape[2:]
+    gamma, sizes = at.gamma, x.shape[2:]
     if not gamma:
         return _adjoint(s, at.overwrite, at.maps, sizes, weight, *shape)
     return excitation(
@@ -103,7 +103,7 @@ def _maps_innermost(s: Tensor) -> bool:
 @faster(aten.linear.default, reads=_all_with_gamma)
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, W^T (s - b), or the excitation walk."""
-    gamma = at.settings.gamma
+    gamma = at.gamma
     if gamma:
         forward = aten.linear.default
         return excitation(s, at.output, x, weight, bias, gamma, forward, torch.matmul, at.one_sided)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,7 +88,6 @@ class Engine:
             walks: how many walks from the forward pass of one image the seed starts.
         """
         graph, signals = self.graph, Signals(overwrite)
-        plain = replace(settings, gamma=0.0)
         signals.add(graph.logits, seed)
         for nodes, again in reversed(self.schedule.parts):
             here = values if again is None else self._run(again, dict(values))
@@ -98,8 +96,7 @@ class Engine:
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
-                of_node = settings if node in graph.hidden else plain
-                self._step(node, value, here, signals, of_node, look)
+                self._step(node, value, here, signals, settings, look)
         s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
@@ -132,6 +129,7 @@ class Engine:
             value,
             settings,
             node,
+            settings.gamma if node in graph.hidden else 0.0,
             overwrite=signals.owns(node),
             scratch=signals.scratch,
             maps=maps if some else None,

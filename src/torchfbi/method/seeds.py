@@ -108,7 +108,7 @@ def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
 def _a_class_each(target: Tensor | int | None, logits: Tensor) -> Tensor:
     if target is None:
         return logits.argmax(1)
-    samples = len(logits)
+    samples = logits.shape[0]
     chosen = torch.as_tensor(target, device=logits.device)
     if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
         raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")

@@ -11,7 +11,6 @@ walk, fast, and proof 9 says that they agree. What ``torchfbi.export`` writes is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -119,9 +118,9 @@ def hand_back(
     """The adjoint of one operator: a signal for each of its inputs that depend on the image."""
     found = adjoints.find(node.target)
     assert found is not None
-    here = settings if node in graph.hidden else replace(settings, gamma=0.0)
+    gamma = settings.gamma if node in graph.hidden else 0.0
     args, kwargs = graph.arguments(node, values.__getitem__)
-    backs = found.rule(s, adjoints.Site(values[node], here, node), *args, **kwargs)
+    backs = found.rule(s, adjoints.Site(values[node], settings, node, gamma), *args, **kwargs)
     backs = [backs] if isinstance(backs, Tensor) else backs or []
     for source, back in zip(graph.sources[node], backs, strict=False):
         if back is not None and not adjoints.is_held(source):

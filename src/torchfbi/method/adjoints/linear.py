@@ -27,7 +27,7 @@ def convolution(
     def plain(s: Tensor, w: Tensor) -> Tensor:
         return convolution_adjoint(s, x.shape[2:], w, *shape)
 
-    gamma = at.settings.gamma
+    gamma = at.gamma
     return excitation(s, at.output, x, weight, bias, gamma, forward, plain)
 
 
@@ -68,9 +68,9 @@ def convolution_adjoint(
 @adjoint(aten.linear.default, keeps=("inputs", "output"))
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
-    if at.settings.subtract_bias and bias is not None and not at.settings.gamma:
+    if at.settings.subtract_bias and bias is not None and not at.gamma:
         s = s - bias
-    gamma = at.settings.gamma
+    gamma = at.gamma
     return excitation(s, at.output, x, weight, bias, gamma, aten.linear.default, torch.matmul)
 
 

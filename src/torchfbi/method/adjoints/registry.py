@@ -34,13 +34,15 @@ class Site:
 
     Args:
         output: the operator's forward output.
-        settings: of the walk; gamma is 0 where the excitation walk does not apply.
+        settings: of the walk.
         node: the operator's.
+        gamma: of the excitation walk; 0 where the plain adjoint is asked for.
     """
 
     output: Tensor
     settings: Settings
     node: fx.Node
+    gamma: float = 0.0
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:
