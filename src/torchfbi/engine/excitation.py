@@ -1,9 +1,7 @@
-"""The excitation walk with what is known of signs, its weights made once, and its factor, which does
-not depend on the target, computed once for all targets of one image."""
+"""The excitation walk with what is known of signs, its weights made once, and its factor, which
+does not depend on the target, computed once for all targets of one image."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor

@@ -19,7 +19,6 @@ from torchfbi.method.settings import Settings
 from torchfbi.method.walk import Look, Step, Values
 from torchfbi.system.layout import Signs, laid_out, only_shape, only_signs, outlined, repeated
 
-
 _CONVOLUTION = torch.ops.aten.convolution.default
 
 
