@@ -845,12 +845,11 @@ def test_proof_1_a_norm_is_linear_with_its_statistics_held(
             call = Call(target, x, gamma, beta, None, None, True, 0.1, eps, False)
             grouped, dims = x, tuple(range(2, x.ndim))
     leaf = x.clone().requires_grad_()
-    mean, var = grouped.mean(dims, keepdim=True), grouped.var(dims, correction=0, keepdim=True)
+    mean = leaf.reshape(grouped.shape).mean(dims, keepdim=True)  # linear, so it is kept
+    var = grouped.var(dims, correction=0, keepdim=True)
     if target is aten.rms_norm.default:
         mean, var = torch.zeros(()), grouped.square().mean(dims, keepdim=True)
         eps = torch.finfo(x.dtype).eps if eps is None else eps
-    if target is aten.layer_norm.default:  # what is linear is kept
-        mean = leaf.mean(dims, keepdim=True)
     held = ((leaf.reshape(grouped.shape) - mean) / torch.sqrt(var + eps)).reshape(x.shape)
     held = held if gamma is None else held * gamma.reshape(per_map)
     offset = 0 if beta is None else beta.reshape(per_map)

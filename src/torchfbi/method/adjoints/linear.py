@@ -144,11 +144,13 @@ def group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> Tensor:
-    """Linear with the statistics held constant: s gamma / std of the group."""
+    """As a layer norm over the group: centred, and s gamma / std."""
     grouped = x.reshape(x.shape[0], num_groups, -1)
-    scale = torch.rsqrt(grouped.var(2, correction=0, keepdim=True) + eps)
     scaled = s if weight is None else s * _per_channel(weight, s)
-    return (scaled.reshape(grouped.shape) * scale).reshape(x.shape)
+    scaled = scaled.reshape(grouped.shape) * torch.rsqrt(
+        grouped.var(2, correction=0, keepdim=True) + eps
+    )
+    return (scaled - scaled.mean(2, keepdim=True)).reshape(x.shape)
 
 
 @adjoint(aten.instance_norm.default, keeps=("inputs",))
@@ -165,13 +167,14 @@ def instance_norm(
     eps: float,
     cudnn_enabled: bool,
 ) -> Tensor:
-    """Linear with the statistics held constant: s gamma / std of the map."""
-    if use_input_stats or running_var is None:
-        variance = x.var(tuple(range(2, x.ndim)), correction=0, keepdim=True)
-    else:
-        variance = _per_channel(running_var, x)
+    """As a layer norm over the map: centred, and s gamma / std. With running statistics it is a
+    batch norm."""
     scaled = s if weight is None else s * _per_channel(weight, s)
-    return scaled * torch.rsqrt(variance + eps)
+    if not use_input_stats and running_var is not None:
+        return scaled * torch.rsqrt(_per_channel(running_var, x) + eps)
+    dims = tuple(range(2, x.ndim))
+    scaled = scaled * torch.rsqrt(x.var(dims, correction=0, keepdim=True) + eps)
+    return scaled - scaled.mean(dims, keepdim=True)
 
 
 def _per_channel(vector: Tensor, like: Tensor) -> Tensor:
