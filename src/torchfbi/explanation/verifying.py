@@ -171,6 +171,8 @@ def verify_maps(
             f"the input has shape {tuple(x.shape)}: images of one to three dimensions, (N, C, ...),"
             " can be verified."
         )
+    if x[0, 0].numel() < 2:
+        raise InputError("the images have a single pixel: there is no part of them to test.")
     if maps.shape[1:] != x.shape[2:] or len(x) not in (1, count) or len(target) != count:
         raise InputError(
             f"the maps have shape {tuple(maps.shape)}, the images {tuple(x.shape)}, the targets "

@@ -48,7 +48,7 @@ ALIKE = 0.9
 STEADY = 1 / 3
 """The share of random additions that has to leave the class kept."""
 
-SAME = 0.5
+UNMOVED = 0.5
 """Of what the map names first, so much has to be named first again when the image changes a little:
 else most of it is owed to what nobody sees."""
 
@@ -158,7 +158,7 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
     if firm is None or firm.noise is None or firm.shift is None:
         del checks["steady"]
     else:
-        checks["steady"] = min(firm.noise, firm.shift) >= SAME
+        checks["steady"] = min(firm.noise, firm.shift) >= UNMOVED
     if firm is None:
         return checks
     parts = found.parts

@@ -112,7 +112,7 @@ def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Ge
 
 
 def _smallest(question: Question, tried: Tensor, before: Found) -> Found | None:
-    """The smallest that keeps the class under the removal that is harder, if under the others too."""
+    """The smallest that keeps the class under the harder removal, if also under the others."""
     weak = int(before.answer.margin[:, 0].argmin())
     names = question.removals
     others = names[:weak] + names[weak + 1 :]
