@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchfbi.verification.controls import centre, edges, elsewhere
+from torchfbi.verification.controls import centre, edges, elsewhere, likeness
 from torchfbi.verification.grid import Grid
 from torchfbi.verification.moves import Again, noisy, shifted, staying, steps
 
@@ -64,6 +64,21 @@ def test_a_map_that_goes_with_its_image_stays() -> None:
         1,
     )
     assert max(staying(grid, evidence, Again(turned, turned))) < 0.3
+
+
+def test_shuffled_neighbours_are_not_alike() -> None:
+    slope = torch.arange(600.0).view(20, 30)
+    mixed = torch.stack(
+        [
+            slope.flatten()[torch.randperm(600, generator=generator(i))].view(20, 30)
+            for i in range(99)
+        ]
+    )
+    by_chance = torch.tensor([likeness(one) for one in mixed])
+    assert abs(by_chance.mean()) < 0.3
+    assert by_chance.std() == pytest.approx(1, abs=0.2)
+    assert likeness(slope) > 30
+    assert likeness(torch.ones(3, 4)) == 0
 
 
 def test_images_that_change_a_little() -> None:

@@ -175,7 +175,7 @@ def test_what_cannot_be_verified_says_why(suite) -> None:
     with pytest.raises(TargetError, match="the target is a function"):
         verify(model, x, torch.ones(48, 48), lambda z: z.argmax(1))
     with pytest.raises(InputError, match="a single pixel"):
-        verify(model, x[..., :1, :1], torch.ones(1, 1), 1)
+        verify(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).eval(), x[..., :1, :1], mask[:1, :1])
     with pytest.raises(TargetError, match="only the classes of an output"):
         verify(dense, x, torch.ones(48, 48), 1)
     with pytest.raises(InputError, match="give a map"):

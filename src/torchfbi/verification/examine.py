@@ -42,6 +42,10 @@ stand in the middle and have edges: there a map need not be so much better."""
 EDGES = 0.85
 """Above this rank correlation with the image's edges a map is no more than them."""
 
+NOISE = 3.0
+"""Below this many standard deviations (``controls.likeness``) a map's patches are no more alike than
+shuffled ones, and smoothed noise may find the object by luck."""
+
 ALIKE = 0.9
 """Above this rank correlation with the strongest rival's map it is not about its class."""
 
@@ -91,11 +95,13 @@ def examine(
 
 @dataclass
 class _Tested:
-    """The parts by name, how firm the sufficient one is, and how much the order is one by edges."""
+    """The parts by name, how firm the sufficient one is, how much the order is one by edges, and how
+    much more alike the map's neighbours are than shuffled."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
     edges: float = 0.0
+    likeness: float = 0.0
 
 
 def _tested(
@@ -113,7 +119,7 @@ def _tested(
     edges = max(each, key=lambda other: correlation(order, other))
     others = {
         "control": controls.elsewhere(sufficient.patches),
-        "random": grid.order(torch.zeros(grid.sizes), generator) < length,
+        "random": grid.order(torch.randn(grid.sizes, generator=generator), generator) < length,
         "edges": edges < length,
         "centre": grid.order(controls.centre(grid), generator) < length,
     }
@@ -135,6 +141,7 @@ def _tested(
         {name: _part(question, one) for name, one in found.items() if one is not None},
         firm,
         correlation(order, edges),
+        controls.likeness(grid.means(evidence.double())),
     )
 
 
@@ -166,6 +173,7 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
     for name, (control, part, limit) in BEATEN.items():
         checks[name] = _total(parts[control]) < limit * _total(parts[part])
     checks["better than edges"] &= found.edges < EDGES
+    checks["more than noise"] = found.likeness >= NOISE
     checks["necessary"] = "necessary" in parts or "second" in parts
     checks["stable"] = firm.share >= STEADY
     return checks

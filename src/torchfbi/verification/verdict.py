@@ -89,7 +89,8 @@ class Verdict:
             the evidence is redundant.
         control: a part of the sufficient one's shape elsewhere.
         random, edges, centre: the beginnings, as long as ``claimed``, of orders that know nothing
-            of the network: by chance, by edges, from the centre outwards.
+            of the network: by noise that is smoothed as the map is, by edges, from the centre
+            outwards.
         stability: how often random additions to the sufficient part leave the class kept, and how
             far the map moves when the image changes a little.
         rival: how the map differs from the strongest rival's; None where that is not known.

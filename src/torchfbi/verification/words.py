@@ -15,7 +15,8 @@ ASSUMPTIONS = (
 REASONS = {
     "sufficient": "in the map's own order it takes a large part of the image",
     "better than elsewhere": "a part of the same shape elsewhere does nearly as well",
-    "better than chance": "patches drawn at random do nearly as well",
+    "better than chance": "a random part of that size does nearly as well",
+    "more than noise": "the map's neighbouring places are no more alike than shuffled ones",
     "better than edges": "an edge detector orders the image nearly as well",
     "better than the centre": "the middle of the image does nearly as well",
     "about this class": "the map is nearly that of the class that comes next",
@@ -80,7 +81,7 @@ def _controls(verdict: Verdict) -> str:
         return ""
     return (
         f"A region of the small part's shape elsewhere gives {percent(_largest(control))}, "
-        f"{percent(random.share)} of the image drawn at random {percent(_largest(random))}."
+        f"a random {percent(random.share)} of the image {percent(_largest(random))}."
     )
 
 
