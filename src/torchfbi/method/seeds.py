@@ -110,14 +110,15 @@ def _a_class_each(target: Tensor | int | None, logits: Tensor) -> Tensor:
         return logits.argmax(1)
     samples = logits.shape[0]
     chosen = torch.as_tensor(target, device=logits.device)
-    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
         raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
+    chosen = chosen.long()  # PyTorch does not compare all integers
     if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
         raise TargetError(
             f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
             f"each of the {samples} samples."
         )
-    return chosen.long().expand(samples)
+    return chosen.expand(samples)
 
 
 def check_classes(chosen: Tensor, logits: Tensor) -> None:
