@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import MethodType
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
 from torchfbi.evaluate.benchmark import digits, shapes
-from torchfbi.method import evidence, seeds
+from torchfbi.method import seeds
 from torchfbi.method.adjoints.excitation import excitation
 from torchfbi.metrics import (
     energy_in_mask,

@@ -194,18 +194,9 @@ def verify(
     predict, _ = predictor(module, x, output)
     with torch.inference_mode():
         answers = predict(x)
-<<<<<<< HEAD
-    classes = as_classes(chosen(answers) if callable(chosen) else chosen, answers)
-=======
     labels = _labels_of(labels, answers, output)
     chosen = resolve(target, labels, len(x))
-    classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
-    if classes is None:
-        raise TargetError(
-            "the target is a function that gives a seed, so there is no class that a part of the "
-            "image could keep: give a class."
-        )
->>>>>>> attack
+    classes = as_classes(chosen(answers) if callable(chosen) else chosen, answers).clone()
 
     def name(number: int) -> str:
         return labels[number] if labels and number < len(labels) else f"class {number}"

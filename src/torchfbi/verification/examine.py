@@ -43,8 +43,8 @@ EDGES = 0.85
 """Above this rank correlation with the image's edges a map is no more than them."""
 
 NOISE = 3.0
-"""Below this many standard deviations (``controls.likeness``) a map's patches are no more alike than
-shuffled ones, and smoothed noise may find the object by luck."""
+"""Below this many standard deviations (``controls.likeness``) a map's patches are no more alike
+than shuffled ones, and smoothed noise may find the object by luck."""
 
 ALIKE = 0.9
 """Above this rank correlation with the strongest rival's map it is not about its class."""
@@ -95,8 +95,8 @@ def examine(
 
 @dataclass
 class _Tested:
-    """The parts by name, how firm the sufficient one is, how much the order is one by edges, and how
-    much more alike the map's neighbours are than shuffled."""
+    """The parts by name, how firm the sufficient one is, how much the order is one by edges, and
+    how much more alike the map's neighbours are than shuffled."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
