@@ -30,8 +30,8 @@ from torchfbi.evaluate import Table as Numbers
 from torchfbi.evaluate import evaluate as run_evaluate
 from torchfbi.evaluate import report as page
 from torchfbi.evaluate.benchmark import SUITES, Suite, folder, grids, load_suite, photos
-from torchfbi.evaluate.measures import DEFAULTS, find
 from torchfbi.evaluate.naming import named
+from torchfbi.evaluate.registry import DEFAULTS, find
 from torchfbi.models import Model
 
 DEFAULT_SUITES = ["cutouts", "grid2"]
