@@ -21,9 +21,9 @@ from torchfbi.evaluate import (
     METRICS,
     Metric,
     Step,
-    measures,
     pictures,
     ranking,
+    registry,
     verdict,
 )
 from torchfbi.evaluate import Table as Numbers
@@ -98,7 +98,7 @@ def evaluate(
             "other suite."
         )
     judged = split(methods)
-    wanted = split(metrics) if metrics else list(measures.PHOTOS if of_photos else DEFAULTS)
+    wanted = split(metrics) if metrics else list(registry.PHOTOS if of_photos else DEFAULTS)
     for method in judged:  # before the scenes are made, which takes a while
         named(method)
     find(wanted)
