@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torchfbi.errors import first_line
-from torchfbi.evaluate import pictures
+from torchfbi.evaluate import pictures, registry
 from torchfbi.evaluate.benchmark import Batch, Suite
 from torchfbi.evaluate.context import Context, Subject
 from torchfbi.evaluate.metric import Metric
