@@ -166,7 +166,8 @@ def verify(
         model, images, output: as for ``explain``.
         maps: (N, ...) of the images' sizes, or (...) for one image, finite. Larger speaks more for
             the class; only the order counts.
-        target: the class that the map is about, as for ``explain``; the top class by default.
+        target: the class that the map is about, as for ``explain``, but no function; the top class
+            by default.
         seed: of what is drawn at random.
         progress: called with the number of images that are done, and of all.
 
@@ -175,7 +176,7 @@ def verify(
 
     Raises:
         InputError: the maps do not fit the images. NonFiniteError: they hold NaN.
-        TargetError: no such class, or no class at all: a function of the logits gave a seed.
+        TargetError: no such class, or a function instead of one.
         ImageError, CaptureError, ModelError: as for ``explain``.
     """
     if isinstance(model, str):
@@ -183,6 +184,11 @@ def verify(
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, _, _ = as_batch(model, images)
+    if callable(target):
+        raise TargetError(
+            "the target is a function, and a part of the image can keep a class alone: give the "
+            "class that the map is about."
+        )
     evidence = torch.as_tensor(maps)
     evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
     predict, _ = predictor(module, x, output)
@@ -190,12 +196,7 @@ def verify(
         answers = predict(x)
     labels = _labels_of(labels, answers, output)
     chosen = resolve(target, labels, len(x))
-    classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
-    if classes is None:
-        raise TargetError(
-            "the target is a function that gives a seed, so there is no class that a part of the "
-            "image could keep: give a class."
-        )
+    classes = as_classes(chosen(answers) if callable(chosen) else chosen, answers).clone()
 
     def name(number: int) -> str:
         return labels[number] if labels and number < len(labels) else f"class {number}"

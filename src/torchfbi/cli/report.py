@@ -54,10 +54,21 @@ def print_json(result: Any) -> None:
     typer.echo(json.dumps(result, indent=2))
 
 
-def print_top(explanation: Explanation, index: int = 0) -> None:
-    """The five most probable classes as a table, the probed one marked."""
+def print_shares(shares: dict[str, float]) -> None:
+    """What each of several inputs contributes to the answer."""
+    console.print(", ".join(f"{name}: {share:.1%}" for name, share in shares.items()), markup=False)
+
+
+def print_top(explanation: Explanation, about: str = "", index: int = 0) -> None:
+    """The five most probable classes as a table, the probed one marked.
+
+    Args:
+        about: the input that is explained, where there are several.
+    """
     target = None if explanation.target is None else int(explanation.target[index])
-    table = Table(title=Text(explanation.photos[index].name), title_justify="left")
+    photo = [explanation.photos[index].name] if explanation.photos else []
+    title = Text(": ".join(filter(None, [about, *photo])))
+    table = Table(title=title, title_justify="left")
     table.add_column("class", justify="right")
     table.add_column("name")
     table.add_column("probability", justify="right")
