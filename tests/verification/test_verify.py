@@ -88,13 +88,14 @@ def test_an_explanation_knows_its_network_until_it_is_saved(suite, tmp_path: Pat
         assert [v.to_dict() for v in again] == [v.to_dict() for v in verdicts]
 
 
-def test_another_network_or_image_is_noticed(suite) -> None:
+def test_another_image_is_noticed_and_what_is_written_over_is_not(suite) -> None:
     model, scene = suite.model, suite.scenes[0]
     x = scene.x[None].clone()
     explanation = explain(model, x, scene.target)
     x.zero_()
+    assert explanation.verify()[0].probability == explanation.probabilities[0, scene.target]
     with pytest.raises(InputError, match="has changed"):
-        explanation.verify()
+        explanation.verify(model, x)
 
 
 def test_tricks_do_not_hold(suite) -> None:
