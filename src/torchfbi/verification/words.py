@@ -69,9 +69,10 @@ REMOVED = {"blur": "blurring the rest", "mean": "painting the rest in the mean c
 def _claimed(verdict: Verdict) -> str:
     if verdict.claimed is None or verdict.most is None:
         return ""
+    most = verdict.most.share
     return (
         f"In the map's own order it takes {percent(verdict.claimed.share)}, and "
-        f"{percent(verdict.most.share)} to keep nine tenths of the probability."
+        f"{percent(most) if most < 1 else 'over half'} to keep nine tenths of the probability."
     )
 
 
@@ -89,7 +90,7 @@ def _necessary(verdict: Verdict) -> str:
     if verdict.necessary is not None:
         share, left = percent(verdict.necessary.share), percent(_largest(verdict.necessary))
         lost = "the network says something else" if verdict.is_answer else "it is less probable"
-        return f"Without {share} of the image {lost} ({left} at most)."
+        return f"Without {share} of the image {lost}: the probability falls to {left} or less."
     if verdict.second is not None:
         share = percent(verdict.second.share)
         return (
