@@ -56,7 +56,7 @@ class Explainer:
                 f"the network's output has {logits.ndim} dimensions: batch explains classifiers, "
                 "whose output is (N, classes)."
             )
-        if logits.shape[1] > len(self.job.model.labels):
+        if logits.shape[1] != len(self.job.model.labels):
             raise InputError(
                 f"the network has {logits.shape[1]} classes, but {len(self.job.model.labels)} "
                 "labels: give a file of them with --labels."
