@@ -40,7 +40,8 @@ def convolution(
         return aten.convolution.default(a, w, b, *shape) if found is None else found
 
     def adjoint(s: Tensor, w: Tensor) -> Tensor:
-        return _adjoint(s, False, at.maps, sizes, w, *shape)
+        same = at.maps is not None and s.shape[:2] == at.maps.shape  # it may have twice as many
+        return _adjoint(s, False, at.maps if same else None, sizes, w, *shape)
 
     *_, transposed, _, groups = shape
     joined = groups == 1 and not transposed

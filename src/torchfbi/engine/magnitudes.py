@@ -40,6 +40,17 @@ def side_by_side(weight: Tensor, half: float, keep: bool) -> Tensor:
     return _made("side by side", weight, half, keep, make)
 
 
+def above_each_other(weight: Tensor, half: float, keep: bool) -> Tensor:
+    """W + gamma W+ and W + gamma W-, which hand back what came to units above zero and below."""
+
+    def make() -> Tensor:
+        size, rest = weight.abs().mul_(half), weight * (1 + half)
+        both = torch.cat([rest + size, rest - size])
+        return both.contiguous(memory_format=torch.channels_last) if both.ndim == 4 else both
+
+    return _made("above each other", weight, half, keep, make)
+
+
 def _made(use: str, weight: Tensor, half: float, keep: bool, make: Callable[[], Tensor]) -> Tensor:
     if not keep or weight.is_inference():  # of which nobody counts what is written to them
         return make()
