@@ -79,7 +79,7 @@ def beginnings(question: Question, order: Tensor) -> Beginnings:
     short, long = answer.kept.tolist()
     more = SHORTER if short else BETWEEN if long else LONGER
     answer = joined(answer, question.keep(first(more)))
-    lengths = FIRST + more
+    lengths: tuple[float, ...] = FIRST + more
     if more is not LONGER and not likely(question, answer).any():
         answer = joined(answer, question.keep(first(LONGER)))
         lengths += LONGER
