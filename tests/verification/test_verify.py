@@ -93,7 +93,8 @@ def test_another_image_is_noticed_and_what_is_written_over_is_not(suite) -> None
     x = scene.x[None].clone()
     explanation = explain(model, x, scene.target)
     x.zero_()
-    assert explanation.verify()[0].probability == explanation.probabilities[0, scene.target]
+    expected = explanation.probabilities[0, scene.target].item()
+    assert explanation.verify()[0].probability == pytest.approx(expected, rel=1e-4)
     with pytest.raises(InputError, match="has changed"):
         explanation.verify(model, x)
 
