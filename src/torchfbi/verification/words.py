@@ -27,11 +27,22 @@ REASONS = {
 
 def sentence(verdict: Verdict) -> str:
     """What was found, what it is compared with, the ruling, and the assumptions."""
-    if verdict.sufficient is not None and verdict.sufficient.share == 1:  # nothing to compare
-        reason = REASONS["sufficient"]
-        return f"{_sufficient(verdict)} The explanation {verdict.ruling}: {reason}. {ASSUMPTIONS}"
-    parts = [_sufficient(verdict), _controls(verdict), _necessary(verdict), _stable(verdict)]
+    parts = [_sufficient(verdict)]
+    if not _is_whole(verdict):
+        parts += [_controls(verdict), _necessary(verdict), _stable(verdict)]
     return " ".join(filter(None, [*parts, _ruling(verdict), ASSUMPTIONS]))
+
+
+def gist(verdict: Verdict) -> str:
+    """The one sentence for who reads no more: what is enough for the network, where the
+    explanation holds; otherwise what it fails."""
+    failed = _failed(verdict)
+    return f"{failed[0].upper()}{failed[1:]}." if failed else _sufficient(verdict)
+
+
+def _is_whole(verdict: Verdict) -> bool:
+    """Whether only the whole image keeps the class: then there is nothing to compare it with."""
+    return verdict.sufficient is not None and verdict.sufficient.share == 1
 
 
 def _sufficient(verdict: Verdict) -> str:
@@ -43,7 +54,7 @@ def _sufficient(verdict: Verdict) -> str:
             "well."
         )
     alone = percent(found.probability)
-    if found.share == 1:
+    if _is_whole(verdict):
         return f"No part of the image found keeps {name} ({whole}): only the whole does."
     if not verdict.is_answer:
         return (
@@ -98,10 +109,16 @@ def _stable(verdict: Verdict) -> str:
 
 
 def _ruling(verdict: Verdict) -> str:
-    failed = [REASONS[name] for name, passed in verdict.checks.items() if not passed]
-    if not failed:
+    if verdict.holds:
         return "The explanation holds."
-    return f"The explanation {verdict.ruling}: {'; '.join(failed)}."
+    return f"The explanation {verdict.ruling}: {_failed(verdict)}."
+
+
+def _failed(verdict: Verdict) -> str:
+    """What it fails, in the order of ``REASONS``."""
+    if _is_whole(verdict):
+        return REASONS["sufficient"]
+    return "; ".join(REASONS[name] for name, passed in verdict.checks.items() if not passed)
 
 
 def _largest(part: Part) -> float:
