@@ -25,7 +25,6 @@ from torchfbi.cli.flow import flow
 from torchfbi.cli.report import complain
 from torchfbi.cli.serve import serve
 from torchfbi.cli.summarize import summarize
-from torchfbi.cli.survey import survey
 from torchfbi.cli.sweep import sweep
 from torchfbi.errors import TorchFBIError
 from torchfbi.evaluate import METRICS
@@ -44,8 +43,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    explain, batch, summarize, flow, compare, sweep, evaluate, export, check, models, survey,
-    bench, demo, serve,
+    explain, batch, summarize, flow, compare, sweep, evaluate, export, check, models, bench,
+    demo, serve,
 ):  # fmt: skip
     app.command()(options.command(command))
 
