@@ -39,6 +39,7 @@ async function open(source) {
   $("classes").replaceChildren();
   const name = source.name ?? source;
   $("stage").classList.add("old");
+  for (const button of $("examples").children) button.ariaPressed = String(button.value === source);
   await during(`Sending ${name} …`, async (latest) => {
     const photo = await asking.send(source, latest);
     if (!photo) return;
@@ -49,7 +50,6 @@ async function open(source) {
     $("photo").alt = `The photo ${photo.name}, ${photo.width} by ${photo.height} pixels`;
     const limit = document.documentElement.style;
     limit.setProperty("--ratio", photo.width / photo.height);
-    for (const button of $("examples").children) button.ariaPressed = String(button.value === source);
     explain();
   });
 }
