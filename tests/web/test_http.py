@@ -33,7 +33,7 @@ def post(server: Any, photo: bytes, **asked: str) -> httpx.Response:
 
 
 def get(server: Any, path: str, **asked: str) -> httpx.Response:
-    return httpx.get(server.url + path.lstrip("/"), params=asked or None, timeout=60)
+    return httpx.get(server.url + path.lstrip("/"), params=asked or None, timeout=600)
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:

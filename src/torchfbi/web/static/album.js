@@ -2,14 +2,14 @@
 
 import { $, element, percent } from "./parts.js";
 
-let photos = []; // each with its file, its button, and whether it was explained
+let photos = []; // each with its file, its button, and the question that it answers
 
 /** Show a grid of files; `open` looks at one of them. */
 export function showAlbum(files, open) {
   photos = files.map((file) => {
     const button = element("button", "", { type: "button", title: file.name });
     button.append(element("div", "", { className: "waiting" }), element("span", file.name));
-    const photo = { file, button, explained: false };
+    const photo = { file, button, asked: null };
     button.onclick = () => {
       mark(photo);
       open(file);
@@ -22,19 +22,21 @@ export function showAlbum(files, open) {
   count();
 }
 
-/** Explain the next one, by `ask`; whether there was one and nothing else was asked meanwhile. */
-export async function explainNext(ask) {
-  const photo = photos.find(({ explained }) => !explained);
+/** Explain the next one that does not answer the question yet; whether there was one and nothing
+ * else was asked meanwhile. */
+export async function explainNext(question, ask) {
+  for (const { button, asked } of photos) button.classList.toggle("old", asked !== question);
+  const photo = photos.find(({ asked }) => asked !== question);
   if (!photo) return false;
   const found = await ask(photo.file).catch((error) => ({ error: error.message }));
   if (!found) return false;
-  photo.explained = true;
+  photo.asked = question;
   const [shown, said] = found.error
     ? [element("div", "", { className: "failed" }), found.error]
     : [element("img", "", { src: found.picture, alt: "" }), `${found.label} ${percent(found.top[0].probability, 0)}`];
   photo.button.replaceChildren(shown, element("span", said));
   photo.button.title = `${photo.file.name}: ${found.error ?? found.title}`;
-  count();
+  count(question);
   return true;
 }
 
@@ -42,7 +44,7 @@ function mark(photo) {
   for (const other of photos) other.button.ariaPressed = String(other === photo);
 }
 
-function count() {
-  const done = photos.filter(({ explained }) => explained).length;
+function count(question) {
+  const done = photos.filter(({ asked }) => asked === question).length;
   $("counted").textContent = done < photos.length ? `${done} of ${photos.length} explained` : `${photos.length} photos`;
 }

@@ -153,7 +153,7 @@ async function rest() {
   const latest = asking.next();
   if (answer && !answer.tested) await verify(latest);
   const asked = question({ target: null });
-  while (latest.current && (await explainNext((file) => asking.once(file, asked, latest))));
+  while (latest.current && (await explainNext(asked, (file) => asking.once(file, asked, latest))));
 }
 
 async function verify(latest) {
