@@ -3,11 +3,11 @@ the picture in docs/transformers.md. A few minutes; the trained weights are kept
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import MethodType
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
@@ -18,8 +18,9 @@ from marks import fill
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.evaluate.benchmark import digits, shapes
-from torchfbi.method import evidence, seeds
+from torchfbi.evaluate.benchmark.digits import draw
+from torchfbi.evaluate.benchmark.shapes import NAMES, SIDE, sample
+from torchfbi.method import seeds
 from torchfbi.method.adjoints.excitation import excitation
 from torchfbi.metrics import (
     energy_in_mask,
@@ -33,7 +34,7 @@ from torchfbi.models.timm import import_timm
 
 PAGE = Path(__file__).with_name("transformers.md")
 KEPT = Path("fbi-out")
-COUNT = 60
+COUNT = 48
 """Images that are measured, of those that the network is sure of."""
 
 Scene = tuple[np.ndarray, np.ndarray, int]
@@ -52,18 +53,18 @@ class Task(NamedTuple):
 
 
 def a_shape(rng: np.random.Generator, target: int) -> Scene:
-    found = shapes.sample(rng, target)
+    found = sample(rng, target)
     return found.picture, found.mask, target
 
 
 def a_digit(rng: np.random.Generator, target: int) -> Scene:
-    found = digits.draw(rng, target, 28)
+    found = draw(rng, target, 28)
     return found.picture[..., None], found.ink, target
 
 
 TASKS = {
-    "digits": Task(28, 4, 1, 10, 300, a_digit),
-    "shapes": Task(shapes.SIDE, 6, 3, len(shapes.NAMES), 600, a_shape),
+    "digits": Task(28, 4, 1, 10, 250, a_digit),
+    "shapes": Task(SIDE, 6, 3, len(NAMES), 600, a_shape),
 }
 
 
@@ -255,9 +256,7 @@ def tokens_evidence(vit: Any, x: Tensor, target: Tensor, gamma: float, softmax: 
     def attend(attn: Any, x: Tensor) -> Tensor:
         q, k, v = dense(attn.qkv, x).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
         weights = (product(q, k.mT) * attn.scale).softmax(-1)
-        found = product(weights.detach() if softmax == "held" else weights, v)
-        if softmax == "held":
-            found = weights.detach() @ v
+        found = weights.detach() @ v if softmax == "held" else product(weights, v)
         return dense(attn.proj, found.transpose(1, 2).flatten(2))
 
     tokens = vit.patch_embed(x).detach().requires_grad_()
@@ -328,36 +327,36 @@ def edges(name: str) -> float:
     return float(sum(s[border].mean() / s[~border].mean() for s in steps) / 2)
 
 
-def picture(path: Path) -> None:
-    shown = [m for m in METHODS if m != "random"]
-    figure, axes = plt.subplots(6, len(shown) + 1, figsize=(2 * len(shown) + 2, 12))
-    for rows, name in ((axes[:4], "shapes"), (axes[4:], "digits")):
-        task, vit = TASKS[name], trained(name)
-        x, _, targets = scenes(task, 1, range(1, 1 + len(rows)))
-        maps = {method: METHODS[method](vit, x, targets).detach() for method in shown}
-        for i, row in enumerate(rows):
-            row[0].imshow((x[i].movedim(0, -1) + 1) / 2, cmap="gray")
-            for ax, method in zip(row[1:], shown, strict=True):
-                limit = float(maps[method][i].abs().max())
-                ax.imshow(maps[method][i], cmap="RdBu_r", vmin=-limit, vmax=limit)
-    for ax, method in zip(axes[0], ["image", *shown], strict=True):
-        ax.set_title(method, fontsize=9)
+def picture(name: str) -> None:
+    """Four images and what each method says of them: red speaks for the class."""
+    task, vit = TASKS[name], trained(name)
+    x, _, targets = scenes(task, 1, range(1, 5))
+    shown = {m: METHODS[m](vit, x, targets).detach() for m in METHODS if m != "random"}
+    figure, axes = plt.subplots(4, len(shown) + 1, figsize=(1.7 * len(shown) + 1.7, 7.2))
+    for i, row in enumerate(axes):
+        row[0].imshow((x[i].movedim(0, -1) + 1) / 2, cmap="gray")
+        for ax, maps in zip(row[1:], shown.values(), strict=True):
+            limit = float(maps[i].abs().max())
+            ax.imshow(maps[i], cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for ax, title in zip(axes[0], ["image", *shown], strict=True):
+        ax.set_title(title, fontsize=8)
     for ax in axes.flat:
         ax.axis("off")
     figure.tight_layout()
-    figure.savefig(path, dpi=60)
+    figure.savefig(PAGE.with_name(f"transformers-{name}.png"), dpi=70)
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     torch.set_num_threads(1)
-    for name in TASKS:
-        head = "| {} | SRG, blur | SRG, mean | pointing | top area | energy |\n|---|--:|--:|--:|--:|--:|\n"
-        fill(PAGE, name, head.format("method") + measure(name, METHODS))
-        head = head.replace("| {} |", "| softmax | gamma |").replace("|---|", "|---|--:|")
-        fill(PAGE, f"softmax, {name}", head + measure(name, variants()))
-        print(name, "steps at borders", edges(name))
-    picture(PAGE.with_name("transformers.png"))
+    columns = "SRG, blur | SRG, mean | pointing | top area | energy |\n"
+    for name in names or TASKS:
+        head = f"| method | {columns}|---|--:|--:|--:|--:|--:|\n"
+        fill(PAGE, name, head + measure(name, METHODS))
+        head = f"| softmax | gamma | {columns}|---|--:|--:|--:|--:|--:|--:|\n"
+        fill(PAGE, f"softmax of {name}", head + measure(name, variants()))
+        print(name, "steps at the patches' borders, over those within:", edges(name), flush=True)
+        picture(name)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
