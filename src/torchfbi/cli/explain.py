@@ -76,7 +76,8 @@ def explain(
         if not others:
             yield {}, api.explain(network, image, targets or None, settings, low_memory=low_memory)
             return
-        for each in targets or [None]:
+        each: str | None
+        for each in targets or (None,):
             found, shares = inputs.explain(network, image, others, each, settings, low_memory)
             if not drawing.json:
                 report.print_shares(shares)

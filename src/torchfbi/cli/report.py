@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -26,8 +27,21 @@ from torchfbi.errors import ImageError, InputError
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.verification import Verdict
 
-console = Console()
-notes = Console(stderr=True)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _Terminal(Console):
+    """Shows names and does not obey them: a file or a class may be called by what would clear the
+    screen or write into the clipboard."""
+
+    def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
+        """What is shown, piece by piece."""
+        for text, style, control in super().render(*what, **how):
+            yield Segment(text if control else _CONTROLS.sub("\ufffd", text), style, control)
+
+
+console = _Terminal()
+notes = _Terminal(stderr=True)
 
 
 def complain(message: str) -> None:

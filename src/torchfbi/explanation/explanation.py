@@ -210,7 +210,8 @@ class Explanation:
     ) -> tuple[Verdict, ...]:
         """Test on the images themselves whether this explanation holds; see docs/verify.md.
 
-        At most 60 forward passes a sample and a walk for its strongest rival.
+        At most 60 forward passes a sample, three explanations among them: of the strongest rival,
+        and of the image with a little noise and moved by some pixels.
 
         Args:
             model: the network, which an explanation does not know that was loaded or pickled, or
