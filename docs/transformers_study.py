@@ -63,7 +63,7 @@ def a_digit(rng: np.random.Generator, target: int) -> Scene:
 
 
 TASKS = {
-    "digits": Task(28, 4, 1, 10, 250, a_digit),
+    "digits": Task(28, 4, 1, 10, 800, a_digit),
     "shapes": Task(SIDE, 6, 3, len(NAMES), 600, a_shape),
 }
 
