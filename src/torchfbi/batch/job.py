@@ -96,6 +96,7 @@ class Job:
             "graph": graph_hash(capture(self.model.module, blank(self.model))),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
             "labels": _hash(self.model.labels),
+            "classes": [printable(name) for name in self.model.labels],
             "settings": self.settings.to_dict(),
             "target": self.target,
             "versions": self.versions,

@@ -5,17 +5,21 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchfbi import api, plot
 from torchfbi.cli import options, report
 from torchfbi.errors import SettingsError
-from torchfbi.explanation.explanation import Explanation
-from torchfbi.method.settings import Settings
-from torchfbi.models import Model
-from torchfbi.verification import Verdict
+
+if TYPE_CHECKING:
+    from torchfbi.explanation.explanation import Explanation
+    from torchfbi.method.settings import Settings
+    from torchfbi.models import Model
+    from torchfbi.verification import Verdict
+
+MANY = 3
+"""Of more photos there is an overview."""
 
 
 def explain(
@@ -46,6 +50,8 @@ def explain(
     ] = False,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
+    from torchfbi import api
+
     if require_verified and not verify:
         raise SettingsError("--require-verified needs the tests that --no-verify leaves out.")
     if target and top is not None:
@@ -54,31 +60,37 @@ def explain(
     names = report.Names(drawing.out)
     results: list[dict[str, Any]] = []
     doubtful: list[Verdict] = []
+    entries: list[Any] = []
 
     # With several images there is a bar already.
-    one = report.waiting("testing whether the explanation holds")
+    one = report.waiting("explaining, and testing whether it holds")
     waiting = one if len(images) == 1 else nullcontext()
 
     def work(image: Path) -> None:
-        answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
-        if verify:
-            with waiting:
+        with waiting:
+            answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
+            if verify:
                 answer = replace(answer, verdicts=answer.verify())
         for explanation in answer:
             doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
             asked = [explanation.title().rpartition(" (")[0]] if targets else []
             files = write(explanation, names.new(image.name, *asked), drawing)
             results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
+            if len(images) > MANY and explanation.logits.ndim == 2:
+                entries.append(_entry(explanation, image, files[0]))
             if not drawing.json:
-                report.print_top(explanation)
-                report.print_verdicts(explanation.verdicts)
-                report.print_files(files)
+                _print(explanation, files, alone=len(images) == 1)
 
     failures = report.each(images, work)
+    overview = _overview(entries, failures, network, drawing) if len(images) > MANY else None
+    if overview is not None:
+        report.notes.print(f"written: {overview}", markup=False, highlight=False, soft_wrap=True)
     if drawing.json:
         report.print_json(
             results + [{"photo": str(path), "error": text} for path, text in failures.items()]
         )
+    if results:
+        drawing.show(overview or Path(results[0]["files"][0]))
     if require_verified and doubtful:
         report.complain(f"{len(doubtful)} of {len(results)} explanations do not hold as a whole.")
     raise typer.Exit(1 if failures or (require_verified and doubtful) else 0)
@@ -86,7 +98,39 @@ def explain(
 
 def write(explanation: Explanation, path: Path, drawing: options.Drawing) -> list[Path]:
     """The figure, the npz and the manifest beside each other; returns their paths."""
+    from torchfbi import plot
+
     figure = path.with_name(f"{path.name}.{drawing.format}")
     plot.save(explanation.plot(dark=drawing.dark), figure, dpi=drawing.dpi)
     arrays = explanation.save(path.with_name(f"{path.name}.npz"))
     return [figure, arrays, arrays.with_suffix(".json")]
+
+
+def _print(explanation: Explanation, files: list[Path], alone: bool) -> None:
+    """All about one photo, or a line about each of several."""
+    if alone:
+        report.print_top(explanation)
+        report.print_verdicts(explanation.verdicts)
+        report.print_files(files)
+    else:
+        report.print_line(explanation, files[0])
+
+
+def _entry(explanation: Explanation, image: Path, figure: Path) -> Any:
+    from torchfbi.plot.overview import entry
+
+    return replace(entry(explanation, link=figure.name), name=str(image))
+
+
+def _overview(
+    entries: list[Any], failures: dict[Path, str], network: Model, drawing: options.Drawing
+) -> Path:
+    """All photos on a page; returns its path."""
+    from torchfbi.plot.overview import Entry, overview, with_truth
+    from torchfbi.system import page
+
+    failed = [Entry(str(image), error=text) for image, text in failures.items()]
+    shown = with_truth([*entries, *failed], network.labels)
+    about = " ".join([f"Explained with {network.name}.", *network.warnings()])
+    html = overview(shown, f"{len(shown)} explanations", about)
+    return page.save(html, drawing.out / "overview.html")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -23,8 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
-from torchfbi.explanation.explanation import Explanation
-from torchfbi.verification import Verdict
+
+if TYPE_CHECKING:
+    from torchfbi.explanation.explanation import Explanation
+    from torchfbi.verification import Verdict
 
 console = Console()
 notes = Console(stderr=True)
@@ -51,14 +53,39 @@ def print_top(explanation: Explanation, index: int = 0) -> None:
         mark = "bold green" if number == target else None
         table.add_row(str(number), Text(name), f"{probability:.1%}", style=mark)
     console.print(table)
+    print_warnings(explanation, index)
     console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
     console.print(support_line(explanation, index), markup=False, highlight=False)
+
+
+def print_warnings(explanation: Explanation, index: int = 0) -> None:
+    """What has to be known first, on standard error, so that it is seen where results are piped."""
+    for text in explanation.warnings(index):
+        notes.print(text, style="bold yellow", markup=False, highlight=False)
 
 
 def support_line(explanation: Explanation, index: int = 0) -> str:
     """How large the support is, in words."""
     density = explanation.density[index].item()
     return explanation.emptiness(index) or f"support: {density:.1%} of the pixels the network saw"
+
+
+def print_line(explanation: Explanation, figure: Path, index: int = 0) -> None:
+    """A photo in one line: what the network says, whether the explanation holds, the figure."""
+    (_, said, probability), *_ = explanation.top(1, index) or [(0, "", 0.0)]
+    asked = explanation.title(index)
+    words = [f"{said} {probability:.1%}"] if said else []
+    words += [f"explained: {asked}"] if asked.rpartition(" (")[0] != said else []
+    words += [explanation.verdicts[index].ruling] if explanation.verdicts else []
+    line = f"{explanation.photos[index].name}: {'; '.join(words)}; {figure}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for text in explanation.warnings(index):
+        if text not in _said:  # what holds for all photos is said once
+            _said.add(text)
+            notes.print(text, style="bold yellow", markup=False, highlight=False)
+
+
+_said: set[str] = set()
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -79,6 +79,18 @@ class Preprocess:
         """Height and width of the network's input, in network pixels."""
         return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
 
+    def scaling(self) -> str:
+        """What the input is: channels, mean and standard deviation, in words."""
+        numbers = (", ".join(f"{x:.4g}" for x in dict.fromkeys(n)) for n in (self.mean, self.std))
+        return "{} of 0 to 1, less {}, divided by {}".format(self.channels, *numbers)
+
+    def framing(self) -> str:
+        """Which part of a photo is seen, and how large, in words."""
+        height, width = self.size
+        if self.fit == "stretch":
+            return f"the whole photo, squeezed to {width} × {height}"
+        return f"the shorter side resized to {self.resize}, the centre {width} × {height} cut out"
+
     def region(self, shape: tuple[int, int]) -> Region:
         """The part of a photo of this (height, width) that the network sees."""
         (rows, columns), (top, left) = self._grid(shape)
