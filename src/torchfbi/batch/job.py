@@ -95,6 +95,7 @@ class Job:
             "weights": weights_hash(self.model.module),
             "graph": graph_hash(capture(self.model.module, blank(self.model))),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
+            "assumed": list(self.model.assumed),
             "labels": _hash(self.model.labels),
             "classes": [printable(name) for name in self.model.labels],
             "settings": self.settings.to_dict(),

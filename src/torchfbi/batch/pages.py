@@ -12,6 +12,8 @@ from PIL import Image
 from torchfbi.batch.evidence import evidence_map
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import FEWEST, ClassSummary, Summary
+from torchfbi.models.model import guessed
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.system import page
 
 COLUMNS = ("index", "path", "label", "probability", "image", "support", "values", "error")
@@ -90,12 +92,14 @@ def overview_page(store: Store, summary: Summary) -> str:
             note="" if stray is None else f"strays: {stray.where}",
         )
 
+    assumed = guessed(Preprocess.from_dict(manifest["preprocess"]), manifest.get("assumed", ()))
+    about = f"Explained with {manifest['model']} ({manifest['settings']['preset']} settings)."
     entries = [entry(row) for row in store.every(OVERVIEW)]
     labels = names or {one.said for one in entries}
     return overview(
         with_truth(entries, labels),
         f"{store.folder.resolve().name}: {len(entries):,} images",
-        f"Explained with {manifest['model']} ({manifest['settings']['preset']} settings).",
+        " ".join([about, *assumed]),
     )
 
 

@@ -113,7 +113,8 @@ class Store:
         found, wanted = self.manifest(), job.manifest
         if found is not None:
             found.setdefault("verify", False)  # of before there were verdicts
-            found.setdefault("classes", wanted["classes"])  # their hash is compared in any case
+            for name in ("classes", "assumed"):  # a hash or numbers are compared in any case
+                found.setdefault(name, wanted[name])
         differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
         never = [name for name in differ if name in NEVER_MIXED]
         if never:

@@ -98,9 +98,7 @@ def batch(
             help="Write overview.html: all images on one page, what needs a look first.",
         ),
     ] = True,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Show the overview when it is there.")
-    ] = False,
+    open_: options.Open = False,
     json: options.Json = False,
 ) -> None:
     """Explain every image of a data set; a bad one is a row with its error.

@@ -9,15 +9,16 @@ from typing import Annotated
 
 import typer
 
-from torchfbi import api
 from torchfbi.cli import options, report
 from torchfbi.cli.explain import write
-from torchfbi.models import DEFAULT
-from torchfbi.models.photos import CAT, COFFEE
 
 
 def demo(drawing: options.Drawing) -> None:
     """Explain a photo of an espresso with the network that comes along, and test what came out."""
+    from torchfbi import api
+    from torchfbi.models import DEFAULT
+    from torchfbi.models.photos import COFFEE
+
     with report.waiting("explaining, and testing whether it holds"):
         explanation = api.explain(DEFAULT, COFFEE)
         explanation = replace(explanation, verdicts=explanation.verify())
@@ -28,6 +29,7 @@ def demo(drawing: options.Drawing) -> None:
     report.print_top(explanation)
     report.print_verdicts(explanation.verdicts)
     report.print_files(files)
+    drawing.show(files[0])
     report.console.print(f"\nLook at {files[0]}: what is in colour made the network say it.")
     report.console.print("Two photos to try more on: torchfbi photos")
     report.console.print("Your own photos, by clicking: torchfbi serve")
@@ -41,6 +43,8 @@ def photos(
 
     A file of that name is never overwritten.
     """
+    from torchfbi.models.photos import CAT, COFFEE
+
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / photo.name for photo in (CAT, COFFEE)]
     for photo, file in zip((CAT, COFFEE), files, strict=True):

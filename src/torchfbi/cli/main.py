@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from torchfbi.cli import report
 from torchfbi.cli.report import complain
 from torchfbi.errors import TorchFBIError
 
@@ -107,6 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: what follows the program's name; ``sys.argv`` by default.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    report.said.clear()
     try:
         code = app(separate_values(arguments), standalone_mode=False, prog_name="torchfbi")
     except TorchFBIError as error:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from torchfbi.cli import report
 from torchfbi.errors import SettingsError, TargetError, first_line
 from torchfbi.method.settings import PRESETS, Settings
 
@@ -135,7 +136,7 @@ def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[
         raise SettingsError("--weights and --labels belong to one network: give one --model.")
     plain: tuple[Any, ...] = (None, False, [], "cpu")
     said = ", ".join(name for name, value in how.items() if value not in plain)
-    loaders = {name: functools.partial(network, name, **how) for name in names}
+    loaders = {name: functools.partial(_warned, name, how) for name in names}
     return {f"{name} with its own {said}" if said else name: loaders[name] for name in names}
 
 
@@ -164,6 +165,12 @@ _ONE = _signature(network).parameters
 networks.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_SEVERAL, *(p.replace(kind=p.KEYWORD_ONLY) for n, p in _ONE.items() if n != "model")]
 )
+
+
+def _warned(name: str, how: dict[str, Any]) -> Model:
+    loaded = network(name, **how)
+    report.warn(loaded.warnings())
+    return loaded
 
 
 def chosen(target: Any, labels: Labels) -> Any:
@@ -279,6 +286,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             else given[name]
             for name in own
         }
+        if "network" in finished:
+            report.warn(finished["network"].warnings())
         if "target" in finished and "network" in finished:
             finished["target"] = chosen(finished["target"], finished["network"].labels)
         function(**finished)

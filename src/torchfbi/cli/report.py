@@ -53,15 +53,9 @@ def print_top(explanation: Explanation, index: int = 0) -> None:
         mark = "bold green" if number == target else None
         table.add_row(str(number), Text(name), f"{probability:.1%}", style=mark)
     console.print(table)
-    print_warnings(explanation, index)
+    warn(explanation.warnings(index))
     console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
     console.print(support_line(explanation, index), markup=False, highlight=False)
-
-
-def print_warnings(explanation: Explanation, index: int = 0) -> None:
-    """What has to be known first, on standard error, so that it is seen where results are piped."""
-    for text in explanation.warnings(index):
-        notes.print(text, style="bold yellow", markup=False, highlight=False)
 
 
 def support_line(explanation: Explanation, index: int = 0) -> str:
@@ -79,13 +73,19 @@ def print_line(explanation: Explanation, figure: Path, index: int = 0) -> None:
     words += [explanation.verdicts[index].ruling] if explanation.verdicts else []
     line = f"{explanation.photos[index].name}: {'; '.join(words)}; {figure}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for text in explanation.warnings(index):
-        if text not in _said:  # what holds for all photos is said once
-            _said.add(text)
+    warn(explanation.warnings(index))
+
+
+said = set[str]()
+"""What was warned of in this run: what holds for all photos is said once."""
+
+
+def warn(texts: Sequence[str]) -> None:
+    """What has to be known first, on standard error, so that it is seen where results are piped."""
+    for text in texts:
+        if text not in said:
+            said.add(text)
             notes.print(text, style="bold yellow", markup=False, highlight=False)
-
-
-_said: set[str] = set()
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -39,9 +39,7 @@ def summarize(
         Path | None,
         typer.Option(help="The folder of an earlier run over the same images: what moved since."),
     ] = None,
-    open_: Annotated[
-        bool, typer.Option("--open", help="Show the overview when it is there.")
-    ] = False,
+    open_: options.Open = False,
     json: options.Json = False,
 ) -> None:
     """Show where the evidence lies in each class, and which images stray from theirs."""

@@ -121,7 +121,7 @@ def npz(explanation: Explanation) -> bytes:
 
 def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
     """What was read as the fields of an ``Explanation``."""
-    samples = manifest["samples"]
+    samples, found = manifest["samples"], manifest.get("preprocess")
     layers = []
     for i, name in enumerate(manifest["layers"]):
         support = torch.from_numpy(arrays[f"layer_{i}"])
@@ -144,18 +144,11 @@ def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]
         "versions": manifest["versions"],
         "head": manifest.get("head"),  # none in files of before
         "fitting_tau": manifest.get("fitting_tau"),
-        "preprocess": _preprocess(manifest.get("preprocess")),
+        "preprocess": found and Preprocess.from_dict(found),
         "assumed": tuple(manifest.get("assumed", ())),
         "weights": manifest.get("weights"),
         "verdicts": _verdicts(samples, arrays),
     }
-
-
-def _preprocess(found: dict[str, Any] | None) -> Preprocess | None:
-    if found is None:
-        return None
-    crop = found["crop"]  # a tuple is a list in JSON
-    return Preprocess(**{**found, "crop": tuple(crop) if isinstance(crop, list) else crop})
 
 
 def _verdicts(samples: list[Any], arrays: dict[str, Array]) -> tuple[Verdict, ...]:

@@ -74,6 +74,16 @@ class Preprocess:
             if not holds:
                 raise SettingsError(f"{rule}, other than in {self}.")
 
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Preprocess:
+        """From what ``dataclasses.asdict`` gave, and JSON kept.
+
+        Raises:
+            SettingsError, TypeError: it is none.
+        """
+        crop = saved["crop"]  # a tuple is a list in JSON
+        return cls(**{**saved, "crop": tuple(crop) if isinstance(crop, list) else crop})
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input, in network pixels."""
