@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 from batching import pictures, tiny
 from browser import open_page, serving
 from torchfbi import Labels, Model
-from torchfbi.batch import Store, contact_sheets, run, summarize, summary_page
+from torchfbi.batch import Store, overview_page, run, summarize, summary_page
 
 EVIL = (
     '<script>window.ran = 1; fetch("http://other.example")<\x2fscript>',
@@ -39,14 +39,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_in_contact_sheets_and_in_the_summary(out: Path, browser: Browser) -> None:
-    (sheet,) = contact_sheets(Store(out))
-    summary = out / "summary.html"
-    page = summary_page(Store(out), summarize(out))
-    summary.write_text(page, encoding="utf-8", errors="backslashreplace")
+def test_in_the_overview_and_in_the_summary(out: Path, browser: Browser) -> None:
+    found, summary, overview = summarize(out), out / "summary.html", out / "overview.html"
+    pages = {summary: summary_page, overview: overview_page}
+    for path, make in pages.items():
+        html = make(Store(out), found)
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")
     assert {row["label"] for row in Store(out).every(["label"])} & set(EVIL)
     with serving(out) as url:
-        for path in (sheet, summary):
+        for path in pages:
             shown, wrong = open_page(browser, url + quote(path.name))
             shown.wait_for_load_state("networkidle")
             for element in shown.query_selector_all("body *"):
