@@ -57,7 +57,7 @@ for arguments, words in ((["--help"], None), (["explain", "--help"], None), ([],
         main(arguments)
     except SystemExit:
         pass
-sys.exit(f"loaded: {loaded}" if (loaded := {"torch", "matplotlib", "numpy"} & {*sys.modules}) else 0)
+sys.exit(str(loaded) if (loaded := {"torch", "matplotlib", "numpy"} & {*sys.modules}) else 0)
 """
     shown = python(code)
     assert shown.rstrip().endswith("--target")
@@ -68,7 +68,7 @@ def test_what_the_package_names_is_where_it_says() -> None:
     for name in torchfbi.__all__:
         assert getattr(torchfbi, name).__name__.rpartition(".")[2] == name
     with pytest.raises(AttributeError, match="no attribute 'explian'"):
-        torchfbi.explian
+        getattr(torchfbi, "explian")  # noqa: B009
 
 
 def test_help_begins_as_the_commands_themselves_do() -> None:
