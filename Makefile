@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 WEIGHTS := cifar-10-model==7.4.0
 COMPILE := pip compile --quiet --generate-hashes --no-annotate --python $(PYTHON)
 
-.PHONY: demo test lint docs figures screenshot gallery study paper-table fuzz reliability sbom audit lock locked clean
+.PHONY: demo test lint docs figures screenshot gallery study survey paper-table fuzz reliability sbom audit lock locked clean
 
 demo: $(LOOK)
 	$(BIN)/torchfbi demo
@@ -84,6 +84,11 @@ gallery: $(READY)
 # cores. It goes on where it stopped.
 study: $(READY)
 	$(BIN)/python docs/study.py $(PHOTOS)
+
+# The tables in docs/architectures.md: hours on one core. It goes on where it stopped;
+# `make survey NAMES='timm:swin*'` examines some alone, and writes no page.
+survey: $(READY)
+	PYTHONPATH=tests $(BIN)/python -m survey $(NAMES)
 
 # The figures and tables in docs/paper-table.md and docs/radiology.md: a quarter of an hour.
 paper-table: $(READY)

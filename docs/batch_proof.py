@@ -139,7 +139,7 @@ def kills(folder: Path) -> None:
             found = path.stat().st_ino, path.stat().st_mtime_ns
             assert kept.setdefault(path.name, found) == found, f"{path} was written twice"
             pq.read_table(path)  # whole
-        left = len(list((out / ".incomplete").glob("*")))
+        left = len(list((out / "rows").glob(".*")))
         print(f"kill {kill + 1}: {len(kept)} shards, {left} incomplete files", flush=True)
     subprocess.run(command(folder, out), stderr=subprocess.DEVNULL, check=False)
     found, reference = table(out), table(folder.with_name(f"{folder.name}-local"))

@@ -209,10 +209,16 @@ EACH = 50
 """So often a network is explained in the soak, before the next takes its place."""
 
 
+LONGEST = 3000.0
+"""Seconds, after which the soak ends where the machine is too busy for all of it."""
+
+
 def soak(count: int = 10_000) -> str:
     """The resident memory over ten thousand explanations, of changing sizes and networks."""
-    generator, seen = torch.Generator().manual_seed(0), []
+    generator, seen, begin = torch.Generator().manual_seed(0), [], time.monotonic()
     for i in range(count):
+        if i % EACH == 0 and time.monotonic() - begin > LONGEST:
+            break
         number = i // EACH
         if i % EACH == 0:
             torch.manual_seed(number)
@@ -228,11 +234,13 @@ def soak(count: int = 10_000) -> str:
             seen.append(resident())
             print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
     captures = 2 * len(seen)  # one for each size
-    slope = np.polyfit(np.arange(len(seen)), seen, 1)[0] / 2
+    half = len(seen) // 2
+    slope = np.polyfit(np.arange(half, len(seen)), seen[half:], 1)[0] / 2
     return (
-        f"Over {count} explanations of {len(seen)} networks, {captures} captures: {seen[0]:.0f} "
-        f"MiB after the first network, {seen[len(seen) // 2]:.0f} half-way, {seen[-1]:.0f} at the "
-        f"end; a straight line rises by {1024 * slope:.0f} KiB a capture."
+        f"{EACH * len(seen)} explanations of {len(seen)} networks, {captures} captures, in "
+        f"{(time.monotonic() - begin) / 60:.0f} minutes: {seen[0]:.0f} MiB after the first "
+        f"network, {seen[half]:.0f} half-way, {seen[-1]:.0f} at the end; over the second half a "
+        f"straight line rises by {1024 * slope:.0f} KiB a capture."
     )
 
 

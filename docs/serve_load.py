@@ -1,6 +1,6 @@
-"""The server under load: the figure in docs/serve.md. ``python docs/serve_load.py [SECONDS]``.
+"""The server under load. ``python docs/serve_load.py [SECONDS [CLIENTS]]``, two minutes and eight.
 
-Starts ``torchfbi serve`` on the loopback and lets eight clients ask at once, without a pause: a
+Starts ``torchfbi serve`` on the loopback and lets clients ask at once, without a pause: a
 third of what they send is to be refused. Exits with 1 if anything else is answered than what is
 expected.
 """
@@ -27,7 +27,6 @@ from torchfbi import plot
 from torchfbi.plot.style import LIGHT, MARGIN, SMALL, Sheet
 from torchfbi.web.examples import examples
 
-CLIENTS = 8
 HERE = Path(__file__).parent
 
 
@@ -77,8 +76,8 @@ KINDS: dict[str, tuple[int, int, Ask]] = {
 class Load:
     """What was sent, and what came back."""
 
-    def __init__(self, url: str, pid: int, seconds: float) -> None:
-        self.url, self.pid = url, pid
+    def __init__(self, url: str, pid: int, seconds: float, clients: int) -> None:
+        self.url, self.pid, self.clients = url, pid, clients
         self.start = time.monotonic()
         self.end = self.start + seconds
         self.answers: list[tuple[float, str, float]] = []  # when, what, how long
@@ -87,7 +86,7 @@ class Load:
 
     def run(self) -> None:
         """All clients at once."""
-        threads = [threading.Thread(target=self._client, args=(i,)) for i in range(CLIENTS)]
+        threads = [threading.Thread(target=self._client, args=(i,)) for i in range(self.clients)]
         for thread in threads:
             thread.start()
         while time.monotonic() < self.end:
@@ -123,7 +122,7 @@ def figure(load: Load) -> Figure:
     sheet = Sheet(10, 5.2, dark=False)
     refused = sum(KINDS[name][1] != 200 for _, name, _ in load.answers)
     sheet.heading(
-        f"torchfbi serve, {CLIENTS} clients at once",
+        f"torchfbi serve, {load.clients} clients at once",
         f"{len(load.answers)} requests in {load.end - load.start:.0f} s, {refused} of them refused "
         f"as intended, {len(load.wrong)} answered otherwise than expected",
     )
@@ -154,13 +153,13 @@ def _axes(sheet: Sheet, top: float, height: float, label: str, load: Load):
     return axes
 
 
-def main(seconds: float) -> int:
+def main(seconds: float = 120.0, clients: int = 8) -> int:
     command = [sys.executable, "-u", "-m", "torchfbi", "serve", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         lines = iter(server.stdout.readline, "")
         url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-        load = Load(url, server.pid, seconds)
+        load = Load(url, server.pid, seconds, clients)
         try:
             load.run()
         finally:
@@ -180,4 +179,4 @@ def main(seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 120.0))
+    sys.exit(main(*map(int, sys.argv[1:3])))

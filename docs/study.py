@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from marks import fill
 
 from torchfbi import Settings, load
 from torchfbi.errors import ModelError
 from torchfbi.evaluate import Step, Table, evaluate
 from torchfbi.evaluate.benchmark import Suite, grids, load_suite, photos
-from torchfbi.evaluate.peers import Method, find
+from torchfbi.evaluate.peers import Method, find, scores
 from torchfbi.evaluate.ranking import ranking
+from torchfbi.evaluate.record import Record, header
+from torchfbi.explanation.verifying import Asked, verify_maps
 from torchfbi.metrics import bootstrap_interval
 
 PAGE = Path(__file__).parent / "study.md"
@@ -60,6 +64,17 @@ DETAILS = (
 SANITY = ("class-correlation", "head-randomisation")
 PLACE = ("energy-in-mask", "top-area", "pointing")
 IN_GRIDS = ("contrastive-srg", "grid-cell", "grid-object")
+
+VERIFIED = 30
+"""Photos on which each map is put to the test."""
+
+CLAIMS = (
+    *("fbi", "grad-cam", "layer-cam", "finer-cam", "zennit-epsilon-plus-flat"),
+    *("smoothgrad-squared", "contrastive-excitation-backprop", "guided-backprop"),
+    *("integrated-gradients", "occlusion", "random", "edge", "centre"),
+)
+
+RULINGS = ("holds", "holds in part", "does not hold")
 
 Row = list[str]
 
@@ -110,6 +125,39 @@ class Study:
         ]
         names = (*IN_GRIDS, *PLACE)
         return side_by_side(measured, before(network, names))
+
+    def verdicts(self, network: str) -> str:
+        """How often maps hold when they are tested, each as an array of unknown origin, and how
+        large the parts are that suffice."""
+        suite = self.photos(network)
+        suite = replace(suite, scenes=suite.scenes[:VERIFIED])
+        record = Record(OUT / network / "verdicts.jsonl", header((suite,), SEED))
+        found = {(row["method"], row["photo"]): row["verdict"] for row in record.rows}
+        rows = [["", *RULINGS, "suffices", "untrimmed", "for 90 %", "control / p"]]
+        rows.append(["---"] * len(rows[0]))
+        for name in CLAIMS:
+            method = find(name)
+            for scene in suite.scenes:
+                if (name, scene.name) not in found:
+                    x, target = scene.x[None], torch.tensor([scene.target])
+                    ranks = scores(method, suite.model.module, x, target, SEED)
+                    (verdict,) = verify_maps(Asked(suite.model.module, x), ranks, target, str)
+                    found[name, scene.name] = verdict.to_dict()
+                    row = {"method": name, "photo": scene.name, "verdict": found[name, scene.name]}
+                    record.append(row)
+                    print(f"\rverdicts {name} {scene.name:60.60}", end="", flush=True)
+            each = [found[name, scene.name] for scene in suite.scenes]
+            count = [str([one["ruling"] for one in each].count(ruling)) for ruling in RULINGS]
+            each = [one for one in each if one["sufficient"]]  # all whose class can be taken away
+            shares = [
+                f"{statistics.median(one[part]['share'] for one in each):.2f}"
+                for part in ("sufficient", "claimed", "most")
+            ]
+            control = statistics.median(
+                max(one["control"]["probabilities"].values()) / one["probability"] for one in each
+            )
+            rows.append([styled(method), *count, *shares, f"{control:.2f}"])
+        return as_table(rows)
 
     def own(self, name: str) -> str:
         """A suite that brings its network, with everything that applies to it."""
@@ -222,6 +270,7 @@ def parts(study: Study) -> dict[str, Callable[[], str]]:
     for network in NETWORKS:
         for kind in (study.headline, study.details, study.grids):
             found[f"{network} {kind.__name__}"] = lambda kind=kind, n=network: kind(n)
+    found["verdicts"] = lambda: study.verdicts(NETWORKS[0])
     return found | {name: lambda name=name: study.own(name) for name in OWN}
 
 

@@ -24,6 +24,21 @@ _ARGUMENTS = (
 )
 
 
+EVIL = (
+    '<script>window.ran = 1; fetch("http://other.example")<\x2fscript>',
+    '"><img src=x onerror="window.ran = 2">',
+    "' onmouseover='window.ran = 3' x='",
+    "</title></style></textarea><svg onload=window.ran=4>",
+    "{{ 7 * 7 }}{% raw %}${window.ran = 5}",
+    "javascript:window.ran=6",
+    "\u202egnp.exe\u2028\ud800",
+    "<!-- --!><base href=http://other.example/>",
+    "&lt;img src=x onerror=window.ran=7&gt;",
+    "<style>@import 'http://other.example/a.css';</style>",
+)
+"""Names of classes and files that would run if they were anything but text."""
+
+
 # Of a module, not of the session: while it lives, Playwright keeps an event loop running in this
 # thread, which the asyncio.run of other tests would trip over.
 @pytest.fixture(scope="module")

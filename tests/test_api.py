@@ -17,7 +17,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT, COFFEE
-from torchfbi import Explanation, Labels, Model, Photo, Preprocess, Settings, explain, load
+from torchfbi import (
+    Explanation,
+    Labels,
+    Model,
+    Photo,
+    Preprocess,
+    Settings,
+    explain,
+    load,
+    verify,
+)
 from torchfbi.errors import (
     FileFormatError,
     ImageError,
@@ -337,6 +347,8 @@ def test_a_network_of_one_logit(model: Model) -> None:
         pytest.param([10**5000], "thousands of digits", id="endless in a list"),
         (10**30, "class numbers or names"),
         (float("nan"), "class numbers, not"),
+        (1j, "not torch.complex"),
+        (np.uint64(2**63 + 1), "there is no class"),
         ("", "No class"),
     ],
 )
@@ -360,6 +372,9 @@ def test_labels_that_are_numbers(model: Model) -> None:
     with pytest.raises(TargetError, match=r"'1' is not clear.*name of class 2\."):
         explain(shifted, x, "1")
     assert explain(shifted, x, 1).target.tolist() == [1]
+    ranked = replace(model, labels=Labels(["top2", "a", "b"]))
+    with pytest.raises(TargetError, match="a rank and the name of a class"):
+        explain(ranked, x, "top2")
     twice = replace(model, labels=Labels(["crane", "crane", "dog"]))
     with pytest.raises(TargetError, match="fits 2 classes"):
         explain(twice, x, "crane")
@@ -375,6 +390,22 @@ def test_labels_and_preprocessing_of_other_kinds(model: Model) -> None:
         Model(model.module, lambda photo: photo, model.labels, "toy")  # type: ignore[arg-type]
     with pytest.raises(TargetError, match="2 labels, but its output has 3 classes"):
         explain(replace(model, labels=Labels(["cat", "dog"])), CAT, 0)
+
+
+def test_labels_are_not_those_of_another_output(model: Model) -> None:
+    class Two(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            logits = model.module(x)
+            return {"out": logits, "aux": logits.flip(1)[:, :2]}
+
+    two = replace(model, module=Two().eval())
+    assert explain(two, CAT, "dog", output="out").title().startswith("dog")
+    assert explain(two, CAT, 1, output="aux").title().startswith("class 1")
+    maps = explain(two, CAT, 1, output="aux").evidence
+    with pytest.raises(TargetError, match="no labels"):
+        explain(two, CAT, "dog", output="aux")
+    with pytest.raises(TargetError, match="no labels"):
+        verify(two, CAT, maps, "dog", output="aux")
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from survey import Row, examine, family, representatives
+from survey.examine import GAINS, images, settled
+from survey.names import architectures
+from survey.report import page, works
+from survey.run import read, run
 from torchfbi import ForwardBackward, Settings
 from torchfbi.capture.capture import capture
 from torchfbi.errors import UnsupportedOperatorError
 from torchfbi.models import load
 from torchfbi.models.untrained import shaken
-from torchfbi.survey import Row, examine, family, representatives
-from torchfbi.survey.examine import GAINS, images, settled
-from torchfbi.survey.names import architectures
-from torchfbi.survey.report import page, works
-from torchfbi.survey.run import read, run
 
 IS_THE_GRADIENT = [
     "timm:dla46_c",

@@ -75,15 +75,20 @@ def test_a_disk_that_is_full(small_disk: Path) -> None:
     assert list(small_disk.iterdir()) == [path]
 
 
-def test_a_run_on_a_disk_that_is_full(small_disk: Path, tmp_path: Path) -> None:
+def test_a_run_whose_rows_lie_on_another_disk_that_is_full(
+    small_disk: Path, tmp_path: Path
+) -> None:
     pictures(tmp_path / "photos", 12)
-    (small_disk / "other").write_bytes(bytes(32_000))
+    (small_disk / "other").write_bytes(bytes(36_000))
+    (small_disk / "rows").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/rows").symlink_to(small_disk / "rows")
     options = {"shard": 3, "batch": 3, "threads": 1, "workers": 0}
     with pytest.raises(StorageError, match="No space left"):
-        run(tiny(), tmp_path / "photos", small_disk / "out", **options)
-    kept = sorted((small_disk / "out/rows").iterdir())
+        run(tiny(), tmp_path / "photos", tmp_path / "out", **options)
+    kept = sorted((tmp_path / "out/rows").iterdir())
     assert 0 < len(kept) < 4
-    assert list((small_disk / "out/.incomplete").iterdir()) == []
+    assert list((tmp_path / "out/rows").glob(".*")) == []
     subprocess.run(["mount", "-o", "remount,size=1m", small_disk], check=True)
-    assert run(tiny(), tmp_path / "photos", small_disk / "out", **options).images == 12
-    assert sorted((small_disk / "out/rows").iterdir())[: len(kept)] == kept
+    assert run(tiny(), tmp_path / "photos", tmp_path / "out", **options).images == 12
+    assert sorted((tmp_path / "out/rows").iterdir())[: len(kept)] == kept

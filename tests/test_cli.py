@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_explain_as_json_prints_nothing_else(run) -> None:
     assert coffee["top"][0][1] == "espresso"
     settings = json.loads(Path(cat["files"][2]).read_text())["settings"]
     assert (settings["k"], settings["tau"]) == (0.3, 0.0)
+
+
+def test_names_are_shown_and_not_obeyed(run, tmp_path: Path) -> None:
+    """Of files, which may be no text at all, and of classes: they could write to the clipboard."""
+    evil = "\x1b]52;c;cHduZWQ=\x07\x9b31m"
+    photo = tmp_path / f"{evil}\udcff.png"
+    photo.write_bytes(CAT.read_bytes())
+    (tmp_path / "names.txt").write_text("\n".join(f"{evil} {number}" for number in range(10)))
+    arguments = ("--model", "digits", "--labels", "names.txt", "--no-verify")
+    for asked in ((photo,), (f"{evil}.jpg",), (photo, "--target", evil)):
+        result = run("explain", *asked, *arguments)
+        assert result.code == (0 if asked == (photo,) else 2)
+        assert "52;c;cHduZWQ=" in result.out + result.err
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.out + result.err)
 
 
 def test_several_classes_of_one_photo(run) -> None:

@@ -18,8 +18,8 @@ from torchfbi import metrics
 from torchfbi.errors import CaptureError, SettingsError
 from torchfbi.evaluate import Step, Table, evaluate, peers, ranking, report
 from torchfbi.evaluate.benchmark import Scene, Suite, grids, load_suite, photos
-from torchfbi.evaluate.measures import PHOTOS
 from torchfbi.evaluate.peers import Method
+from torchfbi.evaluate.registry import PHOTOS
 from torchfbi.models import Labels, Model
 from torchfbi.models.preprocess import Preprocess
 

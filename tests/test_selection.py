@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchfbi import Settings
+from torchfbi.engine import select as fast
+from torchfbi.engine.scratch import Scratch
 from torchfbi.method.seeds import seed
 from torchfbi.method.selection import select
 
@@ -119,10 +121,10 @@ def test_signed_maps_are_ranked_by_their_signed_sum() -> None:
 
 
 @pytest.mark.parametrize("settings", [Settings.paper(), Settings.paper(tau=0.0), Settings(tau=0.5)])
-def test_writing_over_the_signal_changes_nothing(settings: Settings) -> None:
+def test_the_engine_selects_the_same_over_the_signal(settings: Settings) -> None:
     signal, activation = 5 * torch.randn(2, 2, 4, 5, 5)
     expected, maps = select(signal, activation, settings)
-    found, again = select(signal.clone(), activation, settings, overwrite=True)
+    found, again = fast.select(signal.clone(), activation, settings, True, Scratch())
     assert torch.equal(found, expected)
     assert maps is not None
     assert again is not None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from photos import CAT, COFFEE
 from torchfbi import Labels, Model, explain
 from torchfbi.errors import InputError, TrainingModeError
 from torchfbi.explanation.several import InputExplanations
@@ -147,3 +150,53 @@ def test_each_explanation_is_put_to_the_test_while_the_network_is_there(siamese)
     gc.collect()  # the network of one input alone
     verdicts = found["photo"].verify()
     assert [verdict.target for verdict in verdicts] == [1]
+
+
+PAIR = """
+import torch
+from torch import nn
+from torchfbi import Labels, Model
+from torchfbi.models.preprocess import Preprocess
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.seen, self.head = nn.Conv2d(3, 4, 5, stride=2), nn.Linear(6, 2)
+
+    def forward(self, photo, table, other):
+        a, b = (self.seen(x).relu().mean((2, 3)) for x in (photo, other))
+        return self.head(torch.cat([a * b, table], 1))
+
+def make():
+    return Model(Pair().eval(), Preprocess(32, 32, (0.5,) * 3, (0.2,) * 3), Labels("ab"), "pair")
+"""
+
+
+def test_the_command_line_names_the_other_inputs(run, tmp_path) -> None:
+    (tmp_path / "nets.py").write_text(PAIR)
+    np.save(tmp_path / "table.npy", np.array([[0.5, -1.0]], np.float32))
+    asked = ("explain", CAT, "--model", "nets.py:make", "--no-verify")
+    given = ("--input", f"other={COFFEE}", "--input", "table=table.npy")
+    result = run(*asked, *given, "-t", "a", "-t", "b", "--json")
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)
+    assert [(row["input"], row["target"]) for row in rows] == [
+        ("photo", 0), ("other", 0), ("photo", 1), ("other", 1)
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row["shares"]) == {"photo", "table", "other"}
+        assert sum(row["shares"].values()) == pytest.approx(1)
+    assert len({row["files"][0] for row in rows}) == 4
+    for wrong, message in (
+        ((), "--input table=FILE"),
+        (("--input", "table"), "write NAME=FILE"),
+        ((*given, "--input", f"photo={CAT}"), "leave the photo's own out"),
+        (("--input", f"other={COFFEE}", "--input", "table=nets.py"), "nets.py"),
+    ):
+        refused = run(*asked, *wrong)
+        assert refused.code == 2
+        assert message in refused.err
+    refused = run("batch", str(tmp_path), "--model", "nets.py:make")
+    assert refused.code == 2
+    assert "wrap it in a module of one input" in refused.err

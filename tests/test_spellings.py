@@ -57,6 +57,8 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "lerp": lambda x: torch.lerp(x, C, 0.3),
     "trace": lambda x: torch.einsum("nchh->nc", x),
     "diagonal by einsum": lambda x: torch.einsum("nchh,ch->nch", x, C[:, 0]),
+    "a number first": lambda x: torch.sub(0.5, torch.add(1.0, torch.mul(2.0, x), alpha=3)),
+    "a number over it": lambda x: torch.true_divide(2.0, x.square() + 1),
     # choices
     "max over a dimension": lambda x: torch.max(x, 1)[0],
     "min over a dimension": lambda x: torch.min(x, 2, keepdim=True).values,
@@ -196,7 +198,7 @@ def test_a_batch_norm_by_the_batch_holds_its_statistics(dims: int, affine: bool)
     probe = x.clone().requires_grad_()
     y, over = conv(probe), (0, *range(2, dims + 2))
     std = (y.var(over, correction=0, keepdim=True) + norm.eps).sqrt().detach()
-    scaled = (y - y.mean(over, keepdim=True).detach()) / std
+    scaled = (y - y.mean(over, keepdim=True).detach()) / std  # other images' means are theirs
     if affine:
         shape = (1, -1, *[1] * dims)
         scaled = scaled * norm.weight.reshape(shape) + norm.bias.reshape(shape)

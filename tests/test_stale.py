@@ -7,6 +7,7 @@ import copy
 import functools
 import gc
 import operator
+import random
 import threading
 import weakref
 from collections.abc import Callable
@@ -20,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfbi import ForwardBackward, Settings, explain
+from torchfbi import ForwardBackward, Photo, Settings, explain, verify
 from torchfbi.capture import own
 from torchfbi.capture.capture import capture
 from torchfbi.errors import CaptureError, InputError, NonFiniteError, TargetError
+from torchfbi.evaluate import peers
 from torchfbi.explanation.reuse import Forwards
 
 X = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -117,6 +119,31 @@ def test_a_change_is_seen(net: Any, change: str) -> None:
     assert shows(net, *ForwardBackward(net, X, Settings.plain())(X, 0))
 
 
+def test_weights_that_an_image_does_not_reach(net: Any) -> None:
+    """Its logits stay as they are, but not its gradient."""
+    x = X.clone()
+    x[:, 1] = 0
+    before = explain(net, x, 0, "plain")
+    net.first.weight.data[1:7, 1] *= 30
+    after = explain(net, x, 0, "plain")
+    x.requires_grad_()
+    net(x)[:, 0].sum().backward()
+    torch.testing.assert_close(after.logits, before.logits)
+    torch.testing.assert_close(after.values, x.grad)
+
+
+def test_verdicts_and_other_methods_see_a_change_as_well(net: Any) -> None:
+    before = peers.attribute("gradient", net, X, 0)
+    verify(net, X, before[:, 0], 0)
+    FACTOR[0] = 30.0
+    x = X.clone().requires_grad_()
+    net(x)[:, 0].sum().backward()
+    torch.testing.assert_close(peers.attribute("gradient", net, X, 0).abs(), x.grad.abs())
+    FACTOR[0] = -30.0
+    (verdict,) = verify(net, X, before[:, 0], 0)
+    assert verdict.probability == pytest.approx(net(X).softmax(1)[0, 0].item(), rel=1e-4)
+
+
 def test_a_hook_that_is_gone_is_gone(net: Any) -> None:
     hook = net.first.register_forward_hook(half)
     explain(net, X, 0, "plain")
@@ -189,7 +216,8 @@ class Noisy(nn.Module):
     [
         (lambda x: F.dropout(x, 0.9), "depends on chance"),
         (lambda x: x + torch.randn(8, 1, 1), "depends on chance"),
-        (lambda x: x + np.random.rand(), "own answer"),
+        (lambda x: x + np.random.rand(), "random numbers"),
+        (lambda x: x * 2 if random.random() < 1e-9 else x, "random numbers"),
         (lambda x: x * 2 if torch.compiler.is_exporting() else x, "own answer"),
     ],
 )
@@ -332,6 +360,22 @@ def test_an_image_that_is_written_over_is_another_image(net: Any) -> None:
     x.copy_(torch.randn(x.shape))
     again = explain(net, x, 0, "plain", forwards=forwards)
     torch.testing.assert_close(again.logits, net(x))
+
+
+def test_what_the_caller_writes_over_is_no_part_of_an_explanation() -> None:
+    net, x, target = mixed(), X.clone(), torch.tensor([3])
+    explanation = explain(net, x, target)
+    before = explanation.verify()[0]
+    x.zero_()
+    target.zero_()
+    assert explanation.title().startswith("class 3")
+    assert explanation.verify()[0].probability == before.probability
+    pixels = np.full((4, 4, 3), 7, np.uint8)
+    photo = Photo(pixels)
+    pixels[:] = 0
+    assert photo.pixels.min() == 7
+    with pytest.raises(ValueError, match="read-only"):
+        photo.pixels[:] = 0
 
 
 @pytest.mark.parametrize("walks", [0, 2])

@@ -106,8 +106,7 @@ def explain(
         walker = ForwardBackward(module, x, settings, output, low_memory=low_memory)
     else:
         walker = Reusing(module, x, settings, output, forwards=forwards)
-    if labels is not None and output is None:
-        _check_labels(labels, walker.graph.logits.meta["val"])
+    labels = _labels_of(labels, walker.graph.logits.meta["val"], output)
     walks = _walks(target) if len(x) == 1 else 1
     photos, regions = photos * walks, regions * walks
     chosen = resolve(target, labels, len(x) * walks)
@@ -171,7 +170,8 @@ def verify(
         model, images, output: as for ``explain``.
         maps: (N, ...) of the images' sizes, or (...) for one image, finite. Larger speaks more for
             the class; only the order counts.
-        target: the class that the map is about, as for ``explain``; the top class by default.
+        target: the class that the map is about, as for ``explain``, but no function; the top class
+            by default.
         seed: of what is drawn at random.
         progress: called with the number of images that are done, and of all.
 
@@ -180,7 +180,7 @@ def verify(
 
     Raises:
         InputError: the maps do not fit the images. NonFiniteError: they hold NaN.
-        TargetError: no such class, or no class at all: a function of the logits gave a seed.
+        TargetError: no such class, or a function instead of one.
         ImageError, CaptureError, ModelError: as for ``explain``.
     """
     if isinstance(model, str):
@@ -188,18 +188,19 @@ def verify(
     module = model.module if isinstance(model, Model) else model
     labels = model.labels if isinstance(model, Model) else None
     x, _, _ = as_batch(model, images)
+    if callable(target):
+        raise TargetError(
+            "the target is a function, and a part of the image can keep a class alone: give the "
+            "class that the map is about."
+        )
     evidence = torch.as_tensor(maps)
     evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
-    chosen = resolve(target, labels, len(x))
     predict, _ = predictor(module, x, output)
     with torch.inference_mode():
         answers = predict(x)
-    classes = _classes(chosen(answers) if callable(chosen) else chosen, answers)
-    if classes is None:
-        raise TargetError(
-            "the target is a function that gives a seed, so there is no class that a part of the "
-            "image could keep: give a class."
-        )
+    labels = _labels_of(labels, answers, output)
+    chosen = resolve(target, labels, len(x))
+    classes = as_classes(chosen(answers) if callable(chosen) else chosen, answers).clone()
 
     def name(number: int) -> str:
         return labels[number] if labels and number < len(labels) else f"class {number}"
@@ -209,12 +210,17 @@ def verify(
     )
 
 
-def _check_labels(labels: Labels, logits: Tensor) -> None:
-    if logits.ndim == 2 and len(labels) != logits.shape[1]:
-        raise TargetError(
-            f"the model has {len(labels)} labels, but its output has {logits.shape[1]} classes: "
-            "give one name for each, for a single logit that of what a positive one speaks for."
-        )
+def _labels_of(labels: Labels | None, logits: Tensor, output: int | str | None) -> Labels | None:
+    """The labels; None for an output that has another number of classes than they name.
+
+    Raises:
+        TargetError: it is the only output.
+    """
+    if labels is not None and logits.ndim == 2 and len(labels) != logits.shape[1]:
+        if output is not None:
+            return None
+        labels.check(logits.shape[1])
+    return labels
 
 
 def as_batch(
@@ -229,7 +235,7 @@ def as_batch(
     if isinstance(images, Tensor):
         if images.ndim < 3:
             raise InputError(f"images have shape {tuple(images.shape)}: give (N, C, ...).")
-        return images, (), ()
+        return images.detach().clone(), (), ()  # the caller may write over it
     if not isinstance(model, Model):
         raise InputError(
             "a bare nn.Module takes a tensor (N, C, ...): to explain photos, wrap it in a "
@@ -289,9 +295,11 @@ def _rank(target: Any) -> int:
 
 
 def _number(name: str, labels: Labels | None) -> int:
-    if _rank(name):
-        return 0  # that depends on the logits
     text = name.strip()
+    if _rank(name):
+        if labels is not None and text in (label.strip() for label in labels):
+            raise TargetError(f"{text!r} is a rank and the name of a class: give the number.")
+        return 0  # that depends on the logits
     if re.fullmatch(_NUMERAL, text, re.ASCII):
         return _of_numeral(text, [] if labels is None else list(labels))
     if labels is None:
@@ -345,4 +353,4 @@ def _classes(answer: Tensor | None, logits: Tensor) -> Tensor | None:
     """The probed classes, or None where a function gave the seed itself."""
     if answer is not None and answer.is_floating_point():
         return None
-    return as_classes(answer, logits)
+    return as_classes(answer, logits).clone()  # the caller may write over it

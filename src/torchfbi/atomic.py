@@ -7,22 +7,23 @@ import os
 import secrets
 from pathlib import Path
 
+UNFINISHED = ".*.part"
+"""What a program that was killed may leave beside a file; data tools skip names with a dot."""
 
-def write(path: Path, content: bytes, scratch: Path | None = None) -> None:
+
+def write(path: Path, content: bytes) -> None:
     """Write a file under another name, wait until the disk has it, and rename it. Where several
     threads or processes write one path, it is the whole of one of them.
 
     Args:
         path: the file; missing folders are made, an older file is replaced.
         content: all of it.
-        scratch: the folder of the other name, on the same file system; that of ``path`` by
-            default.
 
     Raises:
         OSError: it cannot be written; an older file is still there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = (scratch or path.parent) / f".{secrets.token_hex(8)}.part"  # fits where path does
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"  # fits where path does
     try:
         with temporary.open("xb") as file:
             file.write(content)

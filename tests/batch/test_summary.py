@@ -271,7 +271,6 @@ def test_foreign_rows_are_refused(
 ) -> None:
     rows = list(Store(out).every())[:1]
     rows[0][column] = value
-    (tmp_path / ".incomplete").mkdir()
     Store(tmp_path).write(0, rows)
     with pytest.raises(FileFormatError, match=message):
         summarize(tmp_path)

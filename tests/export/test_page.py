@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 import torchfbi
-from browser import open_page, serving
+from browser import EVIL, open_page, serving
 from photos import CAT, COFFEE, FOLDER
 from torchfbi.export import TOP_CLASS, Answer, Question, export
 from torchfbi.export.agreement import compare
@@ -174,3 +176,26 @@ def test_a_phone_shows_all_of_it(browser: Browser, url: str, scheme: str) -> Non
     assert (int(shade[4:].split(",")[0]) < 128) == (scheme == "dark")
     page.context.close()
     assert not wrong
+
+
+def test_no_script_runs_in_names_of_classes_and_files(
+    folder: Path, browser: Browser, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "page")
+    about = json.loads((folder / "explainer.json").read_text())
+    about["labels"] = [EVIL[number % len(EVIL)] for number in range(len(about["labels"]))]
+    about["model"] = EVIL[0]
+    (tmp_path / "page/explainer.json").write_text(json.dumps(about))
+    photo = tmp_path / EVIL[1]
+    photo.write_bytes(CAT.read_bytes())
+    with serving(tmp_path / "page") as url:
+        page, wrong = open_page(browser, url)
+        page.set_default_timeout(120_000)
+        page.wait_for_selector("html[data-ready]")
+        explain(page, photo)
+        for element in page.query_selector_all("body *"):
+            element.dispatch_event("mouseover")
+        assert page.evaluate("window.ran") is None
+        assert wrong == []
+        assert "onerror" in page.inner_text("#classes")
+        page.context.close()

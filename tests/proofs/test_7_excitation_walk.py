@@ -14,6 +14,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
+from torchfbi.engine.sides import positive_inputs, rectified_outputs
 from torchfbi.method.adjoints.excitation import excitation
 
 DENSE = F.linear
@@ -220,9 +221,11 @@ def test_layers_of_one_side_take_a_short_way_to_the_same(gates: Any, monkeypatch
     network, x = small(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
     settings = Settings(gamma=0.25, gates=gates)
     fbi = ForwardBackward(network, x, settings)
-    assert len(fbi.graph.one_sided) == 4
+    assert len(positive_inputs(fbi.graph)) == 4
+    assert len(rectified_outputs(fbi.graph, settings)) == (0 if gates == "rectify" else 4)
     values, _ = fbi(x, 1)
-    monkeypatch.setitem(vars(fbi.graph), "one_sided", set())
+    monkeypatch.setattr(fbi._engine, "_positive", set())
+    monkeypatch.setattr(fbi._engine, "_rectified", set())
     expected, _ = fbi(x, 1)
     assert expected.any()
     assert torch.allclose(values, expected, rtol=1e-9, atol=1e-15)

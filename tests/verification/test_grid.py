@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from torchfbi.verification.controls import centre, edges, elsewhere
+from torchfbi.verification.controls import centre, edges, elsewhere, likeness
 from torchfbi.verification.grid import Grid
+from torchfbi.verification.moves import Again, noisy, shifted, staying, steps
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -50,6 +51,48 @@ def test_the_order_begins_where_the_evidence_is() -> None:
     evidence += torch.rand(224, 224, generator=generator())
     order = grid.order(evidence, generator())
     assert torch.equal(grid.order(1000 * evidence, generator(1)), order)
+
+
+def test_a_map_that_goes_with_its_image_stays() -> None:
+    grid = Grid.of((224, 112))
+    evidence = torch.zeros(224, 112)
+    evidence[80:140, 30:70] = 1.0
+    evidence += 0.01 * torch.rand(224, 112, generator=generator())
+    turned = evidence.flip(0, 1).roll(112, 0)
+    assert staying(grid, evidence, Again(2 * evidence, shifted(evidence[None, None])[0, 0])) == (
+        1,
+        1,
+    )
+    assert max(staying(grid, evidence, Again(turned, turned))) < 0.3
+
+
+def test_shuffled_neighbours_are_not_alike() -> None:
+    slope = torch.arange(600.0).view(20, 30)
+    mixed = torch.stack(
+        [
+            slope.flatten()[torch.randperm(600, generator=generator(i))].view(20, 30)
+            for i in range(99)
+        ]
+    )
+    by_chance = torch.tensor([likeness(one) for one in mixed])
+    assert abs(by_chance.mean()) < 0.3
+    assert by_chance.std() == pytest.approx(1, abs=0.2)
+    assert likeness(slope) > 30
+    assert likeness(torch.ones(3, 4)) == 0
+
+
+def test_images_that_change_a_little() -> None:
+    images = torch.rand(2, 3, 40, 50, dtype=torch.float64, generator=generator())
+    moved = shifted(images)
+    assert torch.equal(moved[..., 1:, 1:], images[..., :-1, :-1])
+    assert steps((40, 50)) == [1, 1]
+    assert steps((224, 224)) == [5, 5]
+    assert steps((1, 600, 3)) == [0, 1, 0]
+    noise = noisy(images, 0) - images
+    spread = images.flatten(1).std(1)
+    assert (noise.flatten(1).std(1) / spread).tolist() == pytest.approx([0.1, 0.1], rel=0.05)
+    torch.testing.assert_close(noise[0] / spread[0], noise[1] / spread[1])  # the same for each
+    assert not torch.equal(noisy(images, 1), noisy(images, 0))
 
 
 def test_ties_are_ordered_at_random() -> None:

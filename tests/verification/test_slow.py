@@ -52,9 +52,12 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     return result / sum(weights) ** 2
 
 
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def test_every_number_of_a_verdict(network: nn.Sequential) -> None:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64, generator=generator)
+    x = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64, generator=seeded(1))
     x[:, :, 1:7, 1:7] *= 4.0
     explanation = explain(network, x, 2)
     (verdict,) = explanation.verify()
@@ -93,3 +96,33 @@ def test_every_number_of_a_verdict(network: nn.Sequential) -> None:
     if verdict.necessary is not None:
         assert not any(verdict.necessary.kept.values())
     assert isinstance(verdict, Verdict)
+
+    noise = torch.randn(3, SIDE, SIDE, dtype=torch.float64, generator=seeded(0)).numpy()
+    middle = image.sum() / image.size
+    spread = math.sqrt(((image - middle) ** 2).sum() / image.size)
+    moved = np.empty_like(image)
+    for y in range(SIDE):
+        for x in range(SIDE):
+            moved[:, y, x] = image[:, max(y - 1, 0), max(x - 1, 0)]  # a pixel is 1 / 20 of a side
+
+    def ranks(picture: np.ndarray, by: int) -> list[tuple[int, int]]:
+        """Places from the one with most evidence on, in the image's own coordinates."""
+        found = explain(network, torch.from_numpy(picture)[None], 2).evidence[0].numpy()
+        back = np.empty_like(found)
+        for y in range(SIDE):
+            for x in range(SIDE):
+                back[y, x] = found[min(y + by, SIDE - 1), min(x + by, SIDE - 1)]
+        smooth = blurred(back[None], SIDE / 8)[0]
+        return sorted(np.ndindex(SIDE, SIDE), key=lambda place: -smooth[place])
+
+    def shared(one: list[tuple[int, int]], other: list[tuple[int, int]], size: int) -> float:
+        """Of the first tenth within the first ``size`` rows and columns."""
+        seen = [[p for p in each if max(p) < size][: round(size**2 / 10)] for each in (one, other)]
+        return len(set(seen[0]) & set(seen[1])) / len(seen[0])
+
+    own = ranks(image, 0)
+    expected = shared(own, ranks(image + 0.1 * spread * noise, 0), SIDE)
+    assert verdict.stability.noise == pytest.approx(expected, abs=1e-6)
+    assert verdict.stability.shift == pytest.approx(
+        shared(own, ranks(moved, 1), SIDE - 1), abs=1e-6
+    )

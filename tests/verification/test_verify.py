@@ -172,6 +172,10 @@ def test_what_cannot_be_verified_says_why(suite) -> None:
     mask = torch.ones(48, 48, dtype=torch.bool)
     with pytest.raises(TargetError, match="there is no class"):
         explain(dense, x, targets.region(mask, 1)).verify()
+    with pytest.raises(TargetError, match="the target is a function"):
+        verify(model, x, torch.ones(48, 48), lambda z: z.argmax(1))
+    with pytest.raises(InputError, match="a single pixel"):
+        verify(nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).eval(), x[..., :1, :1], mask[:1, :1])
     with pytest.raises(TargetError, match="only the classes of an output"):
         verify(dense, x, torch.ones(48, 48), 1)
     with pytest.raises(InputError, match="give a map"):
@@ -209,7 +213,8 @@ def test_the_answer_to_an_empty_image_explains_nothing() -> None:
     (verdict,) = explain(network, torch.rand(1, 3, 16, 16), 1).verify()
     assert verdict.ruling == "does not hold"
     assert verdict.sufficient is None
-    assert "says “class 1” of the empty image as well" in verdict.sentence
+    assert "says “class 1” even when all of the image is blurred" in verdict.sentence
+    assert "nearly as well" not in verdict.sentence  # nothing was compared
     assert not verdict.masks()
 
 

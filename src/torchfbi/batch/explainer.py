@@ -16,7 +16,7 @@ from torchfbi.batch.job import Job, blank
 from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.explanation.verifying import Asked, next_classes, verify_maps
+from torchfbi.explanation.verifying import Asked, ask_others, verify_maps
 from torchfbi.method import evidence
 from torchfbi.method.heads import probabilities
 from torchfbi.method.seeds import as_classes
@@ -56,7 +56,7 @@ class Explainer:
                 f"the network's output has {logits.ndim} dimensions: batch explains classifiers, "
                 "whose output is (N, classes)."
             )
-        if logits.shape[1] > len(self.job.model.labels):
+        if logits.shape[1] != len(self.job.model.labels):
             raise InputError(
                 f"the network has {logits.shape[1]} classes, but {len(self.job.model.labels)} "
                 "labels: give a file of them with --labels."
@@ -123,14 +123,10 @@ class Explainer:
         if not self.job.verify:
             return ()
         module, labels = self.job.model.module, self.job.model.labels
-        rivals = None
-        if logits.shape[1] > 1:
-            others = next_classes(logits, classes)
-            walked, _ = self.walker(x.to(self._like), others)
-            rivals = others, evidence.of_values(walked, self.job.settings)
+        x = x.to(self._like)
         own = evidence.of_values(values, self.job.settings)
-        asked = Asked(module, x.to(self._like))
-        return verify_maps(asked, own, classes, labels.__getitem__, rivals=rivals)
+        others = ask_others(self.walker, x, logits, classes)
+        return verify_maps(Asked(module, x), own, classes, labels.__getitem__, others=others)
 
     def _target(self, samples: int) -> Any:
         return resolve(self.job.target, self.job.model.labels, samples)

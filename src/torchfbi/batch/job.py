@@ -9,14 +9,17 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchfbi.batch.sources import Source, printable, stamp
 from torchfbi.capture.capture import capture
-from torchfbi.capture.fingerprint import graph_hash, weights_hash
+from torchfbi.capture.fingerprint import graph_hash, tensor_bytes, weights_hash
 from torchfbi.method.settings import Settings
 from torchfbi.models import Model
+from torchfbi.models.images import Photo
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.system.versions import versions
 
 SCHEMA = 1
@@ -93,9 +96,10 @@ class Job:
             "shard": self.shard,
             "model": self.model.name,
             "weights": weights_hash(self.model.module),
-            "graph": graph_hash(capture(self.model.module, blank(self.model))),
+            "graph": graph_hash(capture(self.model.module, blank(self.model), anew=True)),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
             "assumed": list(self.model.assumed),
+            "prepared": _prepared(self.model.preprocess),
             "labels": _hash(self.model.labels),
             "classes": [printable(name) for name in self.model.labels],
             "settings": self.settings.to_dict(),
@@ -121,6 +125,12 @@ def blank(model: Model) -> Tensor:
     preprocess = model.preprocess
     x = torch.zeros(1, len(preprocess.mean), *preprocess.size)
     return x.to(next(model.module.parameters(), x))
+
+
+def _prepared(preprocess: Preprocess) -> str:
+    """What it makes of a picture: its numbers say nothing of its code, nor of Pillow's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    return hashlib.sha256(tensor_bytes(preprocess(Photo(pixels))[0])).hexdigest()
 
 
 def _hash(texts: Iterable[str]) -> str:

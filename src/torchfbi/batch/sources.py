@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from torchfbi.errors import FileFormatError, ImageError, ModelError
@@ -36,8 +37,7 @@ class Source(Protocol):
 
     @property
     def files(self) -> Sequence[Path]:
-        """All that is read, but for what a Parquet file or a data set names by a path in a cell
-        that could hold bytes."""
+        """All that is read."""
         ...
 
     def read(self, index: int) -> bytes:
@@ -125,16 +125,21 @@ class Parquets:
     kind = "parquet"
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.files = [file.absolute() for file in files]
+        self._paths = [file.absolute() for file in files]
+        self.files = self._paths.copy()
         self.names: list[str] = []
         self._groups: list[tuple[int, int]] = []  # file, row group
         self._columns: list[str] = []
         sizes: list[int] = []
-        for number, path in enumerate(self.files):
+        for number, path in enumerate(self._paths):
             try:
                 with pq.ParquetFile(path) as file:
-                    self._columns.append(image_column(file.schema_arrow, path))
+                    column = image_column(file.schema_arrow, path)
+                    self._columns.append(column)
                     rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+                    if not _holds_bytes(kind := file.schema_arrow.field(column).type):
+                        part = f"{column}.path" if pa.types.is_struct(kind) else column
+                        self.files += _named(file.read([part]).column(0), path.parent)
             except (pa.ArrowException, OSError) as error:
                 raise FileFormatError(f"{path}: not a Parquet file ({error}).") from error
             self._groups += [(number, group) for group in range(len(rows))]
@@ -148,15 +153,15 @@ class Parquets:
         if self._open[0] != group:
             self._open = (group, self._column(group))
         value = self._open[1][index - self._starts[group]].as_py()
-        return _cell(value, self.files[self._groups[group][0]].parent, self.names[index])
+        return _cell(value, self._paths[self._groups[group][0]].parent, self.names[index])
 
     def _column(self, group: int) -> Any:
         number, part = self._groups[group]
         try:
-            with pq.ParquetFile(self.files[number]) as file:
+            with pq.ParquetFile(self._paths[number]) as file:
                 return file.read_row_group(part, [self._columns[number]]).column(0)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise ImageError(f"{self.files[number]} cannot be read: {error}.") from error
+            raise ImageError(f"{self._paths[number]} cannot be read: {error}.") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": (-1, None)}
@@ -176,6 +181,8 @@ class HuggingFace:
         self.folder = folder.absolute()
         self._splits = self._load()
         self.files = sorted(filter(Path.is_file, self.folder.rglob("*")))
+        for rows, column in self._splits.values():
+            self.files += _named(rows.data.column(column), self.folder)
         sizes = {split: len(rows) for split, (rows, _) in self._splits.items()}
         self.names = [f"{split}/{row}" for split, size in sizes.items() for row in range(size)]
         self._starts = list(accumulate(sizes.values(), initial=0))
@@ -221,9 +228,6 @@ def image_column(schema: pa.Schema, path: Path) -> str:
         FileFormatError: there is none.
     """
 
-    def holds_bytes(kind: pa.DataType) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
     def is_image(kind: pa.DataType) -> bool:
         return pa.types.is_struct(kind) and {"bytes", "path"} <= {
             kind[i].name for i in range(len(kind))
@@ -234,7 +238,7 @@ def image_column(schema: pa.Schema, path: Path) -> str:
         return text and field.name in ("image", "path", "file", "file_name", "filename")
 
     images = [field.name for field in schema if is_image(field.type)]
-    contents = [field.name for field in schema if holds_bytes(field.type)]
+    contents = [field.name for field in schema if _holds_bytes(field.type)]
     paths = [field.name for field in schema if is_path(field)]
     for names in (images, contents, paths):
         if names:
@@ -243,6 +247,18 @@ def image_column(schema: pa.Schema, path: Path) -> str:
         f"{path} has no column of images (bytes and path), of bytes, or called image, path or "
         f"file; it has {', '.join(schema.names)}."
     )
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _named(cells: Any, folder: Path) -> list[Path]:
+    """The files that the cells of an image column name."""
+    if _holds_bytes(cells.type):
+        return []
+    names = pc.struct_field(cells, "path") if pa.types.is_struct(cells.type) else cells
+    return [folder / name for name in names.to_pylist() if name]
 
 
 def read_file(path: Path, start: int = 0, size: int | None = None, name: str = "") -> bytes:

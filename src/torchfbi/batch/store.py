@@ -1,7 +1,7 @@
 """The folder that a run writes: a manifest, and shards that are whole or not there.
 
 Which shards exist is all that a run remembers, so it can be killed at any moment. A shard is
-written into ``.incomplete`` and renamed; what a killed run left there is deleted by the next.
+written under another name beside it and renamed; what a killed run left is deleted by the next.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from torchfbi import atomic
 from torchfbi.batch.job import Job
 from torchfbi.batch.rows import COLUMNS, LATER, Row, table, to_parquet
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
+from torchfbi.system.reading import whole
 
-MANIFEST, ROWS, SCRATCH, LOCK = "manifest.json", "rows", ".incomplete", ".lock"
+MANIFEST, ROWS, LOCK = "manifest.json", "rows", ".lock"
+MOST_BYTES = 2**26
+"""Of a manifest."""
+
 READ_AT_A_TIME = 64
 """Rows: the images and maps of so many are in memory."""
 
@@ -62,10 +66,10 @@ class Store:
         """
         path = self.folder / MANIFEST
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(whole(path, MOST_BYTES))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FileFormatError(f"{path} is damaged: {error}. Give another folder.") from error
         if not isinstance(found, dict):
             raise FileFormatError(f"{path} is damaged: it holds no object. Give another folder.")
@@ -84,12 +88,11 @@ class Store:
             StorageError: it cannot be written, or another run writes there.
         """
         with storing(self.folder):
-            for name in (ROWS, SCRATCH):
-                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            (self.folder / ROWS).mkdir(parents=True, exist_ok=True)
         with self._alone():
             self._agree(job, mix)
             with storing(self.folder):
-                for left in (self.folder / SCRATCH).iterdir():
+                for left in (self.folder / ROWS).glob(atomic.UNFINISHED):
                     left.unlink()
             yield
 
@@ -113,7 +116,7 @@ class Store:
         found, wanted = self.manifest(), job.manifest
         if found is not None:
             found.setdefault("verify", False)  # of before there were verdicts
-            for name in ("classes", "assumed"):  # a hash or numbers are compared in any case
+            for name in ("classes", "assumed", "prepared"):  # of before they were written down
                 found.setdefault(name, wanted[name])
         differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
         never = [name for name in differ if name in NEVER_MIXED]
@@ -142,7 +145,7 @@ class Store:
         """
         content = to_parquet(table(rows))
         with storing(self.folder):
-            atomic.write(self.path(shard), content, scratch=self.folder / SCRATCH)
+            atomic.write(self.path(shard), content)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -220,6 +223,8 @@ def _change(name: str, before: Any, now: Any) -> str:
         return f"other {name}"
     if name == "graph":
         return "the network's code computes something else"
+    if name == "prepared":
+        return "the preprocessing makes something else of a picture"
     if name == "files":
         return "the images' files have other sizes or times"
     return f"{name} was {before}, is {now}"

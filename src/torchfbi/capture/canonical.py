@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from torchfbi.capture import composites
-from torchfbi.capture.calls import call_after
+from torchfbi.capture.calls import call_after, call_before
 
 aten = torch.ops.aten
 
@@ -22,7 +22,31 @@ def spell_out(graph: fx.Graph) -> None:
         _fill_defaults(node)
         if change := _SPELLINGS.get(node.target):
             change(node)
+        if node.target in _NUMBER_FIRST and not _is_tensor(node.args[0]):
+            _tensor_first(node)
     graph.lint()
+
+
+def _is_tensor(argument: Any) -> bool:
+    return isinstance(argument, fx.Node) and isinstance(argument.meta.get("val"), Tensor)
+
+
+_NUMBER_FIRST = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
+
+
+def _tensor_first(node: fx.Node) -> None:
+    """``torch.sub(1.0, x)``: the adjoints' first argument is a tensor."""
+    number, x = node.args
+    alpha = node.kwargs.get("alpha", 1)
+    if node.target is aten.sub.Tensor:
+        node.target, node.args = aten.rsub.Scalar, (x, number, alpha)
+    elif node.target is aten.div.Tensor:
+        inverse = call_before(node, aten.reciprocal.default, x)
+        node.target, node.args = aten.mul.Tensor, (inverse, number)
+    else:
+        x = x if alpha == 1 else call_before(node, aten.mul.Tensor, x, alpha)
+        node.args = (x, number)
+    node.kwargs = {}
 
 
 def _fill_defaults(node: fx.Node) -> None:
@@ -243,6 +267,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.sub.Scalar: _spell(aten.sub.Tensor, lambda x, y, alpha: (x, y * alpha)),
     aten.subtract.Tensor: _spell(aten.sub.Tensor, lambda x, y: (x, y)),
     aten.multiply.Tensor: _spell(aten.mul.Tensor, lambda x, y: (x, y)),
+    aten.true_divide.Tensor: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.divide.Tensor: _spell(aten.div.Tensor, lambda x, y: (x, y)),
     aten.to.dtype_layout: _cast,
     aten.addcmul.default: _addcmul,

@@ -14,17 +14,26 @@ aten = torch.ops.aten
 
 
 def batch_norm(node: fx.Node) -> None:
-    """By the batch's own statistics it is an instance norm of the batch as one image."""
-    x, weight, bias, mean, var, training, *rest = node.args
+    """By the batch's own statistics: both are held, as the running ones are constants. The walk
+    goes image by image, so what one image does to the mean of the others is not in it."""
+    x, weight, bias, mean, var, training, _, eps, _ = node.args
     if not training and mean is not None and var is not None:
         return
-    if True:
-        swapped = call_before(node, aten.transpose.int, x, 0, 1)
-        together = call_before(node, aten.unsqueeze.default, swapped, 0)
-        own = (together, weight, bias, None, None, True, *rest)
-        normed = call_before(node, aten.instance_norm.default, *own)
-        apart = call_before(node, aten.squeeze.dim, normed, 0)
-    node.target, node.args = aten.transpose.int, (apart, 0, 1)
+    ndim = x.meta["val"].ndim  # type: ignore[union-attr]
+    over, maps = [0, *range(2, ndim)], [1, -1, *[1] * (ndim - 2)]
+
+    def put(operator: Any, *args: Any) -> fx.Node:
+        return call_before(node, operator, *args)
+
+    variance = put(aten.reshape.default, put(aten.var.dim, x, over, False), maps)
+    scale = put(aten.rsqrt.default, put(aten.add.Tensor, variance, eps))
+    centre = put(aten.mean.dim, x, over, True)
+    y = put(aten.sub.Tensor, x, put(aten.detach.default, centre))
+    y = put(aten.mul.Tensor, y, put(aten.detach.default, scale))
+    if weight is not None:
+        y = put(aten.mul.Tensor, y, put(aten.reshape.default, weight, maps))
+    shift = 0.0 if bias is None else put(aten.reshape.default, bias, maps)
+    node.target, node.args = aten.add.Tensor, (y, shift)
 
 
 def variance(node: fx.Node) -> None:

@@ -20,8 +20,8 @@ def fingerprint(module: nn.Module | ExportedProgram) -> tuple[Any, ...]:
     """Differs where the module visibly does: its parts and what they hold, hooks and tensors.
 
     Equal ones may still compute something else, as code reads what it likes: ``captured`` finds
-    that out by the module's answer. Here is only what is quick to see. Writes through
-    ``tensor.data`` leave no trace but the values, so two of them are looked at.
+    that out by the module's answer, which says nothing of weights that an image does not reach:
+    that of a channel that is zero in it. So all values of tensors count.
     """
     look = _Look()
     if isinstance(module, ExportedProgram):
@@ -57,7 +57,7 @@ class _Look:
             return ()
         if isinstance(value, Tensor):
             version = 0 if value.is_inference() else value._version
-            return id(value), version, *_corners(value)
+            return id(value), version, *_bits(value)
         code = isinstance(value, nn.Module | type | ModuleType) or callable(value)
         if code or id(value) in self._met:
             return id(value)
@@ -107,9 +107,11 @@ def tensor_bytes(tensor: Tensor) -> bytes:
     return np.asarray(flat.view(torch.uint8)).tobytes()
 
 
-def _corners(t: Tensor) -> tuple[int, complex, complex]:
+def _bits(t: Tensor) -> tuple[int, int]:
+    """Where the values lie, and the sum of their bits: 5 ms for 100 MB."""
     if t.numel() == 0 or t.is_meta or t.layout != torch.strided:
-        return 0, 0.0, 0.0
+        return 0, 0
     t = t.detach()
-    first, last = t[(0,) * t.ndim], t[(-1,) * t.ndim]
-    return t.data_ptr(), first.item(), last.item()
+    numbers = t.int_repr() if t.is_quantized else torch.view_as_real(t) if t.is_complex() else t
+    sized = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return t.data_ptr(), int(numbers.view(sized[numbers.element_size()]).sum())

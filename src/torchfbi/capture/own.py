@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
@@ -18,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from torchfbi.capture import programs
 from torchfbi.capture.share import copy_parts, traceable
-from torchfbi.errors import InputError, NonFiniteError, first_line
+from torchfbi.errors import InputError, NonFiniteError, RandomnessError, first_line
 
 
 def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None) -> Tensor:
@@ -32,13 +34,24 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
     Raises:
         InputError: the network itself fails for this input.
         NonFiniteError: it answers NaN or infinity.
+        RandomnessError: it throws dice, of which the graph may hold another cast.
     """
-    try:
-        found = outputs(module, x)
-    except Exception as error:
-        raise InputError(
-            f"the model itself fails for this input of shape {tuple(x.shape)}: {first_line(error)}"
-        ) from error
+    for _ in range(TRIES):
+        before = _dice()
+        try:
+            found = outputs(module, x)
+        except Exception as error:
+            raise InputError(
+                f"the model itself fails for this input of shape {tuple(x.shape)}: "
+                f"{first_line(error)}"
+            ) from error
+        if _dice() == before:
+            break
+    else:
+        raise RandomnessError(
+            "the network's code draws from Python's or NumPy's random numbers in evaluation mode "
+            "too, so that there is no one answer to explain: leave that out."
+        )
     chosen = next(iter(found.values())) if output is None else found[str(output)]
     if not torch.isfinite(chosen).all():
         raise NonFiniteError(
@@ -46,6 +59,12 @@ def answer(module: nn.Module | ExportedProgram, x: Tensor, output: int | str | N
             "may be damaged, or a wider dtype is needed."
         )
     return chosen
+
+
+def _dice() -> tuple[Any, ...]:
+    """The state of the random numbers of the process."""
+    _, numbers, *rest = np.random.get_state()
+    return random.getstate(), np.asarray(numbers).tobytes(), *rest
 
 
 def outputs(module: nn.Module | ExportedProgram, x: Tensor) -> dict[str, Tensor]:
@@ -77,6 +96,10 @@ def plain(output: Any) -> Any:
     if type(output) is dict:
         return {key: plain(value) for key, value in output.items()}
     return type(output)(map(plain, output)) if type(output) in (tuple, list) else output
+
+
+TRIES = 3
+"""Another thread may throw the dice meanwhile, but not every time."""
 
 
 class WithoutAutograd(TorchFunctionMode):

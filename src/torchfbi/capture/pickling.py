@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+
+from torchfbi.method.graph import Graph
 
 
 class Call(NamedTuple):
@@ -94,3 +97,14 @@ def _facts(value: Any) -> tuple[tuple[int, ...], torch.dtype] | None:
     # An open batch size is that of the example; the walk asks for no more than the others.
     shape = (size if isinstance(size, int) else size.node.hint for size in value.shape)
     return tuple(shape), value.dtype
+
+
+def _reduced(graph: Graph) -> Any:
+    return _restored, (pack(graph.calls), graph.tensors, graph.batch, graph.tail)
+
+
+def _restored(calls: list[Call], *rest: Any) -> Graph:
+    return Graph(unpack(calls), *rest)
+
+
+copyreg.pickle(Graph, _reduced)

@@ -21,17 +21,17 @@ from torchfbi.evaluate import (
     METRICS,
     Metric,
     Step,
-    measures,
     pictures,
     ranking,
+    registry,
     verdict,
 )
 from torchfbi.evaluate import Table as Numbers
 from torchfbi.evaluate import evaluate as run_evaluate
 from torchfbi.evaluate import report as page
 from torchfbi.evaluate.benchmark import SUITES, Suite, folder, grids, load_suite, photos
-from torchfbi.evaluate.measures import DEFAULTS, find
 from torchfbi.evaluate.naming import named
+from torchfbi.evaluate.registry import DEFAULTS, find
 from torchfbi.models import Model
 
 DEFAULT_SUITES = ["cutouts", "grid2"]
@@ -99,7 +99,7 @@ def evaluate(
             "other suite."
         )
     judged = split(methods)
-    wanted = split(metrics) if metrics else list(measures.PHOTOS if of_photos else DEFAULTS)
+    wanted = split(metrics) if metrics else list(registry.PHOTOS if of_photos else DEFAULTS)
     for method in judged:  # before the scenes are made, which takes a while
         named(method)
     find(wanted)

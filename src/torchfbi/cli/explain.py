@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +49,19 @@ def explain(
         bool,
         typer.Option("--require-verified", help="Exit with 1 unless every explanation holds."),
     ] = False,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Another input of the network, by the name of its forward's argument: a photo, or "
+            "an .npy of shape (1, ...).",
+            metavar="NAME=FILE",
+        ),
+    ] = None,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
     from torchfbi import api
+    from torchfbi.cli import inputs
 
     if require_verified and not verify:
         raise SettingsError("--require-verified needs the tests that --no-verify leaves out.")
@@ -63,23 +74,43 @@ def explain(
     entries: list[Any] = []
 
     # With several images there is a bar already.
-    one = report.waiting("explaining, and testing whether it holds")
+    one = report.waiting("testing whether the explanation holds")
     waiting = one if len(images) == 1 else nullcontext()
 
-    def work(image: Path) -> None:
-        with waiting:
-            answer = api.explain(network, image, targets or None, settings, low_memory=low_memory)
-            if verify:
-                answer = replace(answer, verdicts=answer.verify())
-        for explanation in answer:
-            doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
-            asked = [explanation.title().rpartition(" (")[0]] if targets else []
-            files = write(explanation, names.new(image.name, *asked), drawing)
-            results.append({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
-            if len(images) > MANY and explanation.logits.ndim == 2:
-                entries.append(_entry(explanation, image, files[0]))
+    others = inputs.read(other or [], network)
+
+    def answers(image: Path) -> Iterator[tuple[dict[str, Any], Explanation]]:
+        """Explanations; where there are several inputs, with what each is about."""
+        if not others:
+            yield {}, api.explain(network, image, targets or None, settings, low_memory=low_memory)
+            return
+        each: str | None
+        for each in targets or (None,):
+            found, shares = inputs.explain(network, image, others, each, settings, low_memory)
             if not drawing.json:
-                _print(explanation, files, alone=len(images) == 1)
+                report.print_shares(shares)
+            for name, explanation in found.items():
+                yield {"input": name, "shares": shares}, explanation
+
+    def work(image: Path) -> None:
+        for about, answer in answers(image):
+            if verify:
+                with waiting:
+                    answer = replace(answer, verdicts=answer.verify())
+            for explanation in answer:
+                keep(image, about, explanation)
+
+    def keep(image: Path, about: dict[str, Any], explanation: Explanation) -> None:
+        doubtful.extend(verdict for verdict in explanation.verdicts if not verdict.holds)
+        asked = [explanation.title().rpartition(" (")[0]] if targets else []
+        name = about.get("input", "")
+        files = write(explanation, names.new(image.name, name, *asked), drawing)
+        sample = explanation.manifest()["samples"][0]
+        results.append({**sample, **about, "files": list(map(str, files))})
+        if len(images) > MANY and explanation.logits.ndim == 2 and not about:
+            entries.append(_entry(explanation, image, files[0]))
+        if not drawing.json:
+            _print(explanation, files, name, alone=len(images) == 1)
 
     failures = report.each(images, work)
     overview = _overview(entries, failures, network, drawing) if len(images) > MANY else None
@@ -106,10 +137,10 @@ def write(explanation: Explanation, path: Path, drawing: options.Drawing) -> lis
     return [figure, arrays, arrays.with_suffix(".json")]
 
 
-def _print(explanation: Explanation, files: list[Path], alone: bool) -> None:
+def _print(explanation: Explanation, files: list[Path], name: str, alone: bool) -> None:
     """All about one photo, or a line about each of several."""
     if alone:
-        report.print_top(explanation)
+        report.print_top(explanation, name)
         report.print_verdicts(explanation.verdicts)
         report.print_files(files)
     else:

@@ -33,7 +33,6 @@ COMMANDS = {
     "export": "Write forward pass and backward walk as one graph, verified against this explainer.",
     "check": "Say whether every operator of a network has an adjoint, without explaining anything.",
     "models": "List the networks that can be loaded.",
-    "survey": "Examine architectures with random weights, and write a page on which of them work.",
     "bench": "Time explanations against the forward pass, all in turn, and measure their memory.",
     "demo": "Explain a photo of an espresso with the network that comes along, and test what came "
     "out.",

@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -28,8 +29,21 @@ if TYPE_CHECKING:
     from torchfbi.explanation.explanation import Explanation
     from torchfbi.verification import Verdict
 
-console = Console()
-notes = Console(stderr=True)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class _Terminal(Console):
+    """Shows names and does not obey them: a file or a class may be called by what would clear the
+    screen or write into the clipboard."""
+
+    def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
+        """What is shown, piece by piece."""
+        for text, style, control in super().render(*what, **how):
+            yield Segment(text if control else _CONTROLS.sub("\ufffd", text), style, control)
+
+
+console = _Terminal()
+notes = _Terminal(stderr=True)
 
 
 def complain(message: str) -> None:
@@ -42,10 +56,21 @@ def print_json(result: Any) -> None:
     typer.echo(json.dumps(result, indent=2))
 
 
-def print_top(explanation: Explanation, index: int = 0) -> None:
-    """The five most probable classes as a table, the probed one marked."""
+def print_shares(shares: dict[str, float]) -> None:
+    """What each of several inputs contributes to the answer."""
+    console.print(", ".join(f"{name}: {share:.1%}" for name, share in shares.items()), markup=False)
+
+
+def print_top(explanation: Explanation, about: str = "", index: int = 0) -> None:
+    """The five most probable classes as a table, the probed one marked.
+
+    Args:
+        about: the input that is explained, where there are several.
+    """
     target = None if explanation.target is None else int(explanation.target[index])
-    table = Table(title=Text(explanation.photos[index].name), title_justify="left")
+    photo = [explanation.photos[index].name] if explanation.photos else []
+    title = Text(": ".join(filter(None, [about, *photo])))
+    table = Table(title=title, title_justify="left")
     table.add_column("class", justify="right")
     table.add_column("name")
     table.add_column("probability", justify="right")

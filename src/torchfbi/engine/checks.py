@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import InputError, NonFiniteError
-from torchfbi.system import forked
-from torchfbi.system.tracing import tracing
 
 
 def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | None) -> None:
@@ -21,7 +19,6 @@ def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | N
 
     Raises:
         InputError: wrong sizes, dtype, device or number.
-        NonFiniteError: NaN or infinity among them.
     """
     if tuple(x.shape[1:]) != sizes:
         raise InputError(
@@ -38,9 +35,14 @@ def check_images(x: Tensor, sizes: tuple[int, ...], like: Tensor, batch: int | N
             f"this network's code fixes the batch size to {batch}, "
             f"but the input holds {x.shape[0]} samples."
         )
-    if tracing():
-        return  # what follows depends on the values, which a compiled graph cannot ask
-    forked.on_one_thread()
+
+
+def check_values(x: Tensor) -> None:
+    """Refuse images that hold what is no number.
+
+    Raises:
+        NonFiniteError: NaN or infinity among them.
+    """
     if not torch.isfinite(x).all():
         raise NonFiniteError("the input contains NaN or infinite values.")
 

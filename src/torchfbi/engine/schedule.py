@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import fx
 
+from torchfbi.engine.rules import values_read
 from torchfbi.engine.segments import Segment, segments
 from torchfbi.method import tokens
-from torchfbi.method.adjoints import find, is_tensor, receivers, tensor_arguments
+from torchfbi.method.adjoints import is_tensor
 from torchfbi.method.graph import Graph
 from torchfbi.method.selection import passes_by_sign
 from torchfbi.method.settings import Settings
@@ -55,11 +55,6 @@ class Schedule:
     low_memory: bool
     forward: Plan
     parts: list[tuple[list[fx.Node], Plan | None]]
-
-    @cached_property
-    def stations(self) -> set[fx.Node]:
-        """Where the walk stops to look or filter."""
-        return stations(self.graph, self.settings)
 
     def __reduce__(self) -> Any:
         return schedule, (self.graph, self.settings, self.low_memory)
@@ -124,18 +119,12 @@ def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node], by_sign: Collection[fx.N
 
 
 def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
-    """The forward values that the adjoint of a node reads."""
-    read = set[fx.Node]()
-    rule = find(node.target)
-    if node in graph.path and rule is not None:
-        what = rule.reads(settings if node in graph.hidden else replace(settings, gamma=0.0))
-        given = tensor_arguments(node)
-        # Weights that the network computes are no constants, as those are that every rule may read.
-        read.update(given if "inputs" in what else set(given).difference(receivers(node)))
-        if "output" in what:
-            read.add(node)
-        read.update(own for own in tokens.joins(node) if own.op == "call_function")
-    return read
+    """The forward values that the adjoint of a node reads, and what adds up contributions."""
+    if node not in graph.path:
+        return set()
+    here = settings if node in graph.hidden else replace(settings, gamma=0.0)
+    own = {source for source in tokens.joins(node) if source.op == "call_function"}
+    return values_read(node, here) | own
 
 
 def _signs_decide(settings: Settings) -> bool:

@@ -8,8 +8,8 @@
 """
 
 from torchfbi.evaluate.compare import Comparison, compare
-from torchfbi.evaluate.measures import METRICS
 from torchfbi.evaluate.metric import Metric
+from torchfbi.evaluate.registry import METRICS
 from torchfbi.evaluate.results import Failure
 from torchfbi.evaluate.run import DEFAULT_METHODS, Step, evaluate
 from torchfbi.evaluate.table import Entry, Table

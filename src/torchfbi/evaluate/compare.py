@@ -249,6 +249,7 @@ def _row(
     x = model.preprocess(photo)[0]
     x = x.to(next(model.module.parameters(), x))
     answer = probabilities(model, [x])
+    model.labels.check(answer.shape[1])
     chosen = resolve(target, model.labels, 1)
     number = int(as_classes(chosen(answer) if callable(chosen) else chosen, answer))
     return Row(

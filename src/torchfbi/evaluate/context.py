@@ -15,7 +15,8 @@ from torchfbi.errors import InputError
 from torchfbi.evaluate import peers
 from torchfbi.evaluate.benchmark import Batch, Suite
 from torchfbi.evaluate.peers import Method
-from torchfbi.evaluate.peers.network import graph_of, logits_of
+from torchfbi.evaluate.peers.network import graph_of
+from torchfbi.explanation.predict import graph_now, network_of
 from torchfbi.method import heads
 from torchfbi.method.graph import Graph
 from torchfbi.metrics import Curves
@@ -61,15 +62,17 @@ class Subject:
 
     def logits(self, images: Tensor) -> Tensor:
         """The logits (M, classes) for images (M, C, H, W)."""
-        network = self.once(
-            ("logits", images.shape[1:]), lambda: logits_of(self.module, images[:1])
-        )
-        batch = self._graph(images).batch
-        parts = torch.split(images, len(images) if batch is None else batch)
+        graph = self._graph(images)
+        network = network_of(graph, images.device)
+        parts = torch.split(images, len(images) if graph.batch is None else graph.batch)
         return torch.cat([network(part) for part in parts])
 
     def _graph(self, images: Tensor) -> Graph:
-        return self.once(("graph", images.shape[1:]), lambda: graph_of(self.module, images[:1]))
+        def of_now() -> Graph:
+            graph_now(self.module, images[:1])
+            return graph_of(self.module, images[:1])
+
+        return self.once(("graph", images.shape[1:]), of_now)
 
     def once(self, key: Any, make: Callable[[], T]) -> T:
         """What ``make`` returns, made once for each key."""

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchfbi.capture.fingerprint import tensor_bytes, weights_hash
+from torchfbi.capture.capture import capture
+from torchfbi.capture.fingerprint import graph_hash, tensor_bytes
 from torchfbi.errors import FileFormatError, SettingsError
 from torchfbi.evaluate.benchmark import Suite
 from torchfbi.method.settings import PRESETS, Settings
+from torchfbi.system.reading import whole
 from torchfbi.system.versions import versions
 
 SCHEMA = 2
+
+MOST_BYTES = 2**30
+"""Of a record."""
 
 Row = dict[str, Any]
 
@@ -37,12 +42,15 @@ class Record:
     def __init__(self, path: Path, header: Row) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
+        try:
+            content = whole(path, MOST_BYTES) if path.exists() else b""
+        except (OSError, ValueError) as error:
+            raise FileFormatError(f"{path} is no record of results: {error}.") from error
+        lines = content[: content.rfind(b"\n") + 1]
+        if lines != content:
             with path.open("r+b") as file:
-                file.truncate(len(whole))
-        self.rows = list(self._parse(whole))
+                file.truncate(len(lines))
+        self.rows = list(self._parse(lines))
         if not self.rows:
             self.append(header)
         elif (found := self.rows.pop(0)) != header:
@@ -54,15 +62,15 @@ class Record:
 
     def append(self, row: Row) -> None:
         """Write a row to the file, at once."""
-        line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(row, allow_nan=False).encode() + b"\n"
         with self.path.open("ab", buffering=0) as file:
             file.write(line)
 
-    def _parse(self, whole: bytes) -> Iterator[Row]:
-        for number, line in enumerate(whole.splitlines(), 1):
+    def _parse(self, lines: bytes) -> Iterator[Row]:
+        for number, line in enumerate(lines.splitlines(), 1):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise FileFormatError(
@@ -90,8 +98,9 @@ def _hash(plain: Any) -> str:
 
 
 def _digest(suite: Suite) -> str:
-    """Changes with any scene and with the network's weights."""
-    digest = hashlib.sha256(weights_hash(suite.model.module).encode())
+    """Changes with any scene, and with what the network computes."""
+    graph = capture(suite.model.module, suite.scenes[0].x[None], anew=True)
+    digest = hashlib.sha256(graph_hash(graph).encode())
     for scene in suite.scenes:
         digest.update(f"{scene.name}\0{scene.target}\0{scene.rival}".encode())
         for part in (scene.x, scene.mask, scene.cell):

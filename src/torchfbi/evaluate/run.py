@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from torchfbi.errors import first_line
-from torchfbi.evaluate import measures, pictures
+from torchfbi.evaluate import pictures, registry
 from torchfbi.evaluate.benchmark import Batch, Suite
 from torchfbi.evaluate.context import Context, Subject
 from torchfbi.evaluate.metric import Metric
@@ -56,7 +56,7 @@ class Step(NamedTuple):
 def evaluate(
     suites: Suite | Sequence[Suite],
     methods: Sequence[str | Settings | Method] = DEFAULT_METHODS,
-    metrics: Sequence[str] = measures.DEFAULTS,
+    metrics: Sequence[str] = registry.DEFAULTS,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[Step], None] | None = None,
     *,
@@ -89,7 +89,7 @@ def evaluate(
         FileFormatError: a file in that folder is damaged.
     """
     chosen = (suites,) if isinstance(suites, Suite) else tuple(suites)
-    judged, wanted = tuple(map(named, methods)), measures.find(metrics)
+    judged, wanted = tuple(map(named, methods)), registry.find(metrics)
     check_unique("suite", [suite.name for suite in chosen])
     check_unique("method", [method.name for method in judged])
     results = Results(None if out is None else Path(out), header(chosen, seed))

@@ -220,7 +220,8 @@ class Explanation:
     ) -> tuple[Verdict, ...]:
         """Test on the images themselves whether this explanation holds; see docs/verify.md.
 
-        At most 60 forward passes a sample and a walk for its strongest rival.
+        At most 60 forward passes a sample, three explanations among them: of the strongest rival,
+        and of the image with a little noise and moved by some pixels.
 
         Args:
             model: the network, which an explanation does not know that was loaded or pickled, or
@@ -263,11 +264,18 @@ class Explanation:
         offer = "" if self.fitting_tau is None else f"; tau = {self.fitting_tau:g} would fit"
         return f"empty support: nothing exceeds tau = {tau:g} here{offer}"
 
-    def plot(self, index: int = 0, *, dark: bool = False) -> Figure:
-        """The figure of one sample: photo, values, support over the photo, and the top five."""
+    def plot(
+        self,
+        index: int = 0,
+        *,
+        dark: bool = False,
+        box: tuple[float, float, float, float] | None = None,
+    ) -> Figure:
+        """The figure of one sample: photo, values, support over the photo, and the top five; with
+        the ``box`` that a detector was asked about."""
         from torchfbi.plot import explanation_figure  # Matplotlib takes half a second
 
-        return explanation_figure(self, index, dark=dark)
+        return explanation_figure(self, index, dark=dark, box=box)
 
     def __repr__(self) -> str:
         rows = []

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from torchfbi.capture.capture import capture
 from torchfbi.errors import TargetError
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.method import heads
 from torchfbi.method.graph import Graph
 
@@ -39,6 +39,20 @@ def executable(graph: Graph, replaced: Mapping[fx.Node, nn.Module] | None = None
     return fx.GraphModule(tensors, calls).eval()
 
 
+def graph_now(
+    module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None = None
+) -> Graph:
+    """The captured graph, held against the network's own answer to these images (N, C, ...): who
+    asks no explainer asks here, since what is kept of a network may be of another day.
+
+    Raises:
+        CaptureError, InputError, NonFiniteError: as ``ForwardBackward``.
+    """
+    walker = ForwardBackward(module, x, output=output, low_memory=True)
+    walker._see(x)
+    return walker.graph
+
+
 def network_of(graph: Graph, device: torch.device) -> fx.GraphModule:
     """``executable``, made once for each device."""
     made = _networks.setdefault(graph, {})
@@ -55,7 +69,7 @@ def predictor(
 
     Args:
         module: as for ``capture``.
-        x: images (N, C, ...) that tell the sizes.
+        x: images (N, C, ...), on which the captured network is held against the user's own.
         output: which output counts where there are several.
 
     Returns:
@@ -67,7 +81,7 @@ def predictor(
         TargetError: its output is not (N, classes).
     """
     like = next(iter(module.parameters()), x)
-    graph = capture(module, x.to(like.device), output)
+    graph = graph_now(module, x.to(like.device), output)
     dimensions = graph.logits.meta["val"].ndim
     if dimensions != 2:
         raise TargetError(

@@ -14,7 +14,15 @@ from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.explanation.predict import predictor
 from torchfbi.method import evidence
 from torchfbi.models import Model, load
-from torchfbi.verification import Question, Verdict, compared, examine
+from torchfbi.verification import (
+    Again,
+    Question,
+    Verdict,
+    compared,
+    examine,
+    noisy,
+    shifted,
+)
 
 if TYPE_CHECKING:
     from torchfbi.explanation.explanation import Explanation
@@ -59,6 +67,44 @@ class Remembered(NamedTuple):
         return self._replace(x=self.x[index : index + 1] if len(self.x) > 1 else self.x)
 
 
+class Others(NamedTuple):
+    """What the method that made the maps says of other questions, which only it can tell.
+
+    Args:
+        rivals: the strongest rival of each class, (N,) int64, and its map, (N, ...); None where
+            there is but one class.
+        noise, shift: the maps of the changed images, (N, ...); see ``verification.Again``.
+    """
+
+    rivals: tuple[Tensor, Tensor] | None
+    noise: Tensor
+    shift: Tensor
+
+
+def ask_others(
+    walker: ForwardBackward, x: Tensor, logits: Tensor, target: Tensor, seed: int = 0
+) -> Others:
+    """Explain the strongest rivals, and the same classes in images that changed a little.
+
+    Args:
+        walker: the method on the network.
+        x: the images, (N, C, ...).
+        logits: (N, classes).
+        target: the classes that were explained, (N,).
+        seed: of the noise.
+    """
+
+    def explained(images: Tensor, classes: Tensor) -> Tensor:
+        values, _ = walker(images, classes)
+        return evidence.of_values(values, walker.settings)
+
+    rivals = None
+    if logits.shape[1] > 1:
+        others = next_classes(logits, target)
+        rivals = others, explained(x, others)
+    return Others(rivals, explained(noisy(x, seed), target), explained(shifted(x), target))
+
+
 def verify_explanation(
     explanation: Explanation,
     model: str | Model | nn.Module | None,
@@ -75,20 +121,15 @@ def verify_explanation(
             "the image could keep: explain a class to verify it."
         )
     x = asked.x.expand(len(explanation), *asked.x.shape[1:])
-    rivals: tuple[Tensor, Tensor] | None = None
-    if explanation.logits.ndim == 2 and explanation.logits.shape[1] > 1:
-        others = next_classes(explanation.logits, target)
-        walker = ForwardBackward(
-            asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
-        )
-        walked, _ = walker(x, others)
-        rivals = others, evidence.of_values(walked, explanation.settings)
+    walker = ForwardBackward(
+        asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
+    )
     return verify_maps(
         asked,
         explanation.evidence,
         target,
         explanation.label,
-        rivals=rivals,
+        others=ask_others(walker, x, explanation.logits, target, seed),
         expected=explanation.probabilities.gather(1, target[:, None])[:, 0],
         seed=seed,
         progress=progress,
@@ -101,7 +142,7 @@ def verify_maps(
     target: Tensor,
     label: Callable[[int], str],
     *,
-    rivals: tuple[Tensor, Tensor] | None = None,
+    others: Others | None = None,
     expected: Tensor | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -113,7 +154,7 @@ def verify_maps(
         maps: (N, ...) as the input's sizes; larger speaks more for the class.
         target: (N,) int64.
         label: the name of a class.
-        rivals: the strongest rival of each class, (N,), and its map, (N, ...).
+        others: what the method says of other questions, if it can be asked.
         expected: the probability of each class that the network must give, (N,).
         seed: of what is drawn at random.
         progress: called with the number of maps that are done, and of all.
@@ -130,6 +171,8 @@ def verify_maps(
             f"the input has shape {tuple(x.shape)}: images of one to three dimensions, (N, C, ...),"
             " can be verified."
         )
+    if x[0, 0].numel() < 2:
+        raise InputError("the images have a single pixel: there is no part of them to test.")
     if maps.shape[1:] != x.shape[2:] or len(x) not in (1, count) or len(target) != count:
         raise InputError(
             f"the maps have shape {tuple(maps.shape)}, the images {tuple(x.shape)}, the targets "
@@ -149,11 +192,13 @@ def verify_maps(
                 f"{question.probability:.3f}, the explanation says {float(expected[i]):.3f}: it is "
                 "of another network, or the network or its input has changed. Explain it anew."
             )
-        rival = None
-        if rivals is not None:
-            name = label(int(rivals[0][i]))
-            rival = compared(question.grid, maps[i].cpu(), rivals[1][i].cpu(), name)
-        verdicts.append(examine(question, maps[i].cpu(), label(int(target[i])), rival, seed))
+        own, rival, again = maps[i].cpu(), None, None
+        if others is not None:
+            again = Again(others.noise[i].cpu(), others.shift[i].cpu())
+            if others.rivals is not None:
+                number, other = int(others.rivals[0][i]), others.rivals[1][i].cpu()
+                rival = compared(question.grid, own, other, label(number))
+        verdicts.append(examine(question, own, label(int(target[i])), rival, again, seed))
         if progress is not None:
             progress(i + 1, count)
     return tuple(verdicts)

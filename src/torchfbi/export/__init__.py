@@ -135,6 +135,9 @@ def export(
             f"the network's output has shape {shape}: only explainers of classifiers, whose "
             "output is (N, classes), are exported."
         )
+    if isinstance(model, Model):
+        model.labels.check(walker.graph.logits.meta["val"].shape[1])
+    walker(x)  # held against the network's own answer before it is traced
     fixed = walker.graph.batch
     if batch is not None and (batch < 1 or fixed not in (None, batch)):
         raise InputError(

@@ -129,9 +129,9 @@ def _smoothed(values: Tensor, axis: int, sigma: float) -> Tensor:
     last value goes on."""
     size = values.shape[axis]
     reach = min(round(3 * sigma), 4 * size)
-    steps = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-(steps**2) / (2 * sigma**2))
-    rows = values.movedim(axis, -1)
-    padded = functional.pad(rows.reshape(-1, 1, size), (reach, reach), mode="replicate")
-    smooth = functional.conv1d(padded, (kernel / kernel.sum())[None, None])
-    return smooth.reshape(rows.shape).movedim(-1, axis)
+    steps = torch.arange(-reach, reach + 1, device=values.device)
+    kernel = torch.exp(-(steps.to(values.dtype) ** 2) / (2 * sigma**2))
+    weights = (kernel / kernel.sum()).expand(size, -1)
+    places = (torch.arange(size, device=values.device)[:, None] + steps).clamp(0, size - 1)
+    matrix = values.new_zeros(size, size).scatter_add(0, places.mT, weights.mT)
+    return (values.movedim(axis, -1) @ matrix).movedim(-1, axis)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from torchfbi.method import evidence
 from torchfbi.method.maps import channel_dim
 from torchfbi.method.settings import Settings
+from torchfbi.method.walk import Step
 
 
 class LayerSupport(NamedTuple):
@@ -57,19 +58,13 @@ class LayerFlow(NamedTuple):
     evidence: Tensor
 
 
-def observe(
-    node: fx.Node,
-    value: Tensor,
-    incoming: Tensor,
-    s: Tensor,
-    maps: Tensor | None,
-    settings: Settings,
-) -> LayerFlow:
-    """The record of one feature: its forward value, and its signal before and after selection.
+def observe(step: Step, settings: Settings) -> LayerFlow:
+    """The record of one feature, or of the image.
 
     Args:
         settings: of the walk: what ``values`` are decides what carries a support.
     """
+    node, value, incoming, s, maps, _ = step
     channel, after_evidence = channel_dim(node), settings.values == "evidence"
     if node.op == "placeholder":
         e = evidence.of_values(s, settings)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from torchfbi.capture import pickling
 from torchfbi.method.adjoints import find, receivers, tensor_arguments
 from torchfbi.method.heads import Head, Tail
 from torchfbi.method.maps import channel_dim
@@ -51,6 +50,11 @@ class Graph:
     def nodes(self) -> list[fx.Node]:
         """All operators in the order of the forward pass."""
         return [node for node in self.calls.nodes if node.op == "call_function"]
+
+    @cached_property
+    def constants(self) -> list[fx.Node]:
+        """The network's own tensors."""
+        return [node for node in self.calls.nodes if node.op == "get_attr"]
 
     @cached_property
     def image(self) -> fx.Node:
@@ -154,21 +158,6 @@ class Graph:
                 before.add(node)
         return affine & behind & before
 
-    @cached_property
-    def one_sided(self) -> set[fx.Node]:
-        """The hidden layers of which no input is negative, and whose outputs are rectified: where
-        one is negative no signal comes back through a gate that knows of it."""
-        positive = set[fx.Node]()
-        for node in self.nodes:
-            keeps = node.target in _KEEPS_SIGN and positive.issuperset(node.all_input_nodes)
-            if keeps or _rectifies(node):
-                positive.add(node)
-        return {
-            node
-            for node in self.hidden
-            if tensor_arguments(node)[0] in positive and all(map(_rectifies, node.users))
-        }
-
     # The walk asks the following at every operator, and each answer costs as much as a small one.
 
     @cached_property
@@ -180,15 +169,6 @@ class Graph:
     def spatial(self) -> set[fx.Node]:
         """The nodes on the path whose value has more than one position."""
         return {node for node in (self.image, *self.path) if is_spatial(node)}
-
-    @cached_property
-    def keeps_zero_maps(self) -> set[fx.Node]:
-        """The nodes whose adjoint returns zero for a map that is zero in the signal."""
-        return {
-            node
-            for node in self.path
-            if self.channel[node] == 1 and (is_activation(node) or node.target is aten.add.Tensor)
-        }
 
     @cached_property
     def sources(self) -> dict[fx.Node, list[fx.Node]]:
@@ -213,18 +193,11 @@ class Graph:
         ]
         return args, node.kwargs
 
-    def __reduce__(self) -> Any:
-        return _unpickled, (pickling.pack(self.calls), self.tensors, self.batch, self.tail)
-
     def __deepcopy__(self, memo: Any) -> Graph:
         return self  # nothing ever writes to it
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} operators, {len(self.features)} features)"
-
-
-def _unpickled(calls: Any, *rest: Any) -> Graph:
-    return Graph(pickling.unpack(calls), *rest)
 
 
 def is_activation(node: fx.Node) -> bool:
@@ -242,26 +215,3 @@ def is_spatial(node: fx.Node) -> bool:
     channel = channel_dim(node)
     # A batch's free size, wherever it went, is not one; to compare it would be traced in an export.
     return any(str(size) != "1" for dim, size in enumerate(shape) if dim not in (0, channel))
-
-
-def _rectifies(node: fx.Node) -> bool:
-    """Whether it returns nothing negative, and zero wherever its input is."""
-    if node.target in (aten.hardtanh.default, aten.clamp.default):
-        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
-        return isinstance(low, int | float) and low == 0
-    return node.target is aten.relu.default
-
-
-_KEEPS_SIGN = {
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.max_pool3d.default,
-    aten.avg_pool2d.default,
-    aten.adaptive_avg_pool2d.default,
-    aten.mean.dim,
-    aten.cat.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.view.default,
-}
-"""Of inputs that are not negative they return nothing that is."""

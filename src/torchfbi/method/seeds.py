@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from torchfbi.errors import TargetError
-from torchfbi.method.heads import Tail
+from torchfbi.method.graph import Graph
 from torchfbi.method.settings import SeedKind
-from torchfbi.system.tracing import tracing
 
 Target = Tensor | Callable[[Tensor], Tensor] | int | None
 
 
-def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
+def seed(logits: Tensor, chosen: Tensor, kind: SeedKind) -> Tensor:
     """The signal at the logits z that probes one class c of each sample.
 
     Args:
         logits: z, (N, classes), floating point.
-        target: c, (N,), integer in [0, classes).
+        chosen: c, (N,), integer in [0, classes); or the seed itself, like ``logits``.
         kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
             e_c. ``contrast``: e_c minus the softmax of the other logits, that is
             e_c - sum_{j != c} p_j / (1 - p_c) e_j.
@@ -30,8 +29,10 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
     Returns:
         A tensor like ``logits``.
     """
+    if chosen.is_floating_point():
+        return chosen
     classes = logits.shape[1]
-    is_target = torch.arange(classes, device=logits.device) == target[:, None]
+    is_target = torch.arange(classes, device=logits.device) == chosen[:, None]
     if kind == "paper":
         highest, lowest = logits.amax(1, keepdim=True), logits.amin(1, keepdim=True)
         return torch.where(is_target, highest, lowest)
@@ -42,30 +43,34 @@ def seed(logits: Tensor, target: Tensor, kind: SeedKind) -> Tensor:
     return one_hot - rivals
 
 
-def seed_for(target: Target, logits: Tensor, kind: SeedKind, tail: Tail | None = None) -> Tensor:
-    """The seed for any form of target: a class, one for each sample, or a function's answer.
+def ask(target: Target, logits: Tensor, graph: Graph) -> Tensor:
+    """What any form of target asks for: a class for each sample, (N,) int64, or a seed of the
+    logits' own shape, floating point.
 
     Args:
-        tail: what the network does behind its logits. A function that says so by an attribute
+        target: a class, one for each sample, None for the top class; or a function of the logits
+            that answers with classes or a seed. A function that says so by an attribute
             ``sees_output`` is asked about what the network returns, and its seed goes back
-            through the tail; others are asked about the logits.
+            through the network's tail.
+
+    Whether there is such a class is not asked, as a traced graph cannot: see ``check_classes``.
 
     Raises:
-        TargetError: no such class, or an output that needs a function as target.
+        TargetError: not one integer for each sample, or an output that needs a function as target.
     """
-    chosen: Any = target
+    answer: Any = target
     if callable(target):
-        asks_tail = tail is not None and getattr(target, "sees_output", False)
-        chosen = _through(tail, target, logits) if asks_tail else target(logits)
-    if isinstance(chosen, Tensor) and chosen.is_floating_point():
-        _check_seed(chosen, logits)
-        return chosen.detach().to(logits)
+        asks_tail = graph.tail is not None and getattr(target, "sees_output", False)
+        answer = _through(graph.tail, target, logits) if asks_tail else target(logits)
+    if isinstance(answer, Tensor) and answer.is_floating_point():
+        _check_seed(answer, logits)
+        return answer.detach().to(logits)
     if logits.ndim != 2:
         raise TargetError(
             f"the network's output has shape {tuple(logits.shape)}, not (N, classes): give a "
             "function from this output to a seed of the same shape as target."
         )
-    return seed(logits, as_classes(chosen, logits), kind)
+    return _a_class_each(answer, logits)
 
 
 def _through(tail: Any, target: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
@@ -95,20 +100,38 @@ def as_classes(target: Tensor | int | None, logits: Tensor) -> Tensor:
     Raises:
         TargetError: not one integer for each sample, or no such class.
     """
+    chosen = _a_class_each(target, logits)
+    check_classes(chosen, logits)
+    return chosen
+
+
+def _a_class_each(target: Tensor | int | None, logits: Tensor) -> Tensor:
     if target is None:
         return logits.argmax(1)
-    samples, classes = logits.shape
+    samples = logits.shape[0]
     chosen = torch.as_tensor(target, device=logits.device)
-    if chosen.dtype.is_floating_point or chosen.dtype == torch.bool:
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
         raise TargetError(f"the target must hold class numbers, not {chosen.dtype}.")
+    chosen = chosen.long()  # PyTorch does not compare all integers
     if chosen.ndim > 1 or (chosen.ndim == 1 and chosen.shape[0] != samples):
         raise TargetError(
             f"the target has shape {tuple(chosen.shape)}: give one class for all, or one for "
             f"each of the {samples} samples."
         )
-    if not tracing() and ((chosen < 0) | (chosen >= classes)).any():
+    return chosen.expand(samples)
+
+
+def check_classes(chosen: Tensor, logits: Tensor) -> None:
+    """Refuse classes that the logits (N, classes) do not have; a seed is none.
+
+    Raises:
+        TargetError: no such class.
+    """
+    if chosen.is_floating_point():
+        return
+    classes = logits.shape[1]
+    if ((chosen < 0) | (chosen >= classes)).any():
         raise TargetError(
             f"there is no class {chosen.flatten().tolist()}: the network has {classes} classes, "
             f"0 to {classes - 1}."
         )
-    return chosen.long().expand(samples)

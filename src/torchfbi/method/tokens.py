@@ -3,13 +3,13 @@ the image: it is counted, so that it is not lost without a word."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from torchfbi.method.adjoints import is_held, tensor_arguments
+from torchfbi.method.walk import Step
 
 aten = torch.ops.aten
 
@@ -25,18 +25,15 @@ def joins(node: fx.Node) -> list[fx.Node]:
     return [source for source in tensor_arguments(node) if is_held(source)]
 
 
-def reached(
-    node: fx.Node, s: Tensor, values: Callable[[fx.Node], Any], total: dict[str, Tensor]
-) -> None:
+def reached(step: Step, total: dict[str, Tensor]) -> None:
     """Add up what each tensor that ``joins`` contributes to the answer: the sum of itself times the
     signal that reached it.
 
     Args:
-        node: the operator.
-        s: the signal at its output, (N, ...).
-        values: from a node to its forward value.
+        step: at any operator.
         total: by the tensors' names, (N,) float each; added to.
     """
+    node, s = step.node, step.signal
     if not joins(node):
         return
     sources = tensor_arguments(node)
@@ -50,7 +47,7 @@ def reached(
         parts = list(s.unbind(dim) if stacked else torch.split(s, sizes, dim))
     for source, part in zip(sources, parts, strict=False):
         if is_held(source):
-            name, found = name_of(source), (part * values(source)).flatten(1).sum(1)
+            name, found = name_of(source), (part * step.values[source]).flatten(1).sum(1)
             total[name] = total[name] + found if name in total else found
 
 

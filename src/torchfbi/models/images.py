@@ -49,6 +49,9 @@ class Photo:
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             photo = "a non-empty uint8 array (H, W, 3)"
             raise ImageError(f"{self.name} is {dtype} {shape}, not {photo}. Try Photo.read.")
+        if self.pixels.flags.writeable:  # the caller may write over it
+            object.__setattr__(self, "pixels", self.pixels.copy())
+            self.pixels.setflags(write=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -159,4 +162,4 @@ def _to_rgb(image: Image.Image, name: str) -> Array:
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.array(image.convert("RGB"))
+    return np.asarray(image.convert("RGB"))

@@ -42,18 +42,20 @@ def import_keras() -> Any:
             f"The environment variable KERAS_BACKEND is {chosen!r}, but torchfbi needs Keras on "
             "PyTorch: set it to torch, or unset it."
         )
-    os.environ["KERAS_BACKEND"] = chosen or "torch"
-    try:
-        keras = importlib.import_module("keras")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install keras"
-        ) from error
-    finally:
-        if chosen is None:
-            del os.environ["KERAS_BACKEND"]
-        else:
-            os.environ["KERAS_BACKEND"] = chosen
+    with quiet(warn=True):  # one thread at a time changes what is the process's
+        before = os.environ.get("KERAS_BACKEND")
+        os.environ["KERAS_BACKEND"] = chosen or "torch"
+        try:
+            keras = importlib.import_module("keras")
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                f"The package {error.name} is missing. Install it: pip install keras"
+            ) from error
+        finally:
+            if before is None:
+                del os.environ["KERAS_BACKEND"]
+            else:
+                os.environ["KERAS_BACKEND"] = before
     if int(keras.__version__.partition(".")[0]) < 3:
         raise ModelError(f"Keras {keras.__version__} needs TensorFlow: pip install 'keras>=3'")
     if (backend := keras.backend.backend()) != "torch":

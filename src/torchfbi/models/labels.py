@@ -103,6 +103,16 @@ class Labels(Sequence[str]):
     def __repr__(self) -> str:
         return f"Labels({len(self)}: {', '.join(self.names[:3])}{', ...' * (len(self) > 3)})"
 
+    def check(self, classes: int) -> None:
+        """Raises:
+        TargetError: the network has another number of classes, so these are others' names.
+        """
+        if len(self) != classes:
+            raise TargetError(
+                f"the model has {len(self)} labels, but its output has {classes} classes: give one "
+                "name for each, for a single logit that of what a positive one speaks for."
+            )
+
     def find(self, text: str) -> int:
         """The number of the class that ``text`` names.
 

@@ -16,7 +16,6 @@ from torchfbi.plot.style import MARGIN, SMALL, Array, Sheet, caption, check, dra
 
 if TYPE_CHECKING:
     from torchfbi.explanation.explanation import Explanation
-    from torchfbi.models.preprocess import Region
 
 _WIDTH, _GAP, _BARS, _TOP, _LEGEND = 10.0, 0.2, 2.1, 1.0, 0.5
 _LINE, _LETTERS = 0.18, 13.5
@@ -25,7 +24,13 @@ _SECOND = "#2a78d6"
 """The outline of a second sufficient part."""
 
 
-def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool = False) -> Figure:
+def explanation_figure(
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    dark: bool = False,
+    box: tuple[float, float, float, float] | None = None,
+) -> Figure:
     """Draw one sample of an explanation in a row of panels.
 
     From left to right: the photo, with an outline around what the network saw of it; the photo
@@ -41,6 +46,8 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
         explanation: of pictures, values (N, C, H, W).
         index: which sample.
         dark: light text on a dark page.
+        box: left, top, right and bottom of the box that a detector was asked about, in pixels of
+            the network's input: it is outlined in what the network saw.
 
     Returns:
         A Matplotlib figure that belongs to no window; see ``torchfbi.plot.save``.
@@ -68,7 +75,12 @@ def explanation_figure(explanation: Explanation, index: int = 0, *, dark: bool =
     draw = {"photo": _photo, "values": _values, "evidence": _evidence}
     x = MARGIN
     for panel, aspect in panels.items():
-        draw[panel](sheet, explanation, index, (x, _TOP, aspect * side, side), seen)
+        axes = draw[panel](sheet, explanation, index, (x, _TOP, aspect * side, side), seen)
+        if box is not None and panel != "photo":
+            down, across = (n / m for n, m in zip(shape, explanation.values.shape[2:], strict=True))
+            left, top, right, bottom = box
+            scaled = (left * across, top * down, right * across, bottom * down)
+            _outline(axes, scaled, sheet.theme.accent)
         x += aspect * side + _GAP
     if explanation.logits.ndim == 2:
         _classes(sheet, explanation, index, (x, _TOP, bars, side))
@@ -94,7 +106,7 @@ def _aspect(height: int, width: int) -> float:
     return float(np.clip(width / height, 0.6, 1.4))
 
 
-def _photo(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+def _photo(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> Axes:
     photo, region = explanation.photos[index], explanation.regions[index]
     height, width = photo.shape
     axes = sheet.panel(*box, label="photo")
@@ -104,22 +116,26 @@ def _photo(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: A
     covered = (region.right - region.left) * (region.bottom - region.top)
     if covered < 0.999 * width * height:
         legend = "box: the network's input"
-        _outline(axes, region, sheet.theme.accent)
+        corners = (region.left, region.top, region.right, region.bottom)
+        _outline(axes, corners, sheet.theme.accent)
     if (drawn := drawn_ratio(photo.shape)) != height / width:
         legend = f"{'box: input' if legend.startswith('box') else legend}, not to scale"
     x, y, room, side = box
     below = y + min(side, room * drawn) + 0.08
     sheet.write(x, below, legend, size=SMALL, colour=sheet.theme.muted, width=room)
+    return axes
 
 
-def _outline(axes: Axes, region: Region, colour: str) -> None:
-    corner = region.left, region.top
-    size = region.right - region.left, region.bottom - region.top
+def _outline(axes: Axes, corners: tuple[float, float, float, float], colour: str) -> None:
+    left, top, right, bottom = corners
+    size = right - left, bottom - top
     for edge, thickness in (("white", 3.2), (colour, 1.6)):
-        axes.add_patch(Rectangle(corner, *size, fill=False, edgecolor=edge, linewidth=thickness))
+        axes.add_patch(
+            Rectangle((left, top), *size, fill=False, edgecolor=edge, linewidth=thickness)
+        )
 
 
-def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> Axes:
     values = explanation.values[index].detach().sum(0).float().cpu().numpy()
     axes = sheet.panel(*box, label="values")
     limit = signed_limit(values)
@@ -130,14 +146,15 @@ def _values(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: 
     title = "Values, channels summed" if several else "Values"
     _title(sheet, box, "Evidence" if kind == "evidence" else title)
     if not values.any():
-        return
+        return axes
     middle = {"signal": "signal", "evidence": "against · for"}[kind]
     x, y, width, side = box
     ends = [f"−{limit:.2g}", middle, f"+{limit:.2g}"]
     sheet.scale(x, y + side + 0.1, width, sheet.theme.diverging, ends)
+    return axes
 
 
-def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> None:
+def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen: Array) -> Axes:
     shape = seen.shape[0], seen.shape[1]
     strength = strengthen(explanation.evidence[index].detach().float().cpu().numpy(), shape)
     axes = sheet.panel(*box, label="evidence")
@@ -158,6 +175,7 @@ def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen
     _title(sheet, box, "What it saw")
     if reason := explanation.emptiness(index):
         sheet.announce(axes, reason)
+    return axes
 
 
 def _contour(axes: Axes, mask: Array, shape: tuple[int, int], colour: str) -> None:

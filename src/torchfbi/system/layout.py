@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.system.tracing import tracing
-
 
 def laid_out(tensor: Tensor) -> Tensor:
     """The same values for a convolution: maps innermost ("channels last") on a CPU.
@@ -16,7 +14,7 @@ def laid_out(tensor: Tensor) -> Tensor:
     There oneDNN's convolutions need no reordering of the signal then, and run up to twice as
     fast; every operator between them keeps the layout. Other devices get the tensor as it is.
     """
-    if tensor.ndim != 4 or tracing() or not has_onednn(tensor.device):
+    if tensor.ndim != 4 or not has_onednn(tensor.device):
         return tensor
     if tensor.dtype == torch.float64:
         return tensor  # oneDNN knows no float64

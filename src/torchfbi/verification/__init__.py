@@ -9,12 +9,14 @@ from __future__ import annotations
 from torchfbi.verification.asking import Predict, Question
 from torchfbi.verification.binomial import clopper_pearson
 from torchfbi.verification.examine import examine
+from torchfbi.verification.moves import Again, noisy, shifted
 from torchfbi.verification.rival import compared
 from torchfbi.verification.stability import Stability
 from torchfbi.verification.verdict import PARTS, Part, Rival, Ruling, Verdict
 
 __all__ = [
     "PARTS",
+    "Again",
     "Part",
     "Predict",
     "Question",
@@ -25,4 +27,6 @@ __all__ = [
     "clopper_pearson",
     "compared",
     "examine",
+    "noisy",
+    "shifted",
 ]

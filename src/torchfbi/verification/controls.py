@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -28,12 +29,23 @@ def elsewhere(patches: Tensor) -> Tensor:
     return min(moved, key=lambda other: int((other & patches).sum()))
 
 
-def random(shape: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """``count`` patches drawn at random, (*shape) bool."""
-    number = int(torch.tensor(shape).prod())
-    chosen = torch.zeros(number, dtype=torch.bool)
-    chosen[torch.randperm(number, generator=generator)[:count]] = True
-    return chosen.view(shape)
+def likeness(values: Tensor) -> float:
+    """How much more alike the values of neighbours are than shuffled ones, in standard deviations.
+
+    The correlation of neighbours (Moran 1950) times the root of how many pairs there are, which
+    shuffled at random has mean 0 and standard deviation 1, but for terms in one over the number of
+    values; 0 where all are equal.
+
+    Args:
+        values: (*shape) floating point.
+    """
+    total, pairs = 0.0, 0
+    centred = values.double() - values.double().mean()
+    for axis, size in enumerate(values.shape):
+        near = centred.narrow(axis, 0, size - 1) * centred.narrow(axis, 1, size - 1)
+        total, pairs = total + near.sum().item(), pairs + near.numel()
+    spread = centred.square().mean().item()
+    return total / (spread * sqrt(pairs)) if spread > 0 else 0.0
 
 
 def edges(image: Tensor) -> list[Tensor]:

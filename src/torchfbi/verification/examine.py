@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torchfbi.verification import controls
 from torchfbi.verification.asking import Question
+from torchfbi.verification.moves import Again, staying
 from torchfbi.verification.necessary import remove
 from torchfbi.verification.rival import correlation
 from torchfbi.verification.stability import Stability, stability
@@ -19,6 +20,9 @@ from torchfbi.verification.words import REASONS
 MOST_PASSES, MOST_TRIALS = 60, 12
 """Images that the network is shown at most, and how many of them test random additions."""
 
+EXPLAINED = 3
+"""Forward passes that one explanation takes: one of its own, and a walk back as long as two."""
+
 SMALL = 0.4
 """Where the beginning of the map's order that keeps the class is larger than this share of the
 image, the map explains nothing, whatever trimming makes of it."""
@@ -26,12 +30,21 @@ image, the map explains nothing, whatever trimming makes of it."""
 MOST = 0.9
 """The share of the whole image's probability that ``Verdict.most`` keeps."""
 
-BEATEN = {"control": 0.5, "random": 0.5, "edges": 0.8, "centre": 1.0}
-"""A control gives less than this share of the probability that the part gives which it is compared
-with. Objects stand in the middle and have edges: there a map need not be so much better."""
+BEATEN = {
+    "better than elsewhere": ("control", "sufficient", 0.5),
+    "better than chance": ("random", "claimed", 0.5),
+    "better than edges": ("edges", "claimed", 0.8),
+    "better than the centre": ("centre", "claimed", 1.0),
+}
+"""Which part must give less than which share of the probability that which other one gives. Objects
+stand in the middle and have edges: there a map need not be so much better."""
 
 EDGES = 0.85
 """Above this rank correlation with the image's edges a map is no more than them."""
+
+NOISE = 3.0
+"""Below this many standard deviations (``controls.likeness``) a map's patches are no more alike
+than shuffled ones, and smoothed noise may find the object by luck."""
 
 ALIKE = 0.9
 """Above this rank correlation with the strongest rival's map it is not about its class."""
@@ -39,12 +52,17 @@ ALIKE = 0.9
 STEADY = 1 / 3
 """The share of random additions that has to leave the class kept."""
 
+UNMOVED = 0.5
+"""Of what the map names first, so much has to be named first again when the image changes a little:
+else most of it is owed to what nobody sees."""
+
 
 def examine(
     question: Question,
     evidence: Tensor,
     label: str,
     rival: Rival | None = None,
+    again: Again | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Test a map on the image that it explains.
@@ -54,10 +72,12 @@ def examine(
         evidence: the map, (*question.grid.sizes) finite; larger speaks more for the class.
         label: the class's name.
         rival: how the map differs from the strongest rival's, if that is known.
+        again: what the method says of the changed image, if it could be asked.
         seed: of everything that is drawn at random.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = _tested(question, evidence, generator) if question.removals else _Tested()
+    question.passes += EXPLAINED * ((rival is not None) + 2 * (again is not None))
+    found = _tested(question, evidence, again, generator) if question.removals else _Tested()
     return Verdict(
         target=question.target,
         label=label,
@@ -75,14 +95,18 @@ def examine(
 
 @dataclass
 class _Tested:
-    """The parts by name, how firm the sufficient one is, and how much the order is one by edges."""
+    """The parts by name, how firm the sufficient one is, how much the order is one by edges, and
+    how much more alike the map's neighbours are than shuffled."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
     edges: float = 0.0
+    likeness: float = 0.0
 
 
-def _tested(question: Question, evidence: Tensor, generator: torch.Generator) -> _Tested:
+def _tested(
+    question: Question, evidence: Tensor, again: Again | None, generator: torch.Generator
+) -> _Tested:
     grid = question.grid
     order = grid.order(evidence, generator)
     tried = beginnings(question, order)
@@ -95,7 +119,7 @@ def _tested(question: Question, evidence: Tensor, generator: torch.Generator) ->
     edges = max(each, key=lambda other: correlation(order, other))
     others = {
         "control": controls.elsewhere(sufficient.patches),
-        "random": grid.order(torch.zeros(grid.sizes), generator) < length,
+        "random": grid.order(torch.randn(grid.sizes, generator=generator), generator) < length,
         "edges": edges < length,
         "centre": grid.order(controls.centre(grid), generator) < length,
     }
@@ -109,10 +133,15 @@ def _tested(question: Question, evidence: Tensor, generator: torch.Generator) ->
         **{name: Found(patches, asked.one(i)) for i, (name, patches) in enumerate(others.items())},
     }
     trials = min(MOST_TRIALS, MOST_PASSES - question.passes)
+    firm = stability(question, sufficient.patches, trials, generator)
+    if again is not None:
+        noise, shift = staying(grid, evidence, again)
+        firm = firm._replace(noise=noise, shift=shift)
     return _Tested(
         {name: _part(question, one) for name, one in found.items() if one is not None},
-        stability(question, sufficient.patches, trials, generator),
+        firm,
         correlation(order, edges),
+        controls.likeness(grid.means(evidence.double())),
     )
 
 
@@ -132,24 +161,22 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
         del checks["about this class"]
     else:
         checks["about this class"] = rival.correlation < ALIKE
-    if not found.parts or found.stability is None:
+    firm = found.stability
+    if firm is None or firm.noise is None or firm.shift is None:
+        del checks["steady"]
+    else:
+        checks["steady"] = min(firm.noise, firm.shift) >= UNMOVED
+    if firm is None:
         return checks
     parts = found.parts
-    beaten = {
-        name: _total(parts[name]) < limit * _total(parts[COMPARED[name]])
-        for name, limit in BEATEN.items()
-    }
     checks["sufficient"] = parts["claimed"].share <= SMALL
-    checks["better than elsewhere"] = beaten["control"]
-    checks["better than chance"] = beaten["random"]
-    checks["better than edges"] = beaten["edges"] and found.edges < EDGES
-    checks["better than the centre"] = beaten["centre"]
+    for name, (control, part, limit) in BEATEN.items():
+        checks[name] = _total(parts[control]) < limit * _total(parts[part])
+    checks["better than edges"] &= found.edges < EDGES
+    checks["more than noise"] = found.likeness >= NOISE
     checks["necessary"] = "necessary" in parts or "second" in parts
-    checks["stable"] = found.stability.share >= STEADY
+    checks["stable"] = firm.share >= STEADY
     return checks
-
-
-COMPARED = {"control": "sufficient", "random": "claimed", "edges": "claimed", "centre": "claimed"}
 
 
 def _total(part: Part) -> float:

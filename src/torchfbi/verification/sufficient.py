@@ -15,9 +15,9 @@ SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
 """Beginnings of the map's order, as shares of the patches: the first ones, and which come next if
 both keep the class, the second one alone, or neither."""
 
-ROUNDS, TRIES, CONFIRMED = 7, 3, 1
-"""Trimming: so many rounds, so many ways a round to leave patches out, of which so many at most
-are tested under the other removal."""
+PASSES, TRIES = 16, 3
+"""Trimming: images that the network is shown at most, and how many ways a round to leave patches
+out are tested; one of them at most under the other removal too."""
 
 LEAST, LARGEST = 0.2, 0.5
 """Trimming: the ways leave out shares from the one to the other of the part."""
@@ -80,7 +80,7 @@ def beginnings(question: Question, order: Tensor) -> Beginnings:
 
 
 def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Generator) -> Found:
-    """The part without patches that it does not need, as far as some rounds of tests tell.
+    """The part without patches that it does not need, as far as ``PASSES`` tests tell.
 
     Tests of groups: each round tries several ways to leave out more or less of the part, in
     coherent pieces drawn at random, rather where the map has less evidence. The way that leaves
@@ -94,8 +94,8 @@ def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Ge
         order: the place of each patch.
         generator: of the pieces.
     """
-    scale = 1.0
-    for _ in range(ROUNDS):
+    scale, last = 1.0, question.passes + PASSES - TRIES - 1
+    while question.passes <= last:
         size = int(found.patches.sum())
         shares = torch.linspace(LARGEST, LEAST, TRIES) * scale
         counts = [max(1, round(share * size)) for share in shares.tolist()]
@@ -112,21 +112,20 @@ def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Ge
 
 
 def _smallest(question: Question, tried: Tensor, before: Found) -> Found | None:
-    """The first of some parts that keeps the class under every removal."""
+    """The smallest that keeps the class under the harder removal, if also under the others."""
     weak = int(before.answer.margin[:, 0].argmin())
     names = question.removals
     others = names[:weak] + names[weak + 1 :]
     asked = question.keep(tried, (names[weak],))
-    for index in asked.kept.nonzero()[:CONFIRMED, 0].tolist():
-        patches, first = tried[index], asked.one(index)
-        if not others:
-            return Found(patches, first)
+    if not asked.kept.any():
+        return None
+    index = int(asked.kept.int().argmax())
+    patches, answer = tried[index], asked.one(index)
+    if others:
         rest = question.keep(patches[None], others)
-        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(first, rest, strict=True)]
+        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(answer, rest, strict=True)]
         answer = Answer(*parts)
-        if answer.kept.item():
-            return Found(patches, answer)
-    return None
+    return Found(patches, answer) if answer.kept.item() else None
 
 
 def _fields(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:

@@ -89,12 +89,14 @@ class Verdict:
             the evidence is redundant.
         control: a part of the sufficient one's shape elsewhere.
         random, edges, centre: the beginnings, as long as ``claimed``, of orders that know nothing
-            of the network: by chance, by edges, from the centre outwards.
-        stability: how often random additions to the sufficient part leave the class kept.
+            of the network: by noise that is smoothed as the map is, by edges, from the centre
+            outwards.
+        stability: how often random additions to the sufficient part leave the class kept, and how
+            far the map moves when the image changes a little.
         rival: how the map differs from the strongest rival's; None where that is not known.
         checks: the tests by name, and whether the explanation passed.
         sigma: the standard deviation of the blur, in pixels.
-        passes: how many images the network was shown.
+        passes: how many images the network was shown; an explanation counts as three.
         seed: of what was drawn at random.
     """
 

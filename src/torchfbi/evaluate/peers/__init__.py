@@ -18,6 +18,7 @@ from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.evaluate.peers.catalogue import METHODS, find
 from torchfbi.evaluate.peers.method import Method
 from torchfbi.evaluate.peers.network import graph_of
+from torchfbi.explanation.predict import graph_now
 from torchfbi.method.seeds import as_classes
 from torchfbi.method.settings import Settings
 
@@ -62,6 +63,8 @@ def attribute(
         raise NonFiniteError("the input contains NaN or infinite values.")
     if target is None:
         raise TargetError("peers explain a class: give its number, for example logits.argmax(1).")
+    if chosen.family != "fbi":  # which hold their answer themselves
+        graph_now(module, x)
     classes = graph_of(module, x).logits.meta["val"].shape[1]
     # Gradients, whatever the caller's modes are.
     with (

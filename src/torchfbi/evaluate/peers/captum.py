@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchfbi.errors import ModelError
 from torchfbi.evaluate.peers.network import logits_of, probabilities_of
+from torchfbi.system.quiet import quiet
 
 STEPS = 50
 """Points on the path of integrated gradients (section 5 of its paper: 20 to 300 suffice)."""
@@ -79,7 +80,7 @@ def smoothgrad_squared(module: nn.Module, x: Tensor, target: Tensor, seed: int) 
     method = library.NoiseTunnel(library.Saliency(lambda noisy: network(noisy.to(x.dtype))))
     values = []
     for image, number in zip(torch.split(x, 1), target.tolist(), strict=True):
-        with torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):  # the process has but one state
             torch.manual_seed(seed)
             values.append(
                 method.attribute(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import importlib
 import itertools
-import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from torchfbi.errors import CaptureError, ModelError
 from torchfbi.evaluate.peers.method import Attribute
 from torchfbi.evaluate.peers.network import graph_of
 from torchfbi.models.torchvision import import_torchvision
+from torchfbi.system.quiet import quiet
 
 aten = torch.ops.aten
 
@@ -96,8 +96,7 @@ def captum(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
         elif type(part).__module__ == nn.ReLU.__module__ and not isinstance(part, _KNOWN):
             cast(Any, part).rule = rules.IdentityRule()
     try:
-        with warnings.catch_warnings():  # of hooks, which are removed again
-            warnings.simplefilter("ignore")
+        with quiet():  # it warns of hooks, which are removed again
             values: Tensor = library.LRP(network).attribute(
                 x.clone().requires_grad_(), target=target
             )

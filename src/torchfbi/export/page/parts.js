@@ -38,6 +38,7 @@ export function takePhotos(input, area, open) {
     if (input.files.length) open(input.files[0]);
     input.value = ""; // so that the same photo can be chosen again
   };
+  input.onchange(); // before this script was there
   document.ondragover = (event) => {
     event.preventDefault();
     area.classList.add("over");

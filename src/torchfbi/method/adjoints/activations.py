@@ -10,87 +10,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchfbi.method.adjoints.pointwise import where_positive
 from torchfbi.method.adjoints.registry import Site, adjoint
-from torchfbi.method.settings import Settings
 
 aten = torch.ops.aten
 
 
+class Gate(NamedTuple):
+    """What an activation function lets through; both are called with the operator's arguments.
+
+    Args:
+        held: g.
+        derivative: f'; None where it equals g.
+    """
+
+    held: Callable[..., Tensor]
+    derivative: Callable[..., Tensor] | None
+
+    def slope(self, gates: str) -> Callable[..., Tensor]:
+        """The one that a setting asks for."""
+        return self.held if gates == "held" or self.derivative is None else self.derivative
+
+
+GATES: dict[Any, Gate] = {}
+"""By operator."""
+
+
 def activation(
-    *operators: Any, derivative: Callable[..., Tensor] | None = None, writes: bool = False
+    *operators: Any, derivative: Callable[..., Tensor] | None = None
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register the decorated gate g, called as ``g(x, *args)`` with the operator's arguments.
 
-    ``derivative`` is f', called in the same way; None where it equals g. A gate that ``writes``
-    takes memory for its result, or None, as ``out``.
+    ``derivative`` is f', called in the same way; None where it equals g.
     """
 
     def register(gate: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        found = Gate(gate, derivative)
+
         def rule(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if at.settings.rectified:
+                s = torch.relu(s)
             if at.settings.gates == "rectify":
-                return rectified(s, at)
-            if at.settings.gates == "guided":
-                s = rectified(s, at)
-            held = at.settings.gates == "held" or derivative is None
-            slope = gate if held else derivative
-            assert slope is not None
-            if writes and held:
-                kwargs["out"] = at.scratch.like(x, "contribution")  # as used before
-            gated = slope(x, *args, **kwargs)
-            return s.mul_(gated) if at.overwrite else s * gated
+                return s
+            return s * found.slope(at.settings.gates)(x, *args, **kwargs)
 
         rule.__doc__ = gate.__doc__
-        register_as = adjoint(
-            *operators, keeps=("inputs",), activation=True, fresh=True, spares=_all_if_rectified
-        )
-        register_as(rule)
+        adjoint(*operators, keeps=("inputs",), activation=True)(rule)
+        GATES.update(dict.fromkeys(operators, found))
         return gate
 
     return register
 
 
-def _all_if_rectified(settings: Settings) -> set[str]:
-    """The signal alone decides then."""
-    return {"inputs", "output"} if settings.gates == "rectify" else set()
-
-
-def rectified(s: Tensor, at: Site) -> Tensor:
-    """ReLU of the signal (section 2)."""
-    if at.rectified:
-        return s
-    return torch.relu_(s) if at.overwrite else torch.relu(s)
-
-
-@adjoint(
-    aten.relu.default, keeps=("output",), activation=True, fresh=True, spares=_all_if_rectified
-)
+@adjoint(aten.relu.default, keeps=("output",), activation=True)
 def relu(s: Tensor, at: Site, x: Tensor) -> Tensor:
     """ReLU of the signal (section 2), or the mask of the active units."""
     if at.settings.rectified:
-        s = rectified(s, at)
+        s = torch.relu(s)
     if at.settings.gates == "rectify":
         return s
-    return where_positive(s, at.output, s if at.overwrite else None)
+    return torch.where(at.output > 0, s, 0.0)
 
 
 @activation(
     aten.clamp.default,
     derivative=lambda x, low=None, high=None: x.clamp(low, high) == x,
-    writes=True,
 )
-def clamp(
-    x: Tensor, low: float | None = None, high: float | None = None, out: Tensor | None = None
-) -> Tensor:
+def clamp(x: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
     """Full between the limits, (limit - f(0)) / x outside."""
-    if low == 0 and high is not None and high > 0:  # ReLU6, in two passes
-        return torch.div(x.new_full((), high), x, out=out).clamp_(0.0, 1.0)
     at_zero = x.new_zeros(()).clamp(low, high)
     return _secant(x.clamp(low, high) - at_zero, x, 1.0)
 
@@ -98,11 +90,10 @@ def clamp(
 @activation(
     aten.hardtanh.default,
     derivative=lambda x, low=-1.0, high=1.0: (x > low) & (x < high),
-    writes=True,
 )
-def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0, out: Tensor | None = None) -> Tensor:
+def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
     """Hardtanh and ReLU6: as clamp."""
-    return clamp(x, low, high, out)
+    return clamp(x, low, high)
 
 
 @activation(aten.leaky_relu.default)

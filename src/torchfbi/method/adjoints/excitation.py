@@ -43,14 +43,12 @@ def excitation(
     gamma: float,
     forward: Forward,
     adjoint: Adjoint,
-    one_sided: bool = False,
 ) -> Tensor:
-    """The excitation walk through one affine layer.
+    """The excitation walk through one affine layer; the plain adjoint where gamma is 0.
 
     All sums by sign follow from the layer's own and those of the magnitudes: with
-    A = |W| |a| + |b|, twice z+ is z + A and twice z- is z - A. So there is one product forwards
-    and two back, or one where all that counts is positive. A silent input, a = 0, counts as
-    positive.
+    A = |W| |a| + |b|, twice z+ is z + A and twice z- is z - A, so |z*| is half of |z| + A. A silent
+    input, a = 0, counts as positive.
 
     Args:
         s: the signal at the layer's output.
@@ -58,20 +56,19 @@ def excitation(
         a: the layer's input.
         weight: W.
         bias: b; None for none.
-        gamma: > 0.
+        gamma: >= 0.
         forward: what the layer computes of an input, weights and a bias.
         adjoint: the plain adjoint of that, of a signal and weights.
-        one_sided: it is known that no input is negative, nor any output at which s is not zero.
 
     Returns:
         The signal at the input, shaped like ``a``.
     """
-    half, size, magnitude = gamma / 2, z.abs(), weight.abs()
-    total = forward(a if one_sided else a.abs(), magnitude, None if bias is None else bias.abs())
-    scale = total.mul_(half).add_(size, alpha=1 + half).clamp_(min=torch.finfo(total.dtype).tiny)
-    survived = size.div_(scale).mul_(s)
-    if one_sided:
-        return adjoint(survived, weight * (1 + half) + magnitude * half)
+    if not gamma:
+        return adjoint(s, weight)
+    magnitude = weight.abs()
+    total = forward(a.abs(), magnitude, None if bias is None else bias.abs())
+    scale = z.abs() + gamma * (z.abs() + total) / 2
+    survived = s * z.abs() / scale.clamp(min=torch.finfo(scale.dtype).tiny)
     plain = adjoint(survived, weight)
     alike = adjoint(survived * z.sign(), magnitude)
-    return plain.mul_(1 + half).add_(torch.where(a < 0, -alike, alike), alpha=half)
+    return plain + gamma / 2 * (plain + torch.where(a < 0, -alike, alike))

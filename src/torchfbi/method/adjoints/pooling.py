@@ -10,8 +10,8 @@ from torch import Tensor
 
 from torchfbi.method.adjoints.registry import Site, adjoint
 from torchfbi.method.adjoints.shape import separable
-from torchfbi.method.adjoints.transposed import left_over, transposed_convolution
-from torchfbi.system.tracing import tracing
+from torchfbi.method.adjoints.windows import left_over, transposed_convolution
+from torchfbi.method.settings import Settings
 
 aten = torch.ops.aten
 
@@ -21,8 +21,6 @@ aten = torch.ops.aten
     aten.max_pool2d.default,
     aten.max_pool3d.default,
     keeps=("inputs", "output"),
-    fresh=True,
-    spares=lambda settings: {"inputs"} if settings.pooling == "replicate" else {"output"},
 )
 def max_pool(
     s: Tensor,
@@ -46,28 +44,22 @@ def max_pool(
         total = _sum_pool(active, s.shape[2:], *window)
         share = torch.where(total > 0, s / total.clamp(min=torch.finfo(s.dtype).tiny), 0)
         return spread(share, x, *window) * active
-    if _tiles(*window):  # windows that do not overlap: the minimum may come first
-        return spread(_smaller(s, at.output, at), x, *window)
-    # How many windows each was shared among.
-    copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)
-    shared, forward, out = spread(s, x, *window), at.output, None
-    if not tracing():
-        out = shared
-        if forward.stride(0) == 0:
-            forward = forward[:1]  # several walks from one image
-    return _smaller(shared, spread(forward, x, *window), at, out).div_(copies)
+    copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)  # overlapping windows
+    shared, forward = spread(s, x, *window), spread(at.output, x, *window)
+    return smaller(shared, forward, at.settings) / copies
 
 
-def _smaller(s: Tensor, forward: Tensor, at: Site, out: Tensor | None = None) -> Tensor:
+def smaller(s: Tensor, forward: Tensor, settings: Settings) -> Tensor:
     """The minimum of signal and forward value. With both signs it bounds the magnitude, so that
     a negative signal survives."""
-    if at.settings.rectified:
-        return torch.minimum(s, forward, out=out)
+    if settings.rectified:
+        return torch.minimum(s, forward)
     bound = torch.relu(forward)
     return torch.maximum(torch.minimum(s, bound), -bound)
 
 
-def _tiles(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> bool:
+def tiles(kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]) -> bool:
+    """Whether the windows do not overlap."""
     return stride == kernel and not any(padding) and set(dilation) == {1}
 
 
@@ -172,7 +164,7 @@ def spread(
     Returns:
         A tensor (N, C, *sizes).
     """
-    if _tiles(kernel, stride, padding, dilation):
+    if tiles(kernel, stride, padding, dilation):
         sizes = [n * k for n, k in zip(s.shape[2:], kernel, strict=True)]
         full = F.interpolate(s, sizes, mode="nearest")
     else:

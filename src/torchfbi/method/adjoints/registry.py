@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, fx
 
-from torchfbi.engine.scratch import NO_SCRATCH, Scratch
 from torchfbi.method.settings import Settings
 
 Signals = Tensor | None | Sequence[Tensor | None]
@@ -29,30 +28,21 @@ Rule = Callable[..., Signals]
 RuleT = TypeVar("RuleT", bound=Rule)
 
 
-class Site(NamedTuple):
+@dataclass
+class Site:
     """Where a rule is applied.
 
     Args:
         output: the operator's forward output.
         settings: of the walk.
         node: the operator's.
-        overwrite: whether the rule may write over the signal.
-        scratch: memory for what the rule computes on the way.
-        maps: the signal's maps that are not known to be zero, (N, C) bool; None for all.
-        rectified: the selection let no negative signal through.
-        gamma: of the excitation walk; 0 for the plain adjoint.
-        one_sided: no input is negative, nor any output at which the signal is not zero.
+        gamma: of the excitation walk; 0 where the plain adjoint is asked for.
     """
 
     output: Tensor
     settings: Settings
     node: fx.Node
-    overwrite: bool = False
-    scratch: Scratch = NO_SCRATCH
-    maps: Tensor | None = None
-    rectified: bool = False
     gamma: float = 0.0
-    one_sided: bool = False
 
 
 def tensor_arguments(node: fx.Node) -> list[fx.Node]:
@@ -84,8 +74,7 @@ def first_argument(node: fx.Node) -> list[fx.Node]:
     return tensor_arguments(node)[:1]
 
 
-@dataclass(frozen=True)
-class Adjoint:
+class Adjoint(NamedTuple):
     """A rule, the forward values it needs, and where its signal goes.
 
     Args:
@@ -94,20 +83,12 @@ class Adjoint:
         activation: the operator is an activation function, so its output is a feature.
         receivers: which arguments get a signal; by default the first one, so that weights
             and gates computed from the image are held constant.
-        fresh: what the rule returns is memory of its own, or the signal itself.
-        spares: which of the values in ``keeps`` it does not read under given settings.
     """
 
     rule: Rule
     keeps: frozenset[str]
     activation: bool
     receivers: Callable[[fx.Node], list[fx.Node]]
-    fresh: bool
-    spares: Callable[[Settings], set[str]]
-
-    def reads(self, settings: Settings) -> frozenset[str]:
-        """Which forward values the rule reads under these settings."""
-        return self.keeps - self.spares(settings)
 
 
 _TABLE: dict[Any, Adjoint] = {}
@@ -118,14 +99,12 @@ def adjoint(
     keeps: tuple[str, ...] = (),
     activation: bool = False,
     receivers: Callable[[fx.Node], list[fx.Node]] = first_argument,
-    fresh: bool = False,
-    spares: Callable[[Settings], set[str]] = lambda settings: set(),
 ) -> Callable[[RuleT], RuleT]:
     """Register the decorated function as the adjoint of ``operators`` (ATen overloads)."""
 
     def register(rule: RuleT) -> RuleT:
         for operator in operators:
-            _TABLE[operator] = Adjoint(rule, frozenset(keeps), activation, receivers, fresh, spares)
+            _TABLE[operator] = Adjoint(rule, frozenset(keeps), activation, receivers)
         return rule
 
     return register

@@ -120,7 +120,7 @@ def expand(s: Tensor, at: Site, x: Tensor, size: list[int], implicit: bool = Fal
     return s.sum_to_size(x.shape)
 
 
-@adjoint(aten.constant_pad_nd.default, fresh=True)
+@adjoint(aten.constant_pad_nd.default)
 def constant_pad(s: Tensor, at: Site, x: Tensor, pad: list[int], value: float = 0) -> Tensor:
     """The border is cut off again; in a copy, which is dense and may be written over."""
     return aten.constant_pad_nd.default(s, [-width for width in pad])

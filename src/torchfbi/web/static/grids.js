@@ -3,15 +3,19 @@
 import { element, percent } from "./parts.js";
 import { figure } from "./flow.js";
 
-/** Ask methods one after the other. */
+/** Ask methods one after the other; what was overtaken leaves no places for answers. */
 export async function compare(grid, methods, ask) {
   if (!methods.length) throw new Error("Choose at least one method.");
   const waiting = methods.map(() => element("div", "", { className: "waiting" }));
   grid.replaceChildren(...waiting);
-  for (const [i, method] of methods.entries()) {
-    const found = await ask("comparison", { method });
-    if (!found) return;
-    waiting[i].replaceWith(cell({ ...found, name: method }));
+  try {
+    for (const [i, method] of methods.entries()) {
+      const found = await ask("comparison", { method });
+      if (!found) return;
+      waiting[i].replaceWith(cell({ ...found, name: method }));
+    }
+  } finally {
+    for (const place of waiting) place.remove();
   }
 }
 

@@ -6,7 +6,14 @@ import { showFlow } from "./flow.js";
 import { compare, sweep } from "./grids.js";
 import { listSettings, readSettings, showSettings } from "./settings.js";
 
-const config = await (await fetch("config")).json();
+// A photo can be chosen from the first moment on; it is opened once it is known whom to ask.
+let early = null;
+takePhotos($("file"), $("drop"), (photo) => (early = photo));
+
+const config = await fetch("config").then((response) => response.json()).catch((error) => {
+  say("The server cannot be reached. Reload the page once it runs.", "wrong");
+  throw error;
+});
 const asking = new Asking(config.limits);
 
 // What is asked. `changed` are the settings that differ from the preset's.
@@ -36,6 +43,7 @@ async function open(source) {
 
 /** Ask what is wished, and show it, unless something else is wished meanwhile. */
 function explain() {
+  if (!asking.photo) return; // one that is on its way is explained when it is there
   forget();
   const named = wish.target === null ? "the most probable class" : nameOf(wish.target);
   return during(`Explaining ${named} …`, async (latest) => {
@@ -61,6 +69,7 @@ function forget() {
   for (const id of ["claim", "about", "program", "swept-hint"]) $(id).textContent = "";
   $("fit").hidden = true;
   $("painted").removeAttribute("src");
+  for (const id of ["ask-methods", "ask-sweep"]) $(id).disabled = true; // of what?
   if (wish.target !== null) markClass($("classes"), wish.target);
 }
 
@@ -85,6 +94,7 @@ function show(found) {
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;
   $("answer").classList.add("answered");
+  for (const id of ["ask-methods", "ask-sweep"]) $(id).disabled = false;
   showSettings(config, found.settings);
   listFiles(found);
   if (selected() === "flow") drawFlow();
@@ -175,7 +185,6 @@ function drawFlow() {
 
 /** Ask for several answers, one after the other, and show each as soon as it is there. */
 function series(text, work) {
-  if (!answer) return say("Choose a photo first.", "wrong");
   during(text, (latest) => work((what, more) => {
     const asked = new URLSearchParams({ ...Object.fromEntries(new URLSearchParams(answer.question)), ...more });
     return asking.get(what, asked.toString(), latest);
@@ -209,13 +218,14 @@ $("hold").onkeyup = $("hold").onblur = () => bare(false);
 
 $("save").onclick = async () => {
   if (!answer) return;
+  const { stem } = answer, { preset } = wish;
   const { naturalWidth, naturalHeight } = $("photo");
   const canvas = new OffscreenCanvas(naturalWidth, naturalHeight);
   const context = canvas.getContext("2d");
   context.drawImage($("photo"), 0, 0);
   context.globalAlpha = $("opacity").value / 100;
   context.drawImage($("painted"), 0, 0);
-  save(await canvas.convertToBlob(), `${answer.stem}-${wish.preset}.png`);
+  save(await canvas.convertToBlob(), `${stem}-${preset}.png`);
 };
 
 // Photo, network, preset, settings, class.
@@ -247,7 +257,8 @@ for (const { name, word, help } of config.presets) {
   button.onchange = () => {
     Object.assign(wish, { preset: name, changed: {}, fit: true });
     $("preset-help").textContent = help;
-    if (asking.photo) explain();
+    showSettings(config, preset()); // what is changed now, is changed about these
+    explain();
   };
   if (button.checked) $("preset-help").textContent = help;
   label.append(button, element("span", word));
@@ -264,13 +275,13 @@ const preset = () => config.presets.find(({ name }) => name === wish.preset).set
 listSettings($("settings"), config, () => {
   wish.changed = readSettings($("settings"), config, preset());
   wish.fit = false;
-  if (asking.photo) explain();
+  explain();
 });
 showSettings(config, preset());
 $("reset").onclick = () => {
   Object.assign(wish, { changed: {}, fit: true });
   showSettings(config, preset());
-  if (asking.photo) explain();
+  explain();
 };
 $("fit").onclick = () => {
   wish.fit = true;
@@ -284,15 +295,17 @@ $("other").onchange = () => {
 };
 
 async function listNames() {
-  const response = await fetch(`classes?${new URLSearchParams({ model: wish.model })}`);
-  if (!response.ok) return;
-  const names = await response.json();
-  $("names").replaceChildren(...names.map((value) => element("option", "", { value })));
+  const { model } = wish;
+  $("names").replaceChildren();
+  const response = await fetch(`classes?${new URLSearchParams({ model })}`).catch(() => null);
+  const names = response?.ok ? await response.json() : []; // they only help to type one
+  if (model === wish.model) $("names").replaceChildren(...names.map((value) => element("option", "", { value })));
 }
 
 if (matchMedia("(pointer: coarse)").matches) $("elsewhere").hidden = true;
 else $("camera").hidden = true;
 document.documentElement.dataset.ready = "true";
 say("");
-if (config.examples.length) open(config.examples[0].name);
+const first = early ?? config.examples[0]?.name;
+if (first) open(first);
 listNames();

@@ -29,6 +29,7 @@ export function listSettings(part, { settings }, changed) {
 export function showSettings({ settings }, values) {
   for (const { name, kind } of settings) {
     const control = document.querySelector(`#settings [name="${name}"]`);
+    if (control === document.activeElement) continue; // somebody is writing there
     if (kind === "flag") control.checked = values[name];
     else control.value = values[name] ?? "";
   }

@@ -7,15 +7,14 @@ import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from torchfbi.survey.examine import Row, examine
-from torchfbi.survey.names import family
+from survey.examine import Row, examine
+from survey.names import family
 
 
 def run(
@@ -25,34 +24,31 @@ def run(
     timeout: float = 600,
     each: Callable[[Row], None] = lambda row: None,
 ) -> list[Row]:
-    """Examine architectures, family by family.
+    """Examine architectures in their order.
 
     Args:
-        names: the small members of a family first.
+        names: of architectures.
         record: a file of JSON lines; what it holds already is not done again.
         jobs: how many processes at a time.
         timeout: for each architecture, in seconds.
         each: called with every new row.
 
     Returns:
-        The rows of all names that were examined, now or before.
+        The rows of all names, examined now or before.
     """
     known = {row.name: row for row in read(record)}
 
-    def examine_family(members: list[str]) -> list[Row]:
-        rows: list[Row] = []
-        for name in members:
-            if name not in known:
-                row = _in_a_process(name, timeout)
-                with record.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row.to_dict()) + "\n")
-                each(row)
-            rows.append(known.get(name) or row)
-        return rows
+    def row_of(name: str) -> Row:
+        if name in known:
+            return known[name]
+        row = _in_a_process(name, timeout)
+        with record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row.to_dict()) + "\n")
+        each(row)
+        return row
 
-    families = [list(members) for _, members in groupby(sorted(names, key=family), family)]
     with ThreadPoolExecutor(jobs) as pool:
-        return [row for rows in pool.map(examine_family, families) for row in rows]
+        return list(pool.map(row_of, names))
 
 
 def read(record: Path) -> list[Row]:
@@ -92,4 +88,4 @@ def _work(name: str, answer: Connection) -> None:
 _forks = "forkserver" in multiprocessing.get_all_start_methods()
 _processes: Any = multiprocessing.get_context("forkserver" if _forks else "spawn")
 if _forks:
-    _processes.set_forkserver_preload(["torchfbi.survey.warm"])
+    _processes.set_forkserver_preload(["survey.warm"])

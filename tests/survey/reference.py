@@ -16,8 +16,8 @@ aten = torch.ops.aten
 def held_gradient(graph: Graph, x: Tensor) -> Tensor:
     """The gradient of the top class's logit, shaped like ``x``.
 
-    Attention's weights, gates and the statistics of norms are detached; of a layer norm the
-    deviation alone.
+    Attention's weights, gates and the deviations in norms are detached; that a norm takes off the
+    mean is linear, and kept.
 
     Args:
         graph: of a network that answers with (N, classes).
@@ -67,9 +67,8 @@ def _group_norm(
     x: Tensor, groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
 ) -> Tensor:
     grouped = x.reshape(x.shape[0], groups, -1)
-    still = grouped.detach()
-    mean, variance = still.mean(2, keepdim=True), still.var(2, correction=0, keepdim=True)
-    normed = ((grouped - mean) / (variance + eps).sqrt()).reshape(x.shape)
+    deviation = (grouped.detach().var(2, correction=0, keepdim=True) + eps).sqrt()
+    normed = ((grouped - grouped.mean(2, keepdim=True)) / deviation).reshape(x.shape)
     maps = [-1, *[1] * (x.ndim - 2)]
     return _affine(normed, *(t if t is None else t.reshape(maps) for t in (weight, bias)))
 

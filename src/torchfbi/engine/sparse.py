@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from torchfbi.method.adjoints.transposed import spaced, transposed_convolution
+from torchfbi.engine.transposed import spaced, transposed_convolution
 from torchfbi.system.layout import onednn_takes
-from torchfbi.system.tracing import tracing
 
 Kept = list[tuple[slice, Tensor]]
 """Samples, and the numbers of the maps that count in them, (kept,) int64."""
@@ -31,7 +30,7 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> Ke
         weight: (O, I, ...).
         groups: of the convolution.
     """
-    if maps is None or tracing() or s.device.type != "cpu":
+    if maps is None or s.device.type != "cpu":
         return None  # how many are kept depends on the data, and a GPU would have to wait for it
     if groups > 1:
         return None
@@ -158,7 +157,7 @@ def dense(s: Tensor, weight: Tensor) -> Tensor | None:
     Returns:
         A tensor (1, I), or None where to read all rows is as quick.
     """
-    if tracing() or s.device.type != "cpu" or s.dtype != torch.float32:
+    if s.device.type != "cpu" or s.dtype != torch.float32:
         return None
     if s.ndim != 2 or len(s) > 1 or weight.numel() < _LARGE or not weight.is_contiguous():
         return None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings
-from torchfbi.engine.packing import Packing
+from torchfbi.engine import packed as packing
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN"
@@ -28,12 +28,13 @@ def network() -> nn.Module:
 
 def convolved(fbi: ForwardBackward, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Each convolution with packed weights, and as PyTorch's own."""
-    found, packing = [], Packing(fbi.graph)
+    found = []
     values = fbi._run(x)
     for node in fbi.graph.nodes:
-        args, kwargs = fbi._arguments(node, values)
+        args, kwargs = fbi._engine._arguments(node, values)
         values[node] = node.target(*args, **kwargs)
-        packed = packing.convolution(node, args)
+        convolution = node.target is torch.ops.aten.convolution.default
+        packed = packing.convolution(*args) if convolution else None
         if packed is not None:
             found.append((packed, values[node]))
     return found

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchfbi.method.adjoints import packed, sparse, transposed
+from torchfbi.engine import packed, sparse, transposed
 from torchfbi.system import layout
 
 aten = torch.ops.aten

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from survey import huggingface
+from survey.names import family
+from survey.reference import held_gradient
 from torchfbi.capture.capture import capture
 from torchfbi.errors import InputError, TorchFBIError, UnsupportedOperatorError, first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
@@ -20,15 +23,16 @@ from torchfbi.method.graph import Graph
 from torchfbi.method.maps import channel_dim
 from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.models import load
+from torchfbi.models.timm import import_timm
 from torchfbi.models.untrained import shaken
-from torchfbi.survey import huggingface
-from torchfbi.survey.names import family
-from torchfbi.survey.reference import held_gradient
 
 aten = torch.ops.aten
 
 SIDES = (64, 96, 128, 192, 224, 256)
 """Of the images, in pixels, the smallest that the network takes. Its own size comes last."""
+
+MADE_FOR = (96, 112, 128)
+"""Sides that a network of timm is made for, the smallest that it can be, where it can be."""
 
 GAINS = (1.0, 0.7, 0.5)
 """Of the random weights, until the network is no longer chaotic."""
@@ -110,11 +114,6 @@ class Row:
         return cls(**{**plain, "explained": tuple(plain["explained"])})
 
 
-def survey(names: Iterable[str]) -> list[Row]:
-    """``examine`` each of the names."""
-    return [examine(name) for name in names]
-
-
 def examine(name: str, seed: int = 0) -> Row:
     """Build an architecture with random weights and try everything on it.
 
@@ -156,6 +155,13 @@ def _build(name: str) -> tuple[nn.Module, int]:
     library, _, member = name.partition(":")
     if library == "transformers":
         return huggingface.build(member)
+    if library == "timm":
+        for side in MADE_FOR:  # transformers take no other size than they were made for
+            with contextlib.suppress(Exception):
+                module = import_timm().create_model(member, img_size=side)
+                with torch.no_grad():
+                    module.eval()(torch.randn(1, 3, side, side))
+                return module.requires_grad_(False), side
     model = load(name, pretrained=False)
     return model.module, model.preprocess.size[0]
 
@@ -187,12 +193,11 @@ def images(module: nn.Module, own: int, sides: Sequence[int] = SIDES) -> Tensor:
 def _tried(row: Row, module: nn.Module, x: Tensor, graph: Graph) -> Row:
     with torch.no_grad():
         expected = module(x)
-    explained, error = [], None
+    found, error = {}, None
     for preset in PRESETS:
-        values, logits = ForwardBackward(module, x, Settings.from_preset(preset))(x)
+        found[preset], logits = ForwardBackward(module, x, Settings.from_preset(preset))(x)
         error = _distance(logits, expected)
-        if values.isfinite().all():
-            explained.append(preset)
+    explained = [preset for preset, values in found.items() if values.isfinite().all()]
     path = [node for node in graph.nodes if node in graph.path]
     holds = any(map(_holds, path))
     smooth = any(node.target in _SMOOTH for node in path)
@@ -203,19 +208,17 @@ def _tried(row: Row, module: nn.Module, x: Tensor, graph: Graph) -> Row:
         logits_error=error,
         piecewise_linear=not holds and not smooth,
         holds=holds,
-        gradient_error=_gradient_error(module, x, graph if holds else None),
+        gradient_error=_distance(found["plain"], _gradient(module, x, graph if holds else None)),
     )
 
 
-def _gradient_error(module: nn.Module, x: Tensor, graph: Graph | None) -> float:
-    """``plain`` against autograd, for the top class; with what ``graph`` holds detached."""
-    if graph is None:
-        leaf = x.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
-    else:
-        gradient = held_gradient(graph, x)
-    values, _ = ForwardBackward(module, x, Settings.plain())(x)
-    return _distance(values, gradient)
+def _gradient(module: nn.Module, x: Tensor, graph: Graph | None) -> Tensor:
+    """What ``plain`` is to be: the top class's, by autograd; with what ``graph`` holds detached."""
+    if graph is not None:
+        return held_gradient(graph, x)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(module(leaf).amax(1).sum(), leaf)
+    return gradient
 
 
 def _distance(actual: Tensor, expected: Tensor) -> float:

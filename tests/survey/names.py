@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
+from survey import huggingface
 from torchfbi.models import timm, torchvision
-from torchfbi.survey import huggingface
 
 _SIZES = [
     "zepto", "atto", "femto", "pico", "nano", "xxtiny", "xtiny", "tiny", "xx", "xs", "mini", "s",
@@ -43,7 +44,8 @@ def architectures() -> list[str]:
 
 
 def representatives() -> list[str]:
-    """All of torchvision and transformers, and of timm the smallest of each kind.
+    """All of torchvision and transformers, and of timm the smallest of each kind; the first of
+    each family first.
 
     Names of one module that differ in numbers and words of size alone are one kind
     (``resnet26d`` and ``resnet101d``); the number of a version makes a difference.
@@ -52,7 +54,13 @@ def representatives() -> list[str]:
     for name in sorted(architectures(), key=_size):
         whole = not name.startswith("timm:")
         smallest.setdefault((family(name), name if whole else _kind(name)), name)
-    return sorted(smallest.values(), key=lambda name: (family(name), _size(name)))
+    chosen = sorted(smallest.values(), key=lambda name: (family(name), _size(name)))
+    seen = Counter[str]()
+    places = {}
+    for name in chosen:
+        places[name] = seen[family(name)]
+        seen[family(name)] += 1
+    return sorted(chosen, key=places.__getitem__)
 
 
 def _kind(name: str) -> str:

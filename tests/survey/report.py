@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
+from survey.examine import Row
 from torchfbi.method.settings import PRESETS
-from torchfbi.survey.examine import Row
 
 LANDMARKS = {"torchvision:mobilenet_v2", "torchvision:resnet50", "torchvision:vgg16"}
 """What their capture costs is always listed."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from torchfbi.method.adjoints import windows
 from torchfbi.system.layout import onednn_takes
-from torchfbi.system.tracing import tracing
 
 aten = torch.ops.aten
 
@@ -22,7 +20,7 @@ def transposed_convolution(
     leftover: list[int],
     groups: int,
 ) -> Tensor:
-    """``aten.convolution`` with ``transposed`` and without bias.
+    """As ``torchfbi.method.adjoints.windows.transposed_convolution``.
 
     In bfloat16 a strided one with a filter for each map takes ten to thirty times as long as the
     same with zeros between the signal's entries and the filters turned round.
@@ -37,8 +35,8 @@ def transposed_convolution(
     a_filter_each = groups > 1 and tuple(weight.shape[:2]) == (groups, 1)
     slow = a_filter_each and set(stride) != {1} and s.itemsize == 2
     if not slow or min(reach) < 0 or not _is_image_for_onednn(s):
-        return aten.convolution.default(
-            s, weight, None, stride, padding, dilation, True, leftover, groups
+        return windows.transposed_convolution(
+            s, weight, stride, padding, dilation, leftover, groups
         )
     sizes = [
         (n - 1) * step + 1 + rest
@@ -58,24 +56,6 @@ def transposed_convolution(
     )
 
 
-def left_over(
-    sizes: Sequence[int],
-    outputs: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> list[int]:
-    """How many pixels the last window left over along each axis, which a strided operator's output
-    does not tell; below zero, how far that window reaches beyond the padding."""
-    return [
-        size + 2 * border - ((n - 1) * step + d * (k - 1) + 1)
-        for size, n, k, step, border, d in zip(
-            sizes, outputs, kernel, stride, padding, dilation, strict=True
-        )
-    ]
-
-
 def spaced(s: Tensor, stride: list[int], sizes: list[int] | torch.Size) -> Tensor:
     """The signal with zeros between its positions.
 
@@ -93,4 +73,4 @@ def spaced(s: Tensor, stride: list[int], sizes: list[int] | torch.Size) -> Tenso
 
 
 def _is_image_for_onednn(s: Tensor) -> bool:
-    return not tracing() and s.ndim == 4 and onednn_takes(s)
+    return s.ndim == 4 and onednn_takes(s)
