@@ -74,7 +74,7 @@ def explain(
     entries: list[Any] = []
 
     # With several images there is a bar already.
-    one = report.waiting("testing whether the explanation holds")
+    one = report.waiting("explaining, and testing whether it holds")
     waiting = one if len(images) == 1 else nullcontext()
 
     others = inputs.read(other or [], network)
@@ -93,10 +93,12 @@ def explain(
                 yield {"input": name, "shares": shares}, explanation
 
     def work(image: Path) -> None:
-        for about, answer in answers(image):
-            if verify:
-                with waiting:
-                    answer = replace(answer, verdicts=answer.verify())
+        with waiting:
+            found = [
+                (about, replace(answer, verdicts=answer.verify()) if verify else answer)
+                for about, answer in answers(image)
+            ]
+        for about, answer in found:
             for explanation in answer:
                 keep(image, about, explanation)
 
@@ -144,7 +146,7 @@ def _print(explanation: Explanation, files: list[Path], name: str, alone: bool) 
         report.print_verdicts(explanation.verdicts)
         report.print_files(files)
     else:
-        report.print_line(explanation, files[0])
+        report.print_line(explanation, name, files[0])
 
 
 def _entry(explanation: Explanation, image: Path, figure: Path) -> Any:

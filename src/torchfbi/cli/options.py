@@ -11,6 +11,7 @@ import inspect
 import json as jsonlib
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -280,12 +281,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
-        finished = {
-            name: GROUPS[name](**{option: given[option] for option in groups[name]})
-            if name in groups
-            else given[name]
-            for name in own
-        }
+        finished = {name: given[name] for name in own if name not in groups}
+        for name, parameters in groups.items():
+            loading = report.waiting("loading the network")
+            with loading if name == "network" else nullcontext():
+                finished[name] = GROUPS[name](**{option: given[option] for option in parameters})
         if "network" in finished:
             report.warn(finished["network"].warnings())
         if "target" in finished and "network" in finished:

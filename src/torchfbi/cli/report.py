@@ -89,14 +89,20 @@ def support_line(explanation: Explanation, index: int = 0) -> str:
     return explanation.emptiness(index) or f"support: {density:.1%} of the pixels the network saw"
 
 
-def print_line(explanation: Explanation, figure: Path, index: int = 0) -> None:
-    """A photo in one line: what the network says, whether the explanation holds, the figure."""
+def print_line(explanation: Explanation, about: str, figure: Path, index: int = 0) -> None:
+    """A photo in one line: what the network says, whether the explanation holds, the figure.
+
+    Args:
+        about: the input that is explained, where there are several.
+        figure: where it lies.
+    """
+    photo = [explanation.photos[index].name] if explanation.photos else []
     (_, said, probability), *_ = explanation.top(1, index) or [(0, "", 0.0)]
     asked = explanation.title(index)
     words = [f"{said} {probability:.1%}"] if said else []
     words += [f"explained: {asked}"] if asked.rpartition(" (")[0] != said else []
     words += [explanation.verdicts[index].ruling] if explanation.verdicts else []
-    line = f"{explanation.photos[index].name}: {'; '.join(words)}; {figure}"
+    line = f"{': '.join(filter(None, [about, *photo]))}: {'; '.join(words)}; {figure}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
     warn(explanation.warnings(index))
 
