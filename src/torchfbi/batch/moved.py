@@ -51,8 +51,9 @@ class Changes:
     """Two runs beside each other.
 
     Args:
-        both: how many images both have, by the bytes of their files.
-        new, gone: how many only the later or only the earlier run has.
+        both: how many images of the later run the earlier has, by the bytes of their files.
+        new: how many it has not.
+        gone: how many different ones only the earlier run has.
         moved: images of both whose class changed, those first, or whose evidence moved by at least
             ``NEAR``, the farthest first.
     """
@@ -70,13 +71,14 @@ def changes(before: str | os.PathLike[str], now: str | os.PathLike[str]) -> Chan
         FileFormatError: one of them holds no rows, or a file is damaged.
     """
     earlier = {_key(row): _remembered(row) for row in Store(before).every(COLUMNS)}
-    met, new, moved = set[str](), 0, []
+    met, both, new, moved = set[str](), 0, 0, []
     for row in Store(now).every(COLUMNS):
         key = _key(row)
         if key not in earlier:
             new += 1
             continue
         met.add(key)
+        both += 1
         told, place = _remembered(row)
         told_before, place_before = earlier[key]
         distance = None
@@ -86,7 +88,7 @@ def changes(before: str | os.PathLike[str], now: str | os.PathLike[str]) -> Chan
         if found.relabelled or (distance is not None and distance >= NEAR):
             moved.append(found)
     moved.sort(key=lambda one: (not one.relabelled, -(one.distance or 0), one.path))
-    return Changes(len(met), new, len(earlier.keys() - met), tuple(moved))
+    return Changes(both, new, len(earlier.keys() - met), tuple(moved))
 
 
 def _key(row: dict[str, Any]) -> str:
