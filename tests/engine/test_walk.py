@@ -156,10 +156,10 @@ def test_low_memory_gives_the_same(name: str) -> None:
     assert torch.equal(thrifty.each(x[:1], [3, 5])[0], usual.each(x[:1], [3, 5])[0])
 
 
-@pytest.mark.parametrize(("gamma", "tensors"), [(0.0, 24), (0.25, 48)])
+@pytest.mark.parametrize(("gamma", "tensors"), [(0.0, 24), (0.25, 24)])
 def test_low_memory_keeps_little(gamma: float, tensors: int) -> None:
-    """Of 24 equal layers with one tensor each that is read on the way back, or two as the
-    excitation walk reads a layer's input and output, about twice the square root of all."""
+    """Of 24 equal layers with one tensor each that is read on the way back, as behind a ReLU the
+    excitation walk needs no more, about twice the square root of all."""
     layers = [part for _ in range(24) for part in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
     net, x = (
         nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten()).eval(),
@@ -181,7 +181,7 @@ def test_low_memory_keeps_little(gamma: float, tensors: int) -> None:
         fbi(x)
         most.append(max(sizes))
     assert most[0] > tensors - 4
-    assert most[1] < 2 * tensors**0.5 + 2
+    assert most[1] < 2 * tensors**0.5 + 3
 
 
 class Mixed(nn.Module):

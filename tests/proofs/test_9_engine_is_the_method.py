@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import torchfbi
 from photos import CAT
 from torchfbi import ForwardBackward, Settings
-from torchfbi.engine import sparse
+from torchfbi.engine import linear, sparse
 from torchfbi.explanation.reuse import Forwards, Reusing
 from torchfbi.method.evidence import support_of_values
 from torchfbi.method.settings import Gates, Pooling, SeedKind
@@ -122,7 +122,8 @@ def test_the_engine_is_the_method(data: st.DataObject, settings: Settings) -> No
     given = fbi.graph, fbi.graph.tensors, settings
     expected, logits = explain(*given, x, target)
     worth = {"matrix": (1, 1, data.draw(st.sampled_from([0, 10**6]))), "window": (1, 1, 10**6)}
-    with patch.multiple(sparse, _WORTH=worth, _SHARED=9.0):
+    large = data.draw(st.sampled_from([10, 10**6]))
+    with patch.multiple(sparse, _WORTH=worth, _SHARED=9.0), patch.object(linear, "_LARGE", large):
         values, answer = fbi(x, target)
         agree(values, expected, settings)
         assert torch.allclose(answer, logits, rtol=1e-12)

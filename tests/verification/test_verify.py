@@ -94,7 +94,7 @@ def test_another_network_or_image_is_noticed(suite) -> None:
     explanation = explain(model, x, scene.target)
     x.zero_()
     with pytest.raises(InputError, match="has changed"):
-        explanation.verify()
+        explanation.verify(model, x)
 
 
 def test_tricks_do_not_hold(suite) -> None:

@@ -1,54 +1,79 @@
-"""The excitation walk with what is known of signs, its weights made once, and its factor, which
-does not depend on the target, computed once for all targets of one image."""
+"""The excitation walk with what is known of signs, and its factor, which does not depend on the
+target, computed once for all targets of one image."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from torchfbi.engine.magnitudes import excited, magnitude, side_by_side
+from torchfbi.engine.magnitudes import Use
 from torchfbi.engine.rules import Site
-from torchfbi.method.adjoints.excitation import Adjoint, Forward
-
-aten = torch.ops.aten
 
 
-def excitation(
-    s: Tensor,
-    at: Site,
-    a: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    forward: Forward,
-    adjoint: Adjoint,
-    *,
-    keep: bool = True,
-    joined: bool = False,
-) -> Tensor:
-    """As ``torchfbi.method.adjoints.excitation.excitation`` for gamma > 0.
-
-    Where z is not negative, all weights hand on what survived as it is, and where a is neither,
-    W + gamma W+ hands all back at once.
+class Layer(Protocol):
+    """An affine layer with weights made for a use.
 
     Args:
-        at: tells the output z, and what is known of signs.
-        keep: the weights that are made for it are kept as long as the layer's own.
-        joined: the adjoint takes weights for more inputs than the layer has.
+        weight, bias: its own.
+        joined: whether it can have twice as many inputs or outputs.
     """
-    half, z = at.gamma / 2, at.output
-    one, of_one = (t[:1] if len(t) > 1 and t.stride(0) == 0 else t for t in (a, z))
-    size = of_one.abs()
-    weights, biases = magnitude(weight, half, keep), None if bias is None else bias.abs() * half
-    scale = forward(one if at.positive_input else one.abs(), weights, biases)
-    scale = scale.add_(size, alpha=1 + half).clamp_(min=torch.finfo(scale.dtype).tiny)
-    factor = torch.div(size, scale, out=scale)
+
+    weight: Tensor
+    bias: Tensor | None
+    joined: bool
+
+    def forth(self, a: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer computes with the weights of the use ``magnitude``."""
+
+    def back(self, s: Tensor, use: Use) -> Tensor:
+        """Its adjoint with the weights of a use."""
+
+
+def excitation(s: Tensor, at: Site, a: Tensor, layer: Layer) -> Tensor:
+    """As ``torchfbi.method.adjoints.excitation.excitation`` for gamma > 0.
+
+    Where neither z nor a is negative, W + gamma W+ hands all back at once. Where one of them is
+    never, the two products are one with twice as many weights.
+
+    Args:
+        s: the signal at the output; it is written over where the site allows it.
+        at: tells the output z, the gated one, and what is known of signs.
+        a: the input.
+        layer: see ``Layer``.
+    """
+    factor = _factor(at, a, layer)
     survived = s.mul_(factor) if at.overwrite else s * factor
-    if at.rectified_output and at.positive_input:
-        return adjoint(survived, excited(weight, half, keep))
-    sign = None if at.positive_input else torch.where(one < 0, -1.0, 1.0).to(s.dtype)
-    if at.rectified_output and joined:
-        plain, alike = adjoint(survived, side_by_side(weight, half, keep)).chunk(2, 1)
-    else:
-        plain = adjoint(survived, weight).mul_(1 + half)
-        alike = adjoint(survived.mul_(of_one.sign()), weights)
-    return plain + alike if sign is None else torch.addcmul(plain, alike, sign)
+    positive_output = at.gated is not None or at.rectified_output
+    if positive_output and at.positive_input:
+        return layer.back(survived, "excited")
+    if layer.joined and at.positive_input:
+        up = survived.masked_fill(_once(at.output) < 0, 0.0)
+        return layer.back(torch.cat([up, survived - up], 1), "above each other")
+    sign = torch.where(_once(a) < 0, -1.0, 1.0).to(s.dtype)
+    if layer.joined and positive_output:
+        plain, alike = layer.back(survived, "side by side").chunk(2, 1)
+        return torch.addcmul(plain, alike, sign)
+    plain = layer.back(survived, "plain").mul_(1 + at.gamma / 2)
+    up = survived if positive_output else survived * _once(at.output).sign()
+    return plain.addcmul_(layer.back(up, "magnitude"), sign)
+
+
+def _factor(at: Site, a: Tensor, layer: Layer) -> Tensor:
+    """z / (z + gamma z*), times the gate where the activation function behind has left that to
+    us: the gate times z is that function's value."""
+    half, z = at.gamma / 2, _once(at.output)
+    tiny = torch.finfo(layer.weight.dtype).tiny  # so that nothing is divided by zero
+    bias = None if layer.bias is None else (layer.bias.abs() * half).add_(tiny)
+    scale = layer.forth(_once(a) if at.positive_input else _once(a).abs(), bias)
+    if bias is None:
+        scale.add_(tiny)
+    kept = z.abs() if at.gated is None else _once(at.gated)
+    size = kept if at.gated is None or at.reads_gated_alone else torch.relu(z)
+    return torch.div(kept, scale.add_(size, alpha=1 + half), out=scale)
+
+
+def _once(value: Tensor) -> Tensor:
+    """The one image's value where several walks start from it."""
+    return value[:1] if len(value) > 1 and value.stride(0) == 0 else value

@@ -11,6 +11,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from torchfbi.engine import packed, sparse
 from torchfbi.engine.excitation import excitation
+from torchfbi.engine.magnitudes import Use, weights
 from torchfbi.engine.rules import Site, faster
 from torchfbi.engine.transposed import transposed_convolution
 from torchfbi.method.adjoints.linear import convolution_adjoint
@@ -31,21 +32,35 @@ def convolution(
     s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any
 ) -> Tensor:
     """The plain adjoint or the excitation walk."""
-    sizes = x.shape[2:]
     if not at.gamma:
-        return _adjoint(s, at.overwrite, at.maps, sizes, weight, *shape)
+        return _adjoint(s, at.overwrite, at.maps, x.shape[2:], weight, *shape)
+    return excitation(s, at, x, _Convolution(weight, bias, at, x.shape[2:], shape))
 
-    def forward(a: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        found = packed.convolution(a, w, b, *shape) if keep else None
-        return aten.convolution.default(a, w, b, *shape) if found is None else found
 
-    def adjoint(s: Tensor, w: Tensor) -> Tensor:
-        return _adjoint(s, False, at.maps, sizes, w, *shape)
+class _Convolution:
+    """See ``excitation.Layer``. Weights are kept where there are more of them than signal."""
 
-    *_, transposed, _, groups = shape
-    joined = groups == 1 and not transposed
-    keep = weight.numel() > at.output[0].numel()
-    return excitation(s, at, x, weight, bias, forward, adjoint, keep=keep, joined=joined)
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, at: Site, sizes: torch.Size, shape: Any
+    ) -> None:
+        self.weight, self.bias, self._at, self._sizes, self._shape = weight, bias, at, sizes, shape
+        *_, transposed, _, groups = shape
+        self.joined = groups == 1 and not transposed
+        self._keep = weight.numel() > at.output[0].numel()
+
+    def forth(self, a: Tensor, bias: Tensor | None) -> Tensor:
+        given = a, self._weights("magnitude"), bias, *self._shape
+        found = packed.convolution(*given) if self._keep else None
+        return aten.convolution.default(*given) if found is None else found
+
+    def back(self, s: Tensor, use: Use) -> Tensor:
+        maps = self._at.maps
+        if maps is not None and s.shape[:2] != maps.shape:
+            maps = None  # twice as many
+        return _adjoint(s, False, maps, self._sizes, self._weights(use), *self._shape)
+
+    def _weights(self, use: Use) -> Tensor:
+        return weights(use, self.weight, self._at.gamma / 2, self._keep)
 
 
 def _adjoint(
@@ -105,12 +120,50 @@ def _maps_innermost(s: Tensor) -> bool:
 def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """W^T s, W^T (s - b), or the excitation walk."""
     if at.gamma:
-        return excitation(s, at, x, weight, bias, aten.linear.default, torch.matmul)
+        return excitation(s, at, x, _Dense(weight, bias, at.gamma / 2))
     subtracted = bias if at.settings.subtract_bias else None
     back = sparse.dense(s, weight)
     if back is None:
         return (s if subtracted is None else s - subtracted) @ weight
     return back if subtracted is None else back - _of_bias(weight, subtracted)
+
+
+class _Dense:
+    """See ``excitation.Layer``. What is made of large weights stays in the caches, some rows at a
+    time, instead of taking as much memory again."""
+
+    joined = False
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, half: float) -> None:
+        self.weight, self.bias, self._half = weight, bias, half
+        self._whole = weight.numel() < _LARGE
+
+    def forth(self, a: Tensor, bias: Tensor | None) -> Tensor:
+        if self._whole:
+            return aten.linear.default(a, weights("magnitude", self.weight, self._half, True), bias)
+        parts = [
+            aten.linear.default(a, weights("magnitude", rows, self._half))
+            for rows in torch.split(self.weight, self._rows())
+        ]
+        product = torch.cat(parts, -1)
+        return product if bias is None else product.add_(bias)
+
+    def back(self, s: Tensor, use: Use) -> Tensor:
+        if self._whole or use == "plain":
+            return s @ weights(use, self.weight, self._half, self._whole)
+        arrived = s.flatten(0, -2).any(0).nonzero().flatten()  # most rows get no signal
+        total = s.new_zeros(*s.shape[:-1], self.weight.shape[1])
+        for numbers in torch.split(arrived, self._rows()):
+            rows = self.weight.index_select(0, numbers)
+            total += s[..., numbers] @ weights(use, rows, self._half)
+        return total
+
+    def _rows(self) -> int:
+        return max(1, _LARGE // self.weight.shape[1])
+
+
+_LARGE = 2**21
+"""Weights of a dense layer above which nothing is made of all of them at once."""
 
 
 def _of_bias(weight: Tensor, bias: Tensor) -> Tensor:

@@ -3,49 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_MADE: MutableMapping[Tensor, dict[tuple[str, float], tuple[int, Tensor]]] = (
-    WeakTensorKeyDictionary()
-)
+Use = Literal["plain", "magnitude", "excited", "side by side", "above each other"]
+"""What weights are made of a layer's own W:
+
+- ``plain``: W itself;
+- ``magnitude``: |W| gamma / 2;
+- ``excited``: W + gamma W+;
+- ``side by side``: W (1 + gamma / 2) and |W| gamma / 2, for twice as many inputs;
+- ``above each other``: W + gamma W+ and W + gamma W-, for twice as many outputs.
+"""
 
 
-def magnitude(weight: Tensor, half: float, keep: bool) -> Tensor:
-    """|W| gamma / 2.
+def weights(use: Use, weight: Tensor, half: float, keep: bool = False) -> Tensor:
+    """The weights for a use.
 
     Args:
         half: gamma / 2.
-        keep: it is kept as long as the weights are, and made again when they were written to.
+        keep: they are kept as long as the layer's own are, and made again when those were written
+            to.
     """
-    return _made("magnitude", weight, half, keep, lambda: weight.abs().mul_(half))
-
-
-def excited(weight: Tensor, half: float, keep: bool) -> Tensor:
-    """W + gamma W+."""
-    return _made(
-        "excited", weight, half, keep, lambda: weight.abs().mul_(half).add_(weight, alpha=1 + half)
-    )
-
-
-def side_by_side(weight: Tensor, half: float, keep: bool) -> Tensor:
-    """W (1 + gamma / 2) and |W| gamma / 2, which hand one signal to twice as many inputs."""
-
-    def make() -> Tensor:
-        both = torch.cat([weight * (1 + half), weight.abs().mul_(half)], 1)
-        return both.contiguous(memory_format=torch.channels_last) if both.ndim == 4 else both
-
-    return _made("side by side", weight, half, keep, make)
-
-
-def _made(use: str, weight: Tensor, half: float, keep: bool, make: Callable[[], Tensor]) -> Tensor:
+    if use == "plain":
+        return weight
     if not keep or weight.is_inference():  # of which nobody counts what is written to them
-        return make()
+        return _MAKE[use](weight, half)
     known = _MADE.setdefault(weight, {})
     version, found = known.get((use, half), (None, weight))
     if version != weight._version:
-        found = make()
+        found = _MAKE[use](weight, half)
         known[use, half] = weight._version, found
     return found
+
+
+def _excited(weight: Tensor, half: float) -> Tensor:
+    return weight.abs().mul_(half).add_(weight, alpha=1 + half)
+
+
+def _side_by_side(weight: Tensor, half: float) -> Tensor:
+    return _laid_out(torch.cat([weight * (1 + half), weight.abs().mul_(half)], 1))
+
+
+def _above_each_other(weight: Tensor, half: float) -> Tensor:
+    size, rest = weight.abs().mul_(half), weight * (1 + half)
+    return _laid_out(torch.cat([rest + size, rest - size]))
+
+
+def _laid_out(weight: Tensor) -> Tensor:
+    images = weight.ndim == 4
+    return weight.contiguous(memory_format=torch.channels_last) if images else weight
+
+
+_MAKE: dict[Use, Callable[[Tensor, float], Tensor]] = {
+    "magnitude": lambda weight, half: weight.abs().mul_(half),
+    "excited": _excited,
+    "side by side": _side_by_side,
+    "above each other": _above_each_other,
+}
+_MADE: MutableMapping[Tensor, dict[tuple[Use, float], tuple[int, Tensor]]] = (
+    WeakTensorKeyDictionary()
+)

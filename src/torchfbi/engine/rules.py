@@ -6,10 +6,11 @@ that knows more. An operator that is missing here falls back on the method's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, fx
 
 from torchfbi.engine.scratch import NO_SCRATCH, Scratch
@@ -32,6 +33,8 @@ class Site(adjoints.Site):
         rectified: the selection let no negative signal through.
         positive_input: no input is negative.
         rectified_output: no output is negative at which the signal is not zero.
+        gated: what the activation function behind made of the output, where its gate is left to
+            the rule; None where the signal passed it.
     """
 
     overwrite: bool = False
@@ -40,6 +43,12 @@ class Site(adjoints.Site):
     rectified: bool = False
     positive_input: bool = False
     rectified_output: bool = False
+    gated: Tensor | None = None
+
+    @property
+    def reads_gated_alone(self) -> bool:
+        """Whether ``gated`` tells the output where it counts: behind a ReLU."""
+        return self.gated is not None and _is_relu(next(iter(self.node.users)))
 
 
 class Faster(NamedTuple):
@@ -77,8 +86,18 @@ def operators() -> list[Any]:
     return list(_TABLE)
 
 
-def values_read(node: fx.Node, settings: Settings) -> set[fx.Node]:
-    """The forward values that the rule of a node on the path reads under its settings."""
+def _is_relu(node: fx.Node) -> bool:
+    return node.target is torch.ops.aten.relu.default
+
+
+def values_read(
+    node: fx.Node, settings: Settings, gated: Mapping[fx.Node, fx.Node]
+) -> set[fx.Node]:
+    """The forward values that the rule of a node on the path reads under its settings.
+
+    Args:
+        gated: see ``sides.gated_behind``.
+    """
     found, known = find(node.target), adjoints.find(node.target)
     if known is None:
         return set()
@@ -86,4 +105,7 @@ def values_read(node: fx.Node, settings: Settings) -> set[fx.Node]:
     given = tensor_arguments(node)
     # Weights that the network computes are no constants, as those are that every rule may read.
     read = set(given if "inputs" in what else set(given).difference(adjoints.receivers(node)))
-    return read | {node} if "output" in what else read
+    if node in gated:
+        read.add(gated[node])
+    alone = node in gated and _is_relu(gated[node])
+    return read | {node} if "output" in what and not alone else read

@@ -11,6 +11,7 @@ from torch import fx
 
 from torchfbi.engine.rules import values_read
 from torchfbi.engine.segments import Segment, segments
+from torchfbi.engine.sides import gated_behind
 from torchfbi.method import tokens
 from torchfbi.method.adjoints import is_tensor
 from torchfbi.method.graph import Graph
@@ -69,7 +70,8 @@ def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Sche
     Args:
         low_memory: keep only what crosses the borders of segments, and run them again.
     """
-    by_rules = {node: _reads(graph, node, settings) for node in graph.nodes}
+    gated = gated_behind(graph, settings)
+    by_rules = {node: _reads(graph, node, settings, gated) for node in graph.nodes}
     stops = stations(graph, settings)
     reads = {node: read | ({node} & stops) for node, read in by_rules.items()}
     ends = {graph.image, graph.logits}
@@ -118,13 +120,15 @@ def _plan(nodes: Iterable[fx.Node], kept: set[fx.Node], by_sign: Collection[fx.N
     return Plan(nodes, releases, in_place, signs)
 
 
-def _reads(graph: Graph, node: fx.Node, settings: Settings) -> set[fx.Node]:
+def _reads(
+    graph: Graph, node: fx.Node, settings: Settings, gated: dict[fx.Node, fx.Node]
+) -> set[fx.Node]:
     """The forward values that the adjoint of a node reads, and what adds up contributions."""
     if node not in graph.path:
         return set()
     here = settings if node in graph.hidden else replace(settings, gamma=0.0)
     own = {source for source in tokens.joins(node) if source.op == "call_function"}
-    return values_read(node, here) | own
+    return values_read(node, here, gated) | own
 
 
 def _signs_decide(settings: Settings) -> bool:

@@ -30,6 +30,20 @@ def rectified_outputs(graph: Graph, settings: Settings) -> set[fx.Node]:
     return {node for node in graph.hidden if all(map(_rectifies, node.users))}
 
 
+def gated_behind(graph: Graph, settings: Settings) -> dict[fx.Node, fx.Node]:
+    """The hidden layers whose excitation takes over the gate of the one activation function behind
+    them, by layer: the gate times z is that function's value, which is there already."""
+    if not settings.gamma or settings.gates not in ("held", "derivative"):
+        return {}
+    found = {}
+    for node in rectified_outputs(graph, settings):
+        users = list(node.users)
+        linear = users[0].target is aten.relu.default or settings.gates == "held"
+        if len(users) == 1 and linear and users[0] in graph.features:
+            found[node] = users[0]
+    return found
+
+
 def keeps_zero_maps(graph: Graph) -> set[fx.Node]:
     """The nodes whose adjoint returns zero for a map that is zero in the signal."""
     return {

@@ -13,6 +13,9 @@ class Signals:
     A new tensor as large as an early feature costs more in page faults than the arithmetic on it,
     so memory that nobody else holds is written over.
 
+    ``gated`` has what the activation function behind a node made of its output, where the gate is
+    left to the node.
+
     Args:
         overwrite: whether that is allowed: not where somebody looks at the signals later.
     """
@@ -20,6 +23,7 @@ class Signals:
     def __init__(self, overwrite: bool) -> None:
         self._overwrite = overwrite
         self.scratch = Scratch(kept=overwrite)
+        self.gated: dict[fx.Node, Tensor] = {}
         self._arrived: dict[fx.Node, Tensor] = {}
         self._owned: set[fx.Node] = set()
         self._maps: dict[fx.Node, Tensor | None] = {}

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torchfbi.engine import packed, rules
 from torchfbi.engine.schedule import Plan, schedule
 from torchfbi.engine.select import select
-from torchfbi.engine.sides import keeps_zero_maps, positive_inputs, rectified_outputs
+from torchfbi.engine.sides import gated_behind, keeps_zero_maps, positive_inputs, rectified_outputs
 from torchfbi.engine.signals import Signals
 from torchfbi.method import adjoints
 from torchfbi.method.graph import Graph
@@ -38,6 +38,7 @@ class Engine:
         self._zero_maps = keeps_zero_maps(graph)
         self._positive = positive_inputs(graph)
         self._rectified = rectified_outputs(graph, settings)
+        self._leaves_gate = set(gated_behind(graph, settings).values())
 
     def __reduce__(self) -> Any:
         return Engine, (self.graph, self.schedule.settings, self.schedule.low_memory)
@@ -126,6 +127,12 @@ class Engine:
         if look is not None:
             look(Step(node, activation, incoming, s, maps, values))
         some = not isinstance(settings.k, Tensor) and settings.k < 1  # as an input it may be 1
+        maps = maps if some else None
+        if node in self._leaves_gate:
+            (source,) = graph.sources[node]
+            signals.gated[source] = value
+            signals.add(source, s, fresh=signals.owns(node), maps=maps)
+            return
         at = rules.Site(
             value,
             settings,
@@ -133,13 +140,14 @@ class Engine:
             settings.gamma if node in graph.hidden else 0.0,
             overwrite=signals.owns(node),
             scratch=signals.scratch,
-            maps=maps if some else None,
+            maps=maps,
             rectified=rectified,
             positive_input=node in self._positive,
             rectified_output=node in self._rectified,
+            gated=signals.gated.pop(node, None),
         )
         fresh, backs = self._hand_back(s, at, values)
-        passed = at.maps if node in self._zero_maps else None
+        passed = maps if node in self._zero_maps else None
         for source, back in backs:
             signals.add(source, back, fresh=fresh, maps=passed)
 

@@ -1,16 +1,11 @@
-"""How many parameters networks have whose libraries do not publish it: a table, counted once.
-
-``python -m torchfbi.models.parameters`` counts them anew, in some minutes.
-"""
+"""How many parameters networks have whose libraries do not publish it: a table, counted once by
+``docs/parameters.py``."""
 
 from __future__ import annotations
 
 import functools
 import json
 from importlib import resources
-from pathlib import Path
-
-from torchfbi.errors import ModelError
 
 _FILE = "parameters.json"
 
@@ -31,34 +26,3 @@ def known(name: str) -> int | None:
     """
     table = _table()
     return table.get(name, table.get(name.partition(".")[0]))
-
-
-def count() -> dict[str, int]:
-    """Build all networks of timm and Keras, without memory for their parameters.
-
-    Raises:
-        ModelError: one of the libraries is missing.
-    """
-    from torchfbi.models import keras, timm
-
-    table: dict[str, int] = {}
-    library, counted = timm.import_timm(), dict[tuple[object, ...], int]()
-    for name in timm.names():  # an architecture comes before its tags
-        architecture = name.partition(".")[0]
-        config = library.get_pretrained_cfg(name)
-        key = architecture, config.num_classes, config.input_size
-        if key not in counted:
-            try:
-                counted[key] = timm.count(name)
-            except ModelError:
-                continue
-        if table.get(f"timm:{architecture}") != counted[key]:
-            table[f"timm:{name}"] = counted[key]
-    for name in keras.names():
-        table[f"keras:{name}"] = keras.count(name)
-    return dict(sorted(table.items()))
-
-
-if __name__ == "__main__":
-    content = json.dumps(count(), indent=0) + "\n"
-    Path(__file__).with_name(_FILE).write_text(content, encoding="utf-8")

@@ -13,7 +13,7 @@ from torchfbi.verification.moves import Again, staying
 from torchfbi.verification.necessary import remove
 from torchfbi.verification.rival import correlation
 from torchfbi.verification.stability import Stability, stability
-from torchfbi.verification.sufficient import Found, beginnings, trimmed
+from torchfbi.verification.sufficient import Found, beginnings, likely, trimmed
 from torchfbi.verification.verdict import PARTS, Part, Rival, Verdict
 from torchfbi.verification.words import REASONS
 
@@ -26,9 +26,6 @@ EXPLAINED = 3
 SMALL = 0.4
 """Where the beginning of the map's order that keeps the class is larger than this share of the
 image, the map explains nothing, whatever trimming makes of it."""
-
-MOST = 0.9
-"""The share of the whole image's probability that ``Verdict.most`` keeps."""
 
 BEATEN = {
     "better than elsewhere": ("control", "sufficient", 0.5),
@@ -43,8 +40,8 @@ EDGES = 0.85
 """Above this rank correlation with the image's edges a map is no more than them."""
 
 NOISE = 3.0
-"""Below this many standard deviations (``controls.likeness``) a map's patches are no more alike
-than shuffled ones, and smoothed noise may find the object by luck."""
+"""Below this many standard deviations (``controls.likeness``) neighbouring patches of a map are no
+more alike than shuffled ones, and smoothed noise finds an object by luck alone."""
 
 ALIKE = 0.9
 """Above this rank correlation with the strongest rival's map it is not about its class."""
@@ -96,7 +93,7 @@ def examine(
 @dataclass
 class _Tested:
     """The parts by name, how firm the sufficient one is, how much the order is one by edges, and
-    how much more alike the map's neighbours are than shuffled."""
+    how much more alike the map's neighbours are than shuffled ones."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
@@ -111,7 +108,6 @@ def _tested(
     order = grid.order(evidence, generator)
     tried = beginnings(question, order)
     claimed = tried.first(tried.answer.kept)
-    likely = (tried.answer.probability >= MOST * question.probability).all(0)
     sufficient = trimmed(question, claimed, order, generator)
     removed = remove(question, order, sufficient.patches)
     length = int(claimed.patches.sum())
@@ -127,7 +123,7 @@ def _tested(
     found: dict[str, Found | None] = {
         "sufficient": sufficient,
         "claimed": claimed,
-        "most": tried.first(tried.answer.kept & likely),
+        "most": tried.first(likely(question, tried.answer)),
         "necessary": removed.necessary,
         "second": removed.rest if removed.redundant else None,
         **{name: Found(patches, asked.one(i)) for i, (name, patches) in enumerate(others.items())},

@@ -15,6 +15,9 @@ SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
 """Beginnings of the map's order, as shares of the patches: the first ones, and which come next if
 both keep the class, the second one alone, or neither."""
 
+MOST = 0.9
+"""The share of the whole image's probability that ``Verdict.most`` keeps."""
+
 PASSES, TRIES = 16, 3
 """Trimming: images that the network is shown at most, and how many ways a round to leave patches
 out are tested; one of them at most under the other removal too."""
@@ -62,6 +65,8 @@ class Beginnings(NamedTuple):
 def beginnings(question: Question, order: Tensor) -> Beginnings:
     """Ask about beginnings of an order: a bisection, since what is longer rarely keeps less.
 
+    Where none that it comes across keeps most of the probability, long ones are asked about too.
+
     Args:
         question: the image, the class, the network.
         order: the place of each patch, (*grid.shape) int64.
@@ -73,10 +78,20 @@ def beginnings(question: Question, order: Tensor) -> Beginnings:
     answer = question.keep(first(FIRST))
     short, long = answer.kept.tolist()
     more = SHORTER if short else BETWEEN if long else LONGER
-    every = torch.cat([first(FIRST), first(more), torch.ones_like(order[None], dtype=torch.bool)])
-    answer = joined(answer, question.keep(first(more)), question.whole)
+    answer = joined(answer, question.keep(first(more)))
+    lengths: tuple[float, ...] = FIRST + more
+    if more is not LONGER and not likely(question, answer).any():
+        answer = joined(answer, question.keep(first(LONGER)))
+        lengths += LONGER
+    every = torch.cat([first(lengths), torch.ones_like(order[None], dtype=torch.bool)])
+    answer = joined(answer, question.whole)
     ascending = every.flatten(1).sum(1).argsort()
     return Beginnings(every[ascending], answer.at(ascending))
+
+
+def likely(question: Question, answer: Answer) -> Tensor:
+    """Whether the class is kept, and most of its probability, under every removal, (M,) bool."""
+    return answer.kept & (answer.probability >= MOST * question.probability).all(0)
 
 
 def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Generator) -> Found:

@@ -14,11 +14,11 @@ ASSUMPTIONS = (
 
 REASONS = {
     "sufficient": "in the map's own order it takes a large part of the image",
-    "better than elsewhere": "a part of the same shape elsewhere does nearly as well",
-    "better than chance": "a random part of that size does nearly as well",
+    "better than elsewhere": "a part of the same shape elsewhere does at least half as well",
+    "better than chance": "a random part as large as the map asks for does at least half as well",
     "more than noise": "the map's neighbouring places are no more alike than shuffled ones",
     "better than edges": "an edge detector orders the image nearly as well",
-    "better than the centre": "the middle of the image does nearly as well",
+    "better than the centre": "the middle of the image does as well",
     "about this class": "the map is nearly that of the class that comes next",
     "necessary": "it is not clear that the class needs what the map names first",
     "stable": "other parts of the image, when they join, often change the answer",
@@ -69,10 +69,10 @@ REMOVED = {"blur": "blurring the rest", "mean": "painting the rest in the mean c
 def _claimed(verdict: Verdict) -> str:
     if verdict.claimed is None or verdict.most is None:
         return ""
-    return (
-        f"In the map's own order it takes {percent(verdict.claimed.share)}, and "
-        f"{percent(verdict.most.share)} to keep nine tenths of the probability."
-    )
+    own, most = verdict.claimed.share, verdict.most.share
+    much = f"{percent(most)} to keep" if most < 1 else "over half of it to keep"
+    more = "which keeps" if most == own else f"and {much}"
+    return f"In the map's own order it takes {percent(own)}, {more} nine tenths of the probability."
 
 
 def _controls(verdict: Verdict) -> str:
@@ -89,7 +89,7 @@ def _necessary(verdict: Verdict) -> str:
     if verdict.necessary is not None:
         share, left = percent(verdict.necessary.share), percent(_largest(verdict.necessary))
         lost = "the network says something else" if verdict.is_answer else "it is less probable"
-        return f"Without {share} of the image {lost} ({left} at most)."
+        return f"Without {share} of the image {lost}: the probability falls to {left} or less."
     if verdict.second is not None:
         share = percent(verdict.second.share)
         return (
