@@ -165,7 +165,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag == "img":
-            assert dict(attrs)["src"].startswith(("data:image/png;base64,", "data:image/webp;base64,"))
+            kinds = ("data:image/png;base64,", "data:image/webp;base64,")
+            assert dict(attrs)["src"].startswith(kinds)
             assert dict(attrs)["alt"]
             self.images += 1
 

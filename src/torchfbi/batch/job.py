@@ -101,7 +101,7 @@ class Job:
             "assumed": list(self.model.assumed),
             "prepared": _prepared(self.model.preprocess),
             "labels": _hash(self.model.labels),
-            "classes": [printable(name) for name in self.model.labels],
+            "classes": list(self.model.labels),
             "settings": self.settings.to_dict(),
             "target": self.target,
             "versions": self.versions,
