@@ -65,6 +65,7 @@ def main() -> None:
                     start = time.perf_counter()
                     page.locator("#classes button").filter(has_text=second).first.click()
                     changes.append(drawn(page, second, start))
+            page.locator("#verdict strong").wait_for(timeout=0)
             page.screenshot(path=HERE / "serve.png")
             page.context.close()
         finally:

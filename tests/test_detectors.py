@@ -58,7 +58,12 @@ def test_a_class_is_asked_against_its_rivals_at_that_candidate() -> None:
     torch.testing.assert_close(found[:, 4:, 5], expected)
     found[:, 4:, 5] = 0
     assert not found.any()
-    assert explain(net, x, box(5, 4 + 3, dim=1, classes=slice(4, None))).target is None
+    explanation = explain(net, x, box(5, 4 + 3, dim=1, classes=slice(4, None)))
+    assert explanation.target is None
+    panels = {axes.get_label(): axes for axes in explanation.plot(box=(4, 2, 8, 10)).axes}
+    drawn = [patch.get_bbox().extents.tolist() for patch in panels["evidence"].patches]
+    scaled = [28.0 * edge for edge in (4, 2, 8, 10)]  # 16 pixels are drawn as 448
+    assert drawn[-2:] == [scaled] * 2  # a line, and a wider one beneath it
 
 
 def test_the_candidate_at_a_box() -> None:

@@ -220,6 +220,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "softmax by a product": (lambda x: x.exp() * (1 / x.exp().sum(1, keepdim=True)), "softmax"),
     "samples turned round": (lambda x: x.flip(0), "over the samples"),
     "samples' mean": (lambda x: x - x.mean(0, keepdim=True), "over the samples"),
+    "samples multiplied": (
+        lambda x: (x.flatten(1) @ x.flatten(1).T @ x.flatten(1)).view_as(x),
+        "over the samples",
+    ),
     "samples chosen": (lambda x: x[torch.tensor([0, 0])], "over the samples"),
 }
 

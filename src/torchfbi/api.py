@@ -173,7 +173,8 @@ def verify(
         target: the class that the map is about, as for ``explain``, but no function; the top class
             by default.
         seed: of what is drawn at random.
-        progress: called with the number of images that are done, and of all.
+        progress: called with the number of images that are done, and of all, before every forward
+            pass; what it raises ends the work.
 
     Returns:
         A verdict for each image.

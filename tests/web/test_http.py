@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import re
 import time
 import weakref
 from pathlib import Path
@@ -32,7 +33,7 @@ def post(server: Any, photo: bytes, **asked: str) -> httpx.Response:
 
 
 def get(server: Any, path: str, **asked: str) -> httpx.Response:
-    return httpx.get(server.url + path.lstrip("/"), params=asked or None, timeout=60)
+    return httpx.get(server.url + path.lstrip("/"), params=asked or None, timeout=600)
 
 
 def png(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -140,6 +141,23 @@ def test_the_program_computes_the_same_values(
     assert (tmp_path / f"{answer['stem']}.png").is_file()
 
 
+def test_the_verdict(server: Any, kept: str, tmp_path: Path) -> None:
+    said = get(server, f"{kept}/verdict", target="285").json()
+    (expected,) = torchfbi.explain("efficientnet-lite0", CAT, "Egyptian cat").verify()
+    assert (said["ruling"], said["sentence"]) == (expected.ruling, expected.sentence)
+    assert said["gist"].lower() in said["sentence"].lower()
+    assert expected.sufficient is not None
+    height, width = said["size"]
+    inside = np.zeros((height, width + 1), bool)  # to the right of an odd number of lines
+    for x, top, bottom in re.findall(r"M(\d+) (\d+)V(\d+)", said["outlines"]["sufficient"]):
+        inside[int(top) : int(bottom), int(x) :] ^= True
+    assert np.array_equal(inside[:, :-1], expected.sufficient.mask.numpy())
+    file = get(server, f"{kept}/explanation.npz", target="285", verify="1").content
+    (tmp_path / "cat.npz").write_bytes(file)
+    (stored,) = Explanation.load(tmp_path / "cat.npz").verdicts
+    assert stored.sentence == expected.sentence
+
+
 def test_flow_and_sweep(server: Any, kept: str) -> None:
     flow = get(server, f"{kept}/flow").json()
     assert len(flow["layers"]) > 30
@@ -221,7 +239,7 @@ def test_bad_questions_are_refused_with_a_reason(
     server: Any, kept: str, asked: dict[str, str], message: str
 ) -> None:
     query = "&".join(f"{name}={_quoted(value)}" for name, value in asked.items())
-    for path in ("explanation", "explanation.png", "flow", "comparison", "sweep"):
+    for path in ("explanation", "explanation.png", "verdict", "flow", "comparison", "sweep"):
         more = {"comparison": "&method=fbi", "sweep": "&k=1&taus=none"}.get(path, "")
         answer = httpx.get(f"{server.url}{kept}/{path}?{query}{more}", timeout=60)
         assert answer.status_code == 400, path
@@ -335,7 +353,7 @@ def test_nothing_of_a_forgotten_photo_stays(server: Any) -> None:
         return token, weakref.ref(server.service.store.get(token))
 
     token, photo = sent()
-    for path in ("explanation", "flow", "explanation.npz", "comparison?method=edge"):
+    for path in ("verdict", "flow", "explanation.npz", "comparison?method=edge"):
         assert get(server, f"photo/{token}/{path}").status_code == 200
     assert list(server.service._forwards._passes)
     assert httpx.post(f"{server.url}photo/{token}/stay").status_code == 204

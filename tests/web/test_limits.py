@@ -91,6 +91,29 @@ def test_nobody_waits_longer_than_the_limit() -> None:
     assert not done
 
 
+def test_long_work_ends_when_nobody_waits_for_it_any_longer() -> None:
+    worker, begun, ended = Worker(Limits()), threading.Event(), list[str]()
+
+    def work() -> None:
+        try:
+            while not ended:  # as a verdict does, before each of its forward passes
+                worker.check(0, 1)
+                begun.set()
+        except LimitError as error:
+            ended.append(str(error))
+            raise
+
+    async def scene() -> int:
+        first = asyncio.create_task(worker.run(work))
+        while not begun.is_set():
+            await asyncio.sleep(0.001)
+        first.cancel()
+        return await worker.run(lambda: worker.check() or 7)  # this one is waited for
+
+    assert run(worker, scene()) == 7
+    assert ended == ["Nobody waits for this any longer."]
+
+
 def test_the_works_own_errors_are_raised() -> None:
     def work() -> None:
         raise TimeoutError("the work's own")

@@ -20,6 +20,16 @@ from torchfbi.explanation.explanation import Explanation
 
 expect.set_options(timeout=60_000)
 
+VERDICT = {
+    "ruling": "holds in part",
+    "gist": "One sentence.",
+    "sentence": "All of them.",
+    "size": [224, 224],
+    "outlines": {"sufficient": "M56 56H112M56 112H112M56 56V112M112 56V112"},
+}
+"""What the server says in these tests, as its 60 forward passes take a while; that it says so is in
+test_http.py."""
+
 REFUSED = re.compile(r"the server responded with a status of 40[04]|net::ERR_FAILED")
 """What a browser writes into its console when something fails, which the page says as well."""
 
@@ -32,6 +42,7 @@ def opened(browser: Browser, server: Any):
     def open_(**options: Any) -> Page:
         page, wrong = open_page(browser, server.url, **options)
         page.set_default_timeout(60_000)
+        page.route("**/verdict?*", lambda route: route.fulfill(json=VERDICT))
         pages.append((page, wrong))
         return page
 
@@ -57,6 +68,7 @@ def test_arriving_a_class_holding_and_the_files(opened: Any, tmp_path: Path) -> 
     classes = page.locator("#classes button")
     expect(classes).to_have_count(5)
     expect(page.locator("#painted")).to_have_attribute("alt", re.compile("tiger cat"))
+    expect(page.locator("#verdict strong")).to_have_text("Holds in part")
 
     # Another class: another explanation of the same photo.
     before = page.locator("#painted").get_attribute("src")
@@ -193,6 +205,42 @@ def test_compare_and_sweep(opened: Any) -> None:
     expect(page.locator("#status")).to_contain_text("k is 'a': write a number")
 
 
+def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
+    page = opened(accept_downloads=True)
+    text, network = tmp_path / "notes.txt", tmp_path / "tumours.onnx"
+    text.write_text("These are no pixels.")
+    network.write_bytes(b"\x08\x08")
+    page.set_input_files("#file", [CAT, text, COFFEE])
+    claim(page, "tiger cat")
+    expect(page.locator("#counted")).to_have_text("3 photos")
+    thumbnails = page.locator("#thumbnails button")
+    texts = [
+        re.compile(r"^tiger cat \d+.%$"),
+        re.compile("notes.txt is no picture"),
+        "espresso 95\u00a0%",
+    ]
+    expect(thumbnails).to_have_text(texts)
+    thumbnails.nth(2).click()
+    claim(page, "espresso")
+    expect(thumbnails.nth(2)).to_have_attribute("aria-pressed", "true")
+
+    # What suffices is outlined, and what is saved is what is seen.
+    expect(page.locator("#verdict")).to_contain_text("Holds in part One sentence.")
+    pictures = []
+    for name in ("outlined.png", "bare.png"):
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Save the picture").click()
+        saved.value.save_as(tmp_path / name)
+        pictures.append(np.asarray(Image.open(tmp_path / name)))
+        page.evaluate("document.getElementById('outline').replaceChildren()")
+    changed = (pictures[0] != pictures[1]).any(-1)
+    assert 0.005 < changed.mean() < 0.05
+
+    page.set_input_files("#file", network)
+    expect(page.locator("#status")).to_contain_text("torchfbi serve --model tumours.onnx")
+    claim(page, "espresso")
+
+
 def test_bad_files_say_what_is_wrong(opened: Any, tmp_path: Path) -> None:
     page = opened()
     claim(page, "tiger cat")
@@ -248,6 +296,17 @@ def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> 
     page.wait_for_timeout(500)
     claim(page, "espresso")
     expect(page.locator("#photo")).to_have_attribute("alt", re.compile("coffee.png"))
+
+    # The verdict waits for whatever else is asked, and comes then.
+    hold("**/verdict?*")
+    page.locator("#classes button").nth(1).click()
+    expect(page.locator("#verdict")).to_have_text("Testing whether this holds …")
+    while not held:
+        page.wait_for_timeout(10)
+    page.get_by_role("tab", name="Flow").click()
+    expect(page.locator("#flow section:not([hidden])")).to_have_count(1)
+    page.get_by_role("tab", name="Picture").click()
+    expect(page.locator("#verdict strong")).to_have_text("Holds in part")
 
     # What fails is said, and stands under no other name.
     page.route("**/photo?*", lambda route: route.abort(), times=1)

@@ -252,6 +252,12 @@ def _is_softmax(node: fx.Node) -> bool:
 def _over_samples(node: fx.Node) -> bool:
     """Whether one sample's answer is computed from others', which the walk takes for alone."""
     target: Any = node.target
+    if target in (aten.matmul.default, aten.bmm.default):  # of matrices that hold the samples
+        return any(
+            not isinstance(size, int)
+            for factor in adjoints.tensor_arguments(node)[1:]
+            for size in factor.meta["val"].shape[-2:]
+        )
     along = _ALONG.get(target)
     shape: Any = () if along is None else node.all_input_nodes[0].meta["val"].shape
     if along is None or not shape or isinstance(shape[0], int):  # no batch of any size

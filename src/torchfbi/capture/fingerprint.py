@@ -108,7 +108,7 @@ def tensor_bytes(tensor: Tensor) -> bytes:
 
 
 def _bits(t: Tensor) -> tuple[int, int]:
-    """Where the values lie, and the sum of their bits: 5 ms for 100 MB."""
+    """Where the values lie, and the sum of their bits: 15 ms for 92 MiB."""
     if t.numel() == 0 or t.is_meta or t.layout != torch.strided:
         return 0, 0
     t = t.detach()

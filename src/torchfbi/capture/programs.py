@@ -65,11 +65,15 @@ def owned(tensors: dict[str, Tensor], program: ExportedProgram) -> dict[str, Ten
     shared = {
         tensor.untyped_storage().data_ptr()
         for tensor in (*program.state_dict.values(), *program.constants.values())
-        if isinstance(tensor, Tensor)
+        if isinstance(tensor, Tensor) and tensor.layout == torch.strided
     }
+
+    def is_own(tensor: Tensor) -> bool:
+        return tensor.layout == torch.strided and (
+            tensor.untyped_storage().data_ptr() not in shared
+        )
+
     return {
-        name: tensor.detach().clone()
-        if tensor.untyped_storage().data_ptr() in shared
-        else tensor.detach()
+        name: tensor.detach() if is_own(tensor) else tensor.detach().clone()
         for name, tensor in tensors.items()
     }

@@ -24,12 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
+from torchfbi.system.names import shown
 
 if TYPE_CHECKING:
     from torchfbi.explanation.explanation import Explanation
     from torchfbi.verification import Verdict
-
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class _Terminal(Console):
@@ -39,7 +38,7 @@ class _Terminal(Console):
     def render(self, *what: Any, **how: Any) -> Iterator[Segment]:
         """What is shown, piece by piece."""
         for text, style, control in super().render(*what, **how):
-            yield Segment(text if control else _CONTROLS.sub("\ufffd", text), style, control)
+            yield Segment(text if control else shown(text), style, control)
 
 
 console = _Terminal()

@@ -102,7 +102,9 @@ def _digest(suite: Suite) -> str:
     graph = capture(suite.model.module, suite.scenes[0].x[None], anew=True)
     digest = hashlib.sha256(graph_hash(graph).encode())
     for scene in suite.scenes:
-        digest.update(f"{scene.name}\0{scene.target}\0{scene.rival}".encode())
+        digest.update(
+            f"{scene.name}\0{scene.target}\0{scene.rival}".encode("utf-8", "surrogatepass")
+        )
         for part in (scene.x, scene.mask, scene.cell):
             digest.update(b"-" if part is None else tensor_bytes(part))
     return digest.hexdigest()[:16]

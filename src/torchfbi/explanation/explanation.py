@@ -228,7 +228,8 @@ class Explanation:
                 whose network was freed meanwhile. One that was explained by name stays.
             images: what the network was shown, (N, C, ...), where it was no photo.
             seed: of what is drawn at random.
-            progress: called with the number of samples that are done, and of all.
+            progress: called with the number of samples that are done, and of all, before every
+                forward pass; what it raises ends the work.
 
         Returns:
             A verdict for each sample.

@@ -157,7 +157,8 @@ def verify_maps(
         others: what the method says of other questions, if it can be asked.
         expected: the probability of each class that the network must give, (N,).
         seed: of what is drawn at random.
-        progress: called with the number of maps that are done, and of all.
+        progress: called with the number of maps that are done, and of all, before every forward
+            pass; what it raises ends the work.
 
     Raises:
         InputError: the maps do not fit the input, or the network does not answer as ``expected``.
@@ -180,8 +181,14 @@ def verify_maps(
         )
     if not torch.isfinite(maps).all():
         raise NonFiniteError("a map holds NaN or infinite values.")
-    predict, exclusive = predictor(asked.module, x, asked.output)
-    verdicts = []
+    network, exclusive = predictor(asked.module, x, asked.output)
+    verdicts: list[Verdict] = []
+
+    def predict(images: Tensor) -> Tensor:
+        if progress is not None:
+            progress(len(verdicts), count)
+        return network(images)
+
     for i in range(count):
         question = Question(
             predict, x[i : i + 1] if len(x) > 1 else x, int(target[i]), exclusive=exclusive

@@ -10,6 +10,8 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, findfont, fontManager
 from matplotlib.ft2font import FT2Font
 
+from torchfbi.system.names import shown
+
 if TYPE_CHECKING:
     from torchfbi.explanation.explanation import Explanation
 
@@ -46,6 +48,7 @@ def _missing(text: str) -> list[str]:
 
 def fitting(text: str) -> tuple[str, list[str]]:
     """A text as it can be written, and the font families that have its letters."""
+    text = shown(text, UNKNOWN)
     families = {letter: _family(letter) for letter in _missing(text)}
     lost = "".join(letter for letter, family in families.items() if family is None)
     if lost:

@@ -40,10 +40,21 @@ def sentence(verdict: Verdict) -> str:
     if verdict.sufficient.share == 1:  # nothing to compare
         return (
             f"No part of the image found keeps {name} ({percent(verdict.probability)}): only the "
-            f"whole does. The explanation {verdict.ruling}: {REASONS['sufficient']}. {ASSUMPTIONS}"
+            f"whole does. {_ruling(verdict)} {ASSUMPTIONS}"
         )
     said = (_sufficient, _claimed, _controls, _necessary, _stable, _steady, _ruling)
     return " ".join(filter(None, [*(part(verdict) for part in said), ASSUMPTIONS]))
+
+
+def gist(verdict: Verdict) -> str:
+    """The one sentence for who reads no more: what is enough for the network, where the
+    explanation holds; otherwise what it fails."""
+    if verdict.holds:
+        return _sufficient(verdict)
+    if verdict.sufficient is None:
+        return sentence(verdict)
+    failed = _failed(verdict)
+    return f"{failed[0].upper()}{failed[1:]}."
 
 
 def _sufficient(verdict: Verdict) -> str:
@@ -121,10 +132,16 @@ def _steady(verdict: Verdict) -> str:
 
 
 def _ruling(verdict: Verdict) -> str:
-    failed = [REASONS[name] for name, passed in verdict.checks.items() if not passed]
-    if not failed:
+    if verdict.holds:
         return "The explanation holds."
-    return f"The explanation {verdict.ruling}: {'; '.join(failed)}."
+    return f"The explanation {verdict.ruling}: {_failed(verdict)}."
+
+
+def _failed(verdict: Verdict) -> str:
+    """What it fails, in the order of ``REASONS``; only the first where only the whole is enough."""
+    if verdict.sufficient is not None and verdict.sufficient.share == 1:
+        return REASONS["sufficient"]
+    return "; ".join(REASONS[name] for name, passed in verdict.checks.items() if not passed)
 
 
 def _largest(part: Part) -> float:

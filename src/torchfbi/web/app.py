@@ -58,6 +58,7 @@ def application(service: Service, examples: dict[str, Photo]) -> Starlette:
         ("POST", "/photo/{token}/forget", app.forget),
         ("GET", "/photo/{token}/explanation", app.explanation),
         ("GET", "/photo/{token}/explanation.{kind}", app.file),
+        ("GET", "/photo/{token}/verdict", app.verdict),
         ("GET", "/photo/{token}/flow", app.flow),
         ("GET", "/photo/{token}/comparison", app.comparison),
         ("GET", "/photo/{token}/sweep", app.sweep),
@@ -136,9 +137,16 @@ class _Addresses:
         def view(answer: Answer) -> tuple[str, bytes]:
             return answer.stem, views.file(answer, kind)
 
-        stem, content = await self._service.answer(self._question(request)[0], view)
+        question, more = self._question(request, "verify")
+        verify = bool(more.get("verify"))
+        stem, content = await self._service.answer(question, view, verify=verify)
         name = f'attachment; filename="{stem.encode("ascii", "ignore").decode()}.{kind}"'
         return Response(content, headers={"content-disposition": name}, media_type=KINDS[kind])
+
+    async def verdict(self, request: Request) -> Response:
+        """Whether an explanation holds."""
+        view = _encoded(views.verdict_view)
+        return _json(await self._service.answer(self._question(request)[0], view, verify=True))
 
     async def flow(self, request: Request) -> Response:
         """The way from the class to the pixels, layer by layer."""

@@ -68,21 +68,23 @@ class Worker:
             1, "torchfbi", torch.set_num_threads, (torch.get_num_threads(),)
         )
         self._places = threading.BoundedSemaphore(limits.waiting + 1)
+        self._gone = threading.Event()  # of the work that is being done
         self._done = 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Wait for the turn, do ``work`` and return what it returns.
 
-        Work that is not done in time is not interrupted, but nobody waits for it any longer; it
-        has its place in the line until it is done. Who no longer waits (a task that is cancelled)
-        loses a turn that has not come.
+        Work that is not done in time is not interrupted unless it asks :meth:`check`, but nobody
+        waits for it any longer; it has its place in the line until it is done. Who no longer waits
+        (a task that is cancelled) loses a turn that has not come.
 
         Raises:
             LimitError: too many wait already, or it was not done in time.
         """
         if not self._places.acquire(blocking=False):
             raise LimitError("The server is busy: too many are waiting. Try again in a moment.")
-        future = self._pool.submit(self._work, work)
+        gone = threading.Event()
+        future = self._pool.submit(self._work, work, gone)
         future.add_done_callback(lambda _: self._places.release())
         waiting = asyncio.wrap_future(future)
         try:
@@ -90,6 +92,7 @@ class Worker:
             if waiting.done():
                 return waiting.result()
         finally:
+            gone.set()
             waiting.cancel()
             future.cancel()  # at once: the loop would tell it only after its turn might have come
         raise LimitError(
@@ -97,7 +100,17 @@ class Worker:
             "was too much to ask for."
         )
 
-    def _work(self, work: Callable[[], T]) -> T:
+    def check(self, *_: object) -> None:
+        """For long work to call now and then, as its progress.
+
+        Raises:
+            LimitError: nobody waits for it any longer.
+        """
+        if self._gone.is_set():
+            raise LimitError("Nobody waits for this any longer.")
+
+    def _work(self, work: Callable[[], T], gone: threading.Event) -> T:
+        self._gone = gone
         try:
             return work()
         finally:

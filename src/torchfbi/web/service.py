@@ -143,14 +143,35 @@ class Service:
         return Photo.read(content, name)
 
     async def answer(
-        self, question: Question, view: Callable[[Answer], T], *, record: bool = False
+        self,
+        question: Question,
+        view: Callable[[Answer], T],
+        *,
+        record: bool = False,
+        verify: bool = False,
     ) -> T:
-        """The explanation as ``view`` shows it; with ``record`` it holds the flow as well.
+        """The explanation as ``view`` shows it.
+
+        Args:
+            question: what is asked.
+            view: of the answer.
+            record: it holds the flow as well.
+            verify: it holds its verdict as well: up to 60 forward passes, which end as soon as
+                nobody waits for them any longer.
 
         Raises:
-            LimitError: the server is busy; otherwise as ``torchfbi.explain``.
+            LimitError: the server is busy; otherwise as ``torchfbi.explain``, and with ``verify``
+                as ``Explanation.verify``.
         """
-        return await self._worker.run(lambda: view(self._explain(question, record)))
+
+        def work() -> T:
+            answer = self._explain(question, record)
+            if verify:
+                verdicts = answer.explanation.verify(progress=self._worker.check)
+                answer = replace(answer, explanation=replace(answer.explanation, verdicts=verdicts))
+            return view(answer)
+
+        return await self._worker.run(work)
 
     async def compare(
         self, question: Question, method: str, view: Callable[[Comparison, Settings | None], T]

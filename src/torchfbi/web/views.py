@@ -18,8 +18,17 @@ from torchfbi.models.preprocess import Region
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
 from torchfbi.plot.sweep import tau_name
 from torchfbi.sweep import Sweep
+from torchfbi.verification.words import gist
 from torchfbi.web.asking import changes
-from torchfbi.web.pictures import LONGEST, forward_uri, photo_uri, revealed_uri, signed_uri
+from torchfbi.web.pictures import (
+    LONGEST,
+    forward_uri,
+    is_dark,
+    outline,
+    photo_uri,
+    revealed_uri,
+    signed_uri,
+)
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
@@ -83,6 +92,27 @@ def explanation_view(answer: Answer) -> dict[str, Any]:
     }
 
 
+def verdict_view(answer: Answer) -> dict[str, Any]:
+    """Whether an explanation holds, in one sentence and in all, and what to outline.
+
+    Args:
+        answer: its explanation was made with ``verify=True``.
+    """
+    verdict = answer.explanation.verdicts[0]
+    return {
+        "ruling": verdict.ruling,
+        "gist": gist(verdict),
+        "sentence": verdict.sentence,
+        "checks": verdict.checks,
+        "size": list(answer.explanation.evidence.shape[1:]),
+        "outlines": {
+            name: outline(mask.cpu().numpy())
+            for name, mask in verdict.masks().items()
+            if name in ("sufficient", "second") and not mask.all()
+        },
+    }
+
+
 def file(answer: Answer, kind: str) -> bytes:
     """An answer as a file: the figure (png, svg), the arrays (npz), the manifest (json), or the
     program that computes it (py)."""
@@ -107,6 +137,8 @@ def notes(answer: Answer) -> list[str]:
             f"Nothing exceeds τ = {asked.fitted_from:g} in this network: τ = "
             f"{asked.settings.tau:g} was taken, which fits it."
         )
+    if is_dark(explanation.photos[0].pixels):
+        said.append("The photo is dark: it is brightened where the explanation is drawn on it.")
     probability = explanation.probabilities[0, answer.target].item()
     if probability < UNLIKELY:
         said.append(

@@ -137,7 +137,7 @@ $("download").onclick = () => {
   const name = `${stem}-${label(shown.target)}`.replace(/[^\p{L}\p{N}]+/gu, "-") + ".png";
   $("canvas").toBlob((blob) => save(blob, name));
 };
-takePhotos($("file"), $("drop"), open);
+takePhotos($("file"), $("drop"), ([file]) => open(file));
 
 const versions = metadata.versions;
 $("origin").textContent = `${metadata.model}, preset ${metadata.settings.preset}. Made by torchfbi ${versions.torchfbi} export.`;

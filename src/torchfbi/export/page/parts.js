@@ -32,10 +32,13 @@ export function markClass(list, target) {
   }
 }
 
-/** Photos that are chosen, dropped or pasted, one at a time. */
+/** Photos that are chosen, dropped or pasted, as a list. */
 export function takePhotos(input, area, open) {
+  const take = (files) => {
+    if (files.length) open([...files]);
+  };
   input.onchange = () => {
-    if (input.files.length) open(input.files[0]);
+    take(input.files);
     input.value = ""; // so that the same photo can be chosen again
   };
   input.onchange(); // before this script was there
@@ -47,11 +50,9 @@ export function takePhotos(input, area, open) {
   document.ondrop = (event) => {
     event.preventDefault();
     area.classList.remove("over");
-    if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+    take(event.dataTransfer.files);
   };
-  document.onpaste = (event) => {
-    if (event.clipboardData.files.length) open(event.clipboardData.files[0]);
-  };
+  document.onpaste = (event) => take(event.clipboardData.files);
 }
 
 /** Hand a picture over as a file. */

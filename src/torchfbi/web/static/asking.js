@@ -22,10 +22,6 @@ export class Asking {
 
   /** Send a photo; null where another one was chosen meanwhile. */
   async send(source, latest) {
-    if (source.size > this.limits.upload) {
-      const mib = (bytes) => `${Math.floor(bytes / 2 ** 20)} MiB`;
-      throw new Error(`${source.name} has ${mib(source.size)}, this server takes up to ${mib(this.limits.upload)}. Scale it down.`);
-    }
     this.#forget();
     this.photo = null;
     this.#source = source;
@@ -48,14 +44,30 @@ export class Asking {
     }
   }
 
-  #upload(source, latest) {
+  /** What the server says about a photo that is not looked at; it is forgotten at once. */
+  async once(source, question, latest) {
+    const photo = await this.#upload(source, latest);
+    if (!photo) return null;
+    try {
+      return await this.#ask(`photo/${photo.photo}/explanation?${question}`, { signal: latest.signal }, latest);
+    } finally {
+      forget(photo);
+    }
+  }
+
+  async #upload(source, latest) {
     const example = typeof source === "string";
+    if (source.size > this.limits.upload) {
+      const mib = (bytes) => `${Math.floor(bytes / 2 ** 20)} MiB`;
+      throw new Error(`${source.name} has ${mib(source.size)}, this server takes up to ${mib(this.limits.upload)}. Scale it down.`);
+    }
+    const body = example ? null : await source.arrayBuffer().catch(() => {
+      throw new Error(`${source.name} cannot be read. Is it a folder, or was it moved?`);
+    });
     const name = encodeURIComponent(example ? source : (source.name || "pasted.png").slice(-200));
     const address = `${example ? "example" : "photo"}?name=${name}&stay=1`;
     // Not stopped half-way: what was overtaken is to be forgotten, for which it has to be named.
-    return this.#ask(address, { method: "POST", body: example ? null : source }, latest, (photo) =>
-      navigator.sendBeacon(`photo/${photo.photo}/forget`),
-    );
+    return this.#ask(address, { method: "POST", body }, latest, forget);
   }
 
   async #ask(address, options, latest, overtaken = () => {}) {
@@ -81,6 +93,10 @@ export class Asking {
   }
 
   #forget() {
-    if (this.photo) navigator.sendBeacon(`photo/${this.photo.photo}/forget`);
+    if (this.photo) forget(this.photo);
   }
+}
+
+function forget({ photo }) {
+  navigator.sendBeacon(`photo/${photo}/forget`);
 }

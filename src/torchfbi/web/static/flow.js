@@ -55,7 +55,7 @@ export function showFlow(panel, { photo, rows, layers }) {
 function section(layer, number, count, photo, rows) {
   const found = element("section", "", { ariaLabel: layer.name });
   const size = layer.size.join(" × ");
-  const name = element("h3");
+  const name = element("h2");
   const cut = element("span", "", { className: "name", title: layer.name });
   cut.append(element("bdi", layer.name));
   name.append(cut, element("small", `layer ${number + 1} of ${count} · ${size}`));
@@ -72,7 +72,7 @@ function section(layer, number, count, photo, rows) {
   if (layer.strongest.length) {
     const list = element("div", "", { className: "maps" });
     list.append(...layer.strongest.map((map) => figure(map.picture, `Feature map ${map.number}`, `#${map.number}`, percent(map.share))));
-    found.append(element("h3", "The strongest feature maps, and their shares of what goes on"), list);
+    found.append(element("h2", "The strongest feature maps, and their shares of what goes on"), list);
   }
   return found;
 }

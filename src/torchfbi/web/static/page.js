@@ -1,14 +1,16 @@
 // The page: what a visitor looks at, and what happens when something is chosen.
 
 import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
+import { explainNext, showAlbum } from "./album.js";
 import { Asking } from "./asking.js";
 import { showFlow } from "./flow.js";
 import { compare, sweep } from "./grids.js";
 import { listSettings, readSettings, showSettings } from "./settings.js";
+import { drawOutline, showVerdict } from "./verdict.js";
 
 // A photo can be chosen from the first moment on; it is opened once it is known whom to ask.
 let early = null;
-takePhotos($("file"), $("drop"), (photo) => (early = photo));
+takePhotos($("file"), $("drop"), (photos) => (early = photos));
 
 const config = await fetch("config").then((response) => response.json()).catch((error) => {
   say("The server cannot be reached. Reload the page once it runs.", "wrong");
@@ -18,8 +20,17 @@ const asking = new Asking(config.limits);
 
 // What is asked. `changed` are the settings that differ from the preset's.
 const wish = { model: config.networks[0], target: null, preset: "contrast", changed: {}, fit: true };
+const NETWORKS = /\.(onnx|pt2?|pth|ckpt|safetensors|keras|h5|tflite)$/i;
 let answer = null; // to what is asked now; null until it is there
 const drawn = { flow: null }; // to which answer another tab belongs
+
+/** What was chosen: photos, of which the first is shown. */
+function take(files) {
+  const network = files.find(({ name }) => NETWORKS.test(name));
+  if (network) return say(`${network.name} is a network, and those come from who serves this page: torchfbi serve --model ${network.name}`, "wrong");
+  showAlbum(files.length > 1 ? files : [], open);
+  open(files[0]);
+}
 
 /** Show another photo: a file of the visitor's, or the name of an example. */
 async function open(source) {
@@ -27,16 +38,18 @@ async function open(source) {
   Object.assign(wish, { target: null });
   $("classes").replaceChildren();
   const name = source.name ?? source;
+  $("stage").classList.add("old");
+  for (const button of $("examples").children) button.ariaPressed = String(button.value === source);
   await during(`Sending ${name} …`, async (latest) => {
     const photo = await asking.send(source, latest);
     if (!photo) return;
     $("invitation").hidden = true;
     $("stage").hidden = $("under").hidden = false;
+    $("stage").classList.remove("old");
     $("photo").src = photo.preview;
     $("photo").alt = `The photo ${photo.name}, ${photo.width} by ${photo.height} pixels`;
     const limit = document.documentElement.style;
     limit.setProperty("--ratio", photo.width / photo.height);
-    for (const button of $("examples").children) button.ariaPressed = String(button.value === source);
     explain();
   });
 }
@@ -52,9 +65,9 @@ function explain() {
   });
 }
 
-function question() {
+function question({ target } = wish) {
   const asked = { model: wish.model, preset: wish.preset };
-  if (wish.target !== null) asked.target = wish.target;
+  if (target !== null) asked.target = target;
   if (Object.keys(wish.changed).length) asked.settings = JSON.stringify(wish.changed);
   if (wish.fit) asked.fit = 1;
   return new URLSearchParams(asked).toString();
@@ -66,6 +79,7 @@ function forget() {
   $("answer").classList.remove("answered");
   $("flow").replaceChildren();
   for (const id of ["compared", "swept", "notes", "downloads"]) $(id).replaceChildren();
+  showVerdict(null);
   for (const id of ["claim", "about", "program", "swept-hint"]) $(id).textContent = "";
   $("fit").hidden = true;
   $("painted").removeAttribute("src");
@@ -86,7 +100,9 @@ function show(found) {
   $("painted").src = found.picture;
   $("painted").alt = `In colour is what speaks for ${found.title}: ${percent(found.density)} of the pixels carry it`;
   $("frame").hidden = whole;
-  for (const [side, share] of Object.entries(box)) $("frame").style[side] = `${100 * share}%`;
+  for (const part of [$("frame"), $("outline")]) {
+    for (const [side, share] of Object.entries(box)) part.style[side] = `${100 * share}%`;
+  }
   $("claim").textContent = found.title;
   const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
   if (!whole) facts.push("frame: what it saw");
@@ -100,7 +116,7 @@ function show(found) {
   if (selected() === "flow") drawFlow();
 }
 
-function listFiles({ files, stem, program }) {
+function listFiles({ files, stem, program }, more = "") {
   const kinds = {
     png: "the figure, for a talk",
     svg: "the figure, for a paper",
@@ -109,7 +125,7 @@ function listFiles({ files, stem, program }) {
     py: "the program below",
   };
   const items = Object.entries(kinds).map(([kind, what]) => {
-    const link = element("a", "", { href: files[kind], download: `${stem}.${kind}` });
+    const link = element("a", "", { href: files[kind] + more, download: `${stem}.${kind}` });
     link.append(element("b", kind.toUpperCase()), element("span", what));
     const item = element("li");
     item.append(link);
@@ -129,6 +145,27 @@ async function during(text, work) {
   } catch (error) {
     if (latest.current) say(error.message, "wrong");
   }
+  if (latest.current) rest();
+}
+
+/** While nothing else is asked: whether the explanation holds, then the next photo of many. */
+async function rest() {
+  const latest = asking.next();
+  if (answer && !answer.tested) await verify(latest);
+  const asked = question({ target: null });
+  while (latest.current && (await explainNext(asked, (file) => asking.once(file, asked, latest))));
+}
+
+async function verify(latest) {
+  const belongs = answer;
+  if (!belongs.density) return;
+  showVerdict(null, "Testing whether this holds …");
+  const found = await asking.get("verdict", belongs.question, latest).catch((error) => error);
+  if (!latest.current) return; // something else was asked: later again
+  belongs.tested = true;
+  if (found instanceof Error) return showVerdict(null, `Not tested: ${found.message}`);
+  showVerdict(found);
+  listFiles(belongs, "&verify=1");
 }
 
 function say(text, how = "") {
@@ -225,20 +262,24 @@ $("save").onclick = async () => {
   context.drawImage($("photo"), 0, 0);
   context.globalAlpha = $("opacity").value / 100;
   context.drawImage($("painted"), 0, 0);
+  drawOutline(context, naturalWidth, naturalHeight);
   save(await canvas.convertToBlob(), `${stem}-${preset}.png`);
 };
 
 // Photo, network, preset, settings, class.
 $("choose").onclick = () => $("file").click();
 $("camera").onclick = () => $("shot").click();
-takePhotos($("file"), $("drop"), open);
+takePhotos($("file"), $("drop"), take);
 $("shot").onchange = () => {
-  if ($("shot").files.length) open($("shot").files[0]);
+  if ($("shot").files.length) take([$("shot").files[0]]);
 };
 for (const { name, title, picture } of config.examples) {
   const button = element("button", "", { type: "button", title, value: name });
   button.append(element("img", "", { src: picture, alt: title }));
-  button.onclick = () => open(name);
+  button.onclick = () => {
+    showAlbum([]);
+    open(name);
+  };
   $("examples").append(button);
 }
 
@@ -306,6 +347,6 @@ if (matchMedia("(pointer: coarse)").matches) $("elsewhere").hidden = true;
 else $("camera").hidden = true;
 document.documentElement.dataset.ready = "true";
 say("");
-const first = early ?? config.examples[0]?.name;
-if (first) open(first);
+if (early) take(early);
+else if (config.examples.length) open(config.examples[0].name);
 listNames();
