@@ -41,9 +41,7 @@ def _family(letter: str) -> str | None:
 
 def _missing(text: str) -> list[str]:
     own = _letters(str(findfont(FontProperties())))
-    return [
-        letter for letter in dict.fromkeys(text) if ord(letter) not in own and letter not in " \n"
-    ]
+    return [letter for letter in dict.fromkeys(text) if ord(letter) not in own and letter > " "]
 
 
 def fitting(text: str) -> tuple[str, list[str]]:
