@@ -90,8 +90,8 @@ def test_without_any_feature_of_extent_it_is_signal_times_image() -> None:
 @pytest.mark.parametrize(
     ("amounts", "held"),
     [
-        ([5.0, 4.0, 0.9, 0.1, -7.0], [1, 1, 0, 0, 0]),  # 9 of 10 are 90 %
-        ([5.0, 3.9, 1.0, 0.1, -7.0], [1, 1, 1, 0, 0]),  # 8.9 are less
+        ([5.0, 4.7, 0.2, 0.1, -7.0], [1, 1, 0, 0, 0]),  # 9.7 of 10 are 97 %
+        ([5.0, 4.6, 0.3, 0.1, -7.0], [1, 1, 1, 0, 0]),  # 9.6 are less
         ([1.0] * 10, [1] * 10),  # of equals all
         ([0.0, 2.0, 0.0], [0, 1, 0]),
         ([-1.0, -2.0], [0, 0]),

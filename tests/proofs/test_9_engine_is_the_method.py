@@ -105,7 +105,8 @@ def any_settings(draw: Any) -> Settings:
 
 
 def agree(found: Tensor, expected: Tensor, settings: Settings) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * expected.abs().max().item())
+    scale = expected.abs().max().item() if expected.numel() else 0.0
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * scale)
     if settings.values == "signal":  # the support of evidence ends where roundings decide
         assert torch.equal(found != 0, expected != 0)
 
@@ -164,3 +165,77 @@ def test_in_half_precision() -> None:
     pure, _ = explain(half.graph, half.graph.tensors, settings, x, 1)
     off = [(values.double() - exact).norm().item() for values in (half(x, 1)[0], pure)]
     assert off[0] < 1.5 * off[1] < 0.1 * exact.norm()
+
+
+class Broadcast(nn.Module):
+    """One map is added to sixteen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(8, 1, 3)
+        self.d, self.head = nn.Conv2d(16, 4, 3), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.a(x))
+        y = torch.relu(self.b(x) + self.c(x))
+        return self.head(torch.relu(self.d(y)).mean((2, 3)))
+
+
+class Token(nn.Module):
+    """Its batch is the second dimension of one token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x)).mean((2, 3)).unsqueeze(1).transpose(0, 1)
+        y = y + torch.relu(self.b(y))
+        return self.head(y.transpose(0, 1).squeeze(1))
+
+
+class Written(nn.Module):
+    """A part of its maps is written over, and its powers are of broadcast numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 1, 3), nn.Linear(8, CLASSES)
+        self.powers = nn.Parameter(1 + torch.rand(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.a(x))
+        y = torch.slice_scatter(y, torch.zeros_like(y[:, :1]), 1, 0, 1)
+        y = (torch.relu(self.b(y)) + 0.1) ** self.powers
+        return self.head(y.mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", [Broadcast, Token, Written])
+def test_on_what_is_rare(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    net, x = kind().eval().double(), torch.randn(2, 3, 12, 12).double()
+    for settings in (Settings.paper(tau=0.0), Settings.contrast(), Settings(k=0.5, gamma=0.25)):
+        fbi = ForwardBackward(net, x, settings)
+        for count in (2, 1, 0):
+            values, _ = fbi(x[:count], 1)
+            agree(
+                values, explain(fbi.graph, fbi.graph.tensors, settings, x[:count], 1)[0], settings
+            )
+        several, _ = fbi.each(x[:1], [0, 1])
+        for one, asked in zip(several, (0, 1), strict=True):
+            agree(one, explain(fbi.graph, fbi.graph.tensors, settings, x[:1], asked)[0], settings)
+
+
+def test_other_settings_may_be_set_at_any_time() -> None:
+    torch.manual_seed(0)
+    net, x = network_of_one(), torch.randn(2, 3, 12, 12).double()
+    fbi = ForwardBackward(net, x, Settings.contrast())
+    for settings in (Settings.plain(), Settings.paper(tau=1e-4), Settings.contrast(gamma=2.0)):
+        fbi.settings = settings
+        agree(fbi(x, 1)[0], explain(fbi.graph, fbi.graph.tensors, settings, x, 1)[0], settings)
+
+
+def network_of_one() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1),
+        nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES),
+    ).eval().double()  # fmt: skip

@@ -61,7 +61,7 @@ class ForwardBackward(Attribution):  # type: ignore[misc]  # Captum has no types
         target: CaptumTarget | Callable[[Tensor], Tensor] = None,
         additional_forward_args: None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        """The attribution, shaped like the input; zero off the support, all zero if it is empty.
+        """The attribution, shaped like the input; a signal is zero off its support.
 
         Args:
             inputs: images as the network takes them, (N, C, ...), floating point; or a tuple of

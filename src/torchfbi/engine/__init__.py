@@ -1,4 +1,4 @@
-"""The same walk, fast: every value equals the method's, as proof 9 says.
+"""The same walk, fast: every value equals the method's but for rounding, as proof 9 says.
 
 Eager only: what a compiler traces is the method's.
 """

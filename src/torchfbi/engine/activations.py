@@ -45,7 +45,8 @@ def gated(s: Tensor, at: Site, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if gate is None:
         slope = GATES[at.node.target].slope(at.settings.gates)
         gate = slope(x, *args, **kwargs)
-    return s.mul_(gate) if at.overwrite else s * gate
+    back = s.mul_(gate) if at.overwrite else s * gate
+    return back if s.shape == x.shape else back.sum_to_size(x.shape)
 
 
 def _up_to(at: Site, x: Tensor, *limits: float) -> Tensor | None:
@@ -55,5 +56,5 @@ def _up_to(at: Site, x: Tensor, *limits: float) -> Tensor | None:
     low, high = limits
     if low != 0 or high is None or not high > 0:
         return None
-    out = at.scratch.like(x, "contribution")  # as used before
+    out = at.scratch.like(x, "product")
     return torch.div(x.new_full((), high), x, out=out).clamp_(0.0, 1.0)

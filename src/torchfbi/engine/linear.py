@@ -46,7 +46,7 @@ class _Convolution:
         self.weight, self.bias, self._at, self._sizes, self._shape = weight, bias, at, sizes, shape
         *_, transposed, _, groups = shape
         self.joined = groups == 1 and not transposed
-        self._keep = weight.numel() > at.output[0].numel()
+        self._keep = weight.numel() > at.output.shape[1:].numel()
 
     def forth(self, a: Tensor, bias: Tensor | None) -> Tensor:
         given = a, self._weights("magnitude"), bias, *self._shape
@@ -54,9 +54,7 @@ class _Convolution:
         return aten.convolution.default(*given) if found is None else found
 
     def back(self, s: Tensor, use: Use) -> Tensor:
-        maps = self._at.maps
-        if maps is not None and s.shape[:2] != maps.shape:
-            maps = None  # twice as many
+        maps = None if use == "above each other" else self._at.maps
         return _adjoint(s, False, maps, self._sizes, self._weights(use), *self._shape)
 
     def _weights(self, use: Use) -> Tensor:
@@ -90,7 +88,7 @@ def _adjoint(
     if _is_matrix(weight, padding, groups):
         if _maps_innermost(s):
             return sparse.pointwise(s, weight, stride, sizes, kept)
-        if set(stride) == {1} and s[0, 0].numel() > max(weight.shape[:2]):
+        if set(stride) == {1} and s.shape[2:].numel() > max(weight.shape[:2]):
             # Convolutions are faster forwards, where there is more signal than weights, which
             # have to be turned round.
             return aten.convolution.default(

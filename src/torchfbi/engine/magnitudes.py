@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,10 +33,10 @@ def weights(use: Use, weight: Tensor, half: float, keep: bool = False) -> Tensor
     if not keep or weight.is_inference():  # of which nobody counts what is written to them
         return _MAKE[use](weight, half)
     known = _MADE.setdefault(weight, {})
-    version, found = known.get((use, half), (None, weight))
-    if version != weight._version:
+    made_for, found = known.get(use, (None, weight))
+    if made_for != (weight._version, half):
         found = _MAKE[use](weight, half)
-        known[use, half] = weight._version, found
+        known[use] = (weight._version, half), found  # of the latest gamma alone
     return found
 
 
@@ -64,6 +64,4 @@ _MAKE: dict[Use, Callable[[Tensor, float], Tensor]] = {
     "side by side": _side_by_side,
     "above each other": _above_each_other,
 }
-_MADE: MutableMapping[Tensor, dict[tuple[Use, float], tuple[int, Tensor]]] = (
-    WeakTensorKeyDictionary()
-)
+_MADE: MutableMapping[Tensor, dict[Use, tuple[Any, Tensor]]] = WeakTensorKeyDictionary()

@@ -35,7 +35,7 @@ def convolution(
     """``aten.convolution`` with the packed weights, or None where that does not pay."""
     if transposed or x.ndim != 4 or not onednn_takes(x) or weight.is_inference():
         return None
-    if len(x) * (x[0, 0].numel() // (stride[0] * stride[1])) > _FORTH:
+    if len(x) * (x.shape[2:].numel() // (stride[0] * stride[1])) > _FORTH:
         return None
 
     window = (*stride, *padding, *dilation, groups)

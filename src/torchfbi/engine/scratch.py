@@ -12,8 +12,7 @@ class Scratch:
     The kernel clears new pages, which for a large feature costs several times the arithmetic on it.
 
     Args:
-        kept: whether blocks are kept. If not, operators allocate what they return as usual:
-            exported programs plan their memory themselves.
+        kept: whether blocks are kept. If not, operators allocate what they return as usual.
     """
 
     def __init__(self, kept: bool = True) -> None:
@@ -30,7 +29,7 @@ class Scratch:
             The memory, whatever it held; None where the operator shall allocate.
         """
         if not self._kept:
-            return None  # without asking for strides, which exported programs would be fixed to
+            return None
         if not (tensor.is_contiguous() or tensor.movedim(1, -1).is_contiguous()):
             return None
         size, dtype = tensor.numel(), dtype or tensor.dtype

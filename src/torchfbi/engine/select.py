@@ -51,5 +51,5 @@ def select(
 
 def _contribution(signal: Tensor, activation: Tensor, scratch: Scratch) -> Tensor:
     dtype = torch.promote_types(signal.dtype, torch.float32)
-    out = scratch.like(signal, "contribution", dtype)
+    out = scratch.like(signal, "product", dtype)
     return finite(torch.mul(signal.to(dtype), activation.to(dtype), out=out))

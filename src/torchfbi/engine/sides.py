@@ -56,8 +56,9 @@ def keeps_zero_maps(graph: Graph) -> set[fx.Node]:
 def _rectifies(node: fx.Node) -> bool:
     """Whether it returns nothing negative, and zero wherever its input is."""
     if node.target in (aten.hardtanh.default, aten.clamp.default):
-        low = node.args[1] if len(node.args) > 1 else node.kwargs.get("min")
-        return isinstance(low, int | float) and low == 0
+        low, high = (*node.args[1:], None, None)[:2]
+        below = isinstance(high, int | float) and high < 0
+        return isinstance(low, int | float) and low == 0 and not below
     return node.target is aten.relu.default
 
 
@@ -71,6 +72,5 @@ _KEEPS_SIGN = {
     aten.cat.default,
     aten.reshape.default,
     aten.flatten.using_ints,
-    aten.view.default,
 }
 """Of inputs that are not negative they return nothing that is."""

@@ -38,7 +38,7 @@ def kept_maps(maps: Tensor | None, s: Tensor, weight: Tensor, groups: int) -> Ke
     if shape == "matrix" and s.itemsize < 4 and onednn_takes(s):
         return None  # the product itself takes no longer than gathering then
     multiplications, least, most = _WORTH[shape]
-    positions = s[0, 0].numel()
+    positions = s.shape[2:].numel()
     if weight[0].numel() < multiplications or len(s) * positions < least:
         return None
     each = [row.nonzero().flatten() for row in maps]
@@ -123,7 +123,7 @@ def pointwise(
         maps = kept[0][1]
         back = _product(_columns(rows, maps), matrix.index_select(0, maps))
     else:
-        back = s.new_empty(len(s), rows[0, ..., 0].numel(), len(matrix[0]))
+        back = s.new_empty(len(s), rows.shape[1:-1].numel(), len(matrix[0]))
         for samples, maps in kept:
             back[samples] = _product(_columns(rows[samples], maps), matrix.index_select(0, maps))
     back = back.reshape(*rows.shape[:-1], -1)

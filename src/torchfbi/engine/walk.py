@@ -126,7 +126,7 @@ class Engine:
                 signals.own(node)
         if look is not None:
             look(Step(node, activation, incoming, s, maps, values))
-        some = not isinstance(settings.k, Tensor) and settings.k < 1  # as an input it may be 1
+        some = not isinstance(settings.k, Tensor) and settings.k < 1
         maps = maps if some else None
         if node in self._leaves_gate:
             (source,) = graph.sources[node]
@@ -147,9 +147,9 @@ class Engine:
             gated=signals.gated.pop(node, None),
         )
         fresh, backs = self._hand_back(s, at, values)
-        passed = maps if node in self._zero_maps else None
-        for source, back in backs:
-            signals.add(source, back, fresh=fresh, maps=passed)
+        for source, back in backs:  # one that was broadcast has fewer maps
+            same = node in self._zero_maps and maps is not None and back.shape[:2] == maps.shape
+            signals.add(source, back, fresh=fresh, maps=maps if same else None)
 
     def _hand_back(
         self, s: Tensor, at: rules.Site, values: Values

@@ -24,7 +24,7 @@ from torchfbi.method.tokens import reached
 from torchfbi.method.walk import Step, Values, explain
 from torchfbi.system import forked
 from torchfbi.system.finite import finite
-from torchfbi.system.layout import outlined, repeated
+from torchfbi.system.layout import repeated
 from torchfbi.system.tracing import tracing
 
 Visit = Callable[[LayerFlow], None]
@@ -66,14 +66,23 @@ class ForwardBackward(Captured):
             raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
         forked.on_one_thread()
         super().__init__(module, example, output)
-        self.settings = settings if settings is not None else Settings.contrast()
         self._sizes = tuple(example.shape[1:])
         self._low_memory = low_memory
-        self._plan()
+        self.settings = settings if settings is not None else Settings.contrast()
         self.eval()
 
+    @property
+    def settings(self) -> Settings:
+        """The method's knobs; others may be set at any time."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plan()
+
     def _plan(self) -> None:
-        """What follows from the graph."""
+        """What follows from the graph and the settings."""
         self._engine = Engine(self.graph, self.settings, self._low_memory)
 
     def forward(self, x: Tensor, target: Target = None) -> tuple[Tensor, Tensor]:
@@ -86,7 +95,8 @@ class ForwardBackward(Captured):
                 seed of the logits' own shape (floating point).
 
         Returns:
-            values: the attribution, shaped like ``x``; zero off the support.
+            values: the attribution, shaped like ``x``: dense where they are evidence, else
+                zero off the support.
             logits: the network's output before a final softmax, (N, classes).
 
         Raises:
@@ -141,10 +151,9 @@ class ForwardBackward(Captured):
 
     def _is_one(self, values: Values) -> bool:
         """Whether the forward pass saw one image, so that several walks may share its values."""
-        on_path = (self.graph.image, *self.graph.path)
-        return self.graph.batch is None and all(
-            len(outlined(values[node])) == 1 for node in on_path
-        )
+        first = {str(node.meta["val"].shape[0]) for node in (self.graph.image, *self.graph.path)}
+        one = len(values[self.graph.image]) == 1
+        return self.graph.batch is None and one and len(first) == 1
 
     def _see(self, x: Tensor, watched: bool = False) -> tuple[Values, Tensor]:
         """The checked forward pass: all that the walk reads, and the logits among it."""

@@ -119,7 +119,7 @@ class Graph:
     @cached_property
     def resolutions(self) -> list[fx.Node]:
         """Where evidence is looked at: for each spatial size the tensor closest to the image
-        through which all signal passes, from the coarsest to the finest; empty where there is none.
+        through which all signal passes, in the order of the walk; empty where there is none.
 
         Such a tensor has the image's dimensions and lies behind an affine layer: before the first
         there is nothing but the image.

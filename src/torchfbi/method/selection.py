@@ -29,9 +29,10 @@ def select(
         The selected signal, and which maps were kept, (N, C) bool, or None without ``top_k``.
     """
     if settings.tau is not None:
-        exceeds = _product(signal, activation) > settings.tau
-        if passes_by_sign(settings):  # of a signal s > 0, and never rounded to zero
+        if passes_by_sign(settings):  # only signals s > 0 go on: s a > 0 is a > 0, never rounded
             exceeds = activation > 0
+        else:
+            exceeds = _product(signal, activation) > settings.tau
         signal = torch.where(exceeds, signal, 0.0)
     if settings.rectified:
         signal = torch.relu(signal)

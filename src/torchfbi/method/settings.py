@@ -39,7 +39,8 @@ class Settings:
         pooling: the adjoint of max pooling. ``replicate``: copy over the window, then minimum
             with the forward map (section 2, "Unpooling"); ``proportional``: share by
             activation; ``winner``: all to the maximum.
-        subtract_bias: W^T (s - b) at dense layers (section 2, "Dense layers") or W^T s.
+        subtract_bias: W^T (s - b) at dense layers (section 2, "Dense layers") or W^T s; the
+            excitation walk leaves the bias where it is.
         values: what ``values`` holds: the ``signal`` that reaches the image (section 2), or the
             signed ``evidence`` there (``torchfbi.method.evidence``).
 

@@ -33,7 +33,7 @@ class Step(NamedTuple):
         activation: its forward value, (N, C, ...).
         incoming: the signal that came back to it, of the same shape.
         signal: what of it goes on.
-        maps: which maps go on, (N, C) bool; None for all.
+        maps: which maps of a feature go on, (N, C) bool; None for all.
         values: the forward values of other nodes.
     """
 
@@ -90,14 +90,15 @@ def forward(graph: Graph, tensors: Mapping[str, Tensor], x: Tensor) -> Values:
 
 
 def backward(
-    graph: Graph, settings: Settings, values: Values, seed: Tensor, look: Look = lambda step: None
+    graph: Graph, settings: Settings, values: Values, start: Tensor, look: Look = lambda step: None
 ) -> Tensor:
     """The backward walk: the signal that a seed at the logits sends to the image.
 
     Args:
+        start: the seed.
         look: called at each operator that a signal reaches, from the logits down.
     """
-    signals = {graph.logits: seed}
+    signals = {graph.logits: start}
     for node in reversed(graph.nodes):
         if node not in signals:
             continue  # it computes a gate, or an output that was not probed
@@ -121,7 +122,7 @@ def hand_back(
     gamma = settings.gamma if node in graph.hidden else 0.0
     args, kwargs = graph.arguments(node, values.__getitem__)
     backs = found.rule(s, adjoints.Site(values[node], settings, node, gamma), *args, **kwargs)
-    backs = [backs] if isinstance(backs, Tensor) else backs or []
+    backs = [backs] if isinstance(backs, Tensor) else backs or []  # one speaks of the first input
     for source, back in zip(graph.sources[node], backs, strict=False):
         if back is not None and not adjoints.is_held(source):
             yield source, back

@@ -57,7 +57,8 @@ def activation(
                 s = torch.relu(s)
             if at.settings.gates == "rectify":
                 return s
-            return s * found.slope(at.settings.gates)(x, *args, **kwargs)
+            back = s * found.slope(at.settings.gates)(x, *args, **kwargs)
+            return back.sum_to_size(x.shape)  # a power may be of broadcast numbers
 
         rule.__doc__ = gate.__doc__
         adjoint(*operators, keeps=("inputs",), activation=True)(rule)

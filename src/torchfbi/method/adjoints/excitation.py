@@ -70,5 +70,6 @@ def excitation(
     scale = z.abs() + gamma * (z.abs() + total) / 2
     survived = s * z.abs() / scale.clamp(min=torch.finfo(scale.dtype).tiny)
     plain = adjoint(survived, weight)
+    # [w a has the sign of z] is (1 + sign(w a z)) / 2, and w sign(w) is |w|.
     alike = adjoint(survived * z.sign(), magnitude)
     return plain + gamma / 2 * (plain + torch.where(a < 0, -alike, alike))

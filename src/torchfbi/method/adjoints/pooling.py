@@ -44,7 +44,7 @@ def max_pool(
         total = _sum_pool(active, s.shape[2:], *window)
         share = torch.where(total > 0, s / total.clamp(min=torch.finfo(s.dtype).tiny), 0)
         return spread(share, x, *window) * active
-    copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)  # overlapping windows
+    copies = spread(torch.ones_like(s[:1, :1]), x, *window).clamp(min=1)  # or none, at a border
     shared, forward = spread(s, x, *window), spread(at.output, x, *window)
     return smaller(shared, forward, at.settings) / copies
 

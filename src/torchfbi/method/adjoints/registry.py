@@ -5,7 +5,7 @@ A rule is one small function, called as ``rule(s, at, *args, **kwargs)``:
 - ``s`` is the signal at the operator's output, a tensor of the output's shape;
 - ``at`` tells where we are: the forward output, the settings and the graph node;
 - ``args`` and ``kwargs`` are the operator's own, as in its ATen schema. Tensors that the rule
-  did not ask to keep carry a shape, dtype and device, but no values.
+  did not ask to keep may carry a shape, dtype and device alone: the engine lets the values go.
 
 It returns the signal for each tensor argument in order (None: nothing flows there); a rule that
 returns one tensor speaks of the first. Sums over several users are the walk's business, and so

@@ -92,9 +92,8 @@ def slice_scatter(
     step: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The slice belongs to the source, the rest to the input."""
-    zeros = s.new_zeros(source.shape)
     taken = aten.slice.Tensor(s, dim, start, end, step)
-    return torch.slice_scatter(s, zeros, dim, start, end, step), taken
+    return torch.slice_scatter(s, torch.zeros_like(taken), dim, start, end, step), taken
 
 
 @adjoint(aten.select_scatter.default, receivers=tensor_arguments)
@@ -102,8 +101,8 @@ def select_scatter(
     s: Tensor, at: Site, x: Tensor, source: Tensor, dim: int, index: int
 ) -> tuple[Tensor, Tensor]:
     """The selected index belongs to the source, the rest to the input."""
-    zeros = s.new_zeros(source.shape)
-    return torch.select_scatter(s, zeros, dim, index), s.select(dim, index)
+    taken = s.select(dim, index)
+    return torch.select_scatter(s, torch.zeros_like(taken), dim, index), taken
 
 
 @adjoint(aten.copy.default, receivers=lambda node: tensor_arguments(node)[1:])
