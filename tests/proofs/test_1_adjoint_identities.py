@@ -99,7 +99,7 @@ class Call:
         for overwrite in (False, True):
             site = partial(rules.Site, overwrite=overwrite, scratch=Scratch(kept=overwrite))
             own = s.clone()
-            found = self._applied(faster.rule, faster.reads(settings), site, own, settings)
+            found = self._applied(faster.rule, faster.reads(settings, 0.0), site, own, settings)
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
             assert overwrite or torch.equal(own, s)
 

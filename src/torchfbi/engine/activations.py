@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def _nothing_if_rectified(what: str) -> Any:
     """The signal alone decides then."""
 
-    def reads(settings: Settings) -> set[str]:
+    def reads(settings: Settings, gamma: float) -> set[str]:
         return set() if settings.gates == "rectify" else {what}
 
     return reads

@@ -22,9 +22,9 @@ from torchfbi.system.layout import laid_out, onednn_takes
 aten = torch.ops.aten
 
 
-def _all_with_gamma(settings: Settings) -> set[str]:
+def _all_with_gamma(settings: Settings, gamma: float) -> set[str]:
     """The plain adjoint knows nothing of the forward pass."""
-    return {"inputs", "output"} if settings.gamma else set()
+    return {"inputs", "output"} if gamma else set()
 
 
 @faster(aten.convolution.default, reads=_all_with_gamma)

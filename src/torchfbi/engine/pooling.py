@@ -18,7 +18,7 @@ aten = torch.ops.aten
     aten.max_pool1d.default,
     aten.max_pool2d.default,
     aten.max_pool3d.default,
-    reads=lambda settings: {"output"} if settings.pooling == "replicate" else {"inputs"},
+    reads=lambda settings, _: {"output"} if settings.pooling == "replicate" else {"inputs"},
 )
 def max_pool(s: Tensor, at: Site, x: Tensor, *window: Any) -> Tensor:
     """As the method's; where windows do not overlap, the minimum comes before the copies."""

@@ -19,7 +19,7 @@ from torchfbi.method.adjoints import tensor_arguments
 from torchfbi.method.settings import Settings
 
 RuleT = TypeVar("RuleT", bound=Callable[..., Any])
-Reads = Callable[[Settings], set[str]]
+Reads = Callable[[Settings, float], set[str]]
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Faster(NamedTuple):
 
     Args:
         rule: called as the method's.
-        reads: which forward values it reads under given settings: "inputs", "output".
+        reads: which forward values it reads, "inputs", "output", under given settings and the gamma
+            of the operator.
     """
 
     rule: Callable[..., Any]
@@ -91,17 +92,18 @@ def _is_relu(node: fx.Node) -> bool:
 
 
 def values_read(
-    node: fx.Node, settings: Settings, gated: Mapping[fx.Node, fx.Node]
+    node: fx.Node, settings: Settings, gamma: float, gated: Mapping[fx.Node, fx.Node]
 ) -> set[fx.Node]:
-    """The forward values that the rule of a node on the path reads under its settings.
+    """The forward values that the rule of a node on the path reads.
 
     Args:
+        gamma: 0 where the node's layer is not hidden.
         gated: see ``sides.gated_behind``.
     """
     found, known = find(node.target), adjoints.find(node.target)
     if known is None:
         return set()
-    what = found.reads(settings) if found else known.keeps
+    what = found.reads(settings, gamma) if found else known.keeps
     given = tensor_arguments(node)
     # Weights that the network computes are no constants, as those are that every rule may read.
     read = set(given if "inputs" in what else set(given).difference(adjoints.receivers(node)))

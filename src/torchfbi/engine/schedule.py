@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -126,9 +126,9 @@ def _reads(
     """The forward values that the adjoint of a node reads, and what adds up contributions."""
     if node not in graph.path:
         return set()
-    here = settings if node in graph.hidden else replace(settings, gamma=0.0)
+    gamma = settings.gamma if node in graph.hidden else 0.0
     own = {source for source in tokens.joins(node) if source.op == "call_function"}
-    return values_read(node, here, gated) | own
+    return values_read(node, settings, gamma, gated) | own
 
 
 def _signs_decide(settings: Settings) -> bool:
