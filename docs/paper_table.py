@@ -212,7 +212,7 @@ def head_slice() -> Photo:
 def scaling() -> str:
     """What the tumour network says under the right scaling, and under ImageNet's."""
     rows = [["preprocessing", "input", *FINDINGS]]
-    for right, name in ((True, "the network's own"), (False, "ImageNet's, assumed in silence")):
+    for right, name in ((True, "the network's own"), (False, "ImageNet's, assumed")):
         model = tumours(right)
         x = model.preprocess(head_slice())[0]
         said = model.module(x[None])[0].tolist()

@@ -7,12 +7,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from photos import CAT, COFFEE
 from torchfbi import Explanation
 from torchfbi.cli.main import separate_values
+from torchfbi.plot.overview import Entry, with_truth
 
 
 def kind_and_frames(path: Path) -> tuple[str | None, int]:
@@ -93,6 +95,9 @@ def test_one_bad_image_does_not_stop_the_others(run, tmp_path: Path) -> None:
     assert "nowhere.jpg" in result.err
     assert (tmp_path / "fbi-out" / "chelsea.png").exists()
     assert (tmp_path / "fbi-out" / "coffee.png").exists()
+    page = (tmp_path / "fbi-out" / "overview.html").read_text()  # of more than three
+    order = [page.index(name) for name in ("broken.png", "chelsea.png", "coffee.png")]
+    assert order[0] == min(order)
 
 
 def test_photos_of_one_name_do_not_overwrite_each_other(run, tmp_path: Path) -> None:
@@ -129,6 +134,39 @@ def test_bad_usage_and_input_is_one_clear_line(run, arguments: list[object], mes
     assert result.code == 2
     assert result.err.count("\n") <= 2
     assert message in result.err
+
+
+def test_a_class_that_is_not_there_is_said(run, tmp_path: Path) -> None:
+    result = run("explain", COFFEE, "--target", "tabby cat", "--no-verify")
+    assert "does not see the class asked for: tabby cat has 0.0%, espresso" in result.err
+    manifest = json.loads((tmp_path / "fbi-out" / "coffee-tabby-cat.json").read_text())
+    assert "does not see" in manifest["samples"][0]["warnings"][0]
+
+
+def test_two_networks_side_by_side(run, tmp_path: Path) -> None:
+    networks = ("-m", "efficientnet-lite0", "-m", "efficientnet-lite1")
+    result = run("compare", CAT, *networks, "-t", "tabby", "--json", "--dpi", "40")
+    assert result.code == 0
+    found = json.loads(result.out)
+    assert [row["model"] for row in found["rows"]] == list(networks[1::2])
+    assert [row["label"] for row in found["rows"]] == ["tabby cat"] * 2
+    first, second = (np.load(tmp_path / "fbi-out" / f"compare-{i}.npz")["maps"] for i in (1, 2))
+    assert (first.shape, second.shape) == ((1, 1, 224, 224), (1, 1, 240, 240))
+
+
+def test_folders_called_as_classes_say_what_is_right() -> None:
+    entries = [
+        Entry("a/cat/1.jpg", said="cat", probability=0.9, ruling="holds"),
+        Entry("a/cat/2.jpg", said="dog", probability=0.8),
+        Entry("a/Hot_dog/3.jpg", said="hot dog", probability=0.7, ruling="does not hold"),
+        Entry("a/other/4.jpg", said="cat", probability=0.6),
+        Entry("a/cat/5.jpg", error="damaged"),
+    ]
+    judged = with_truth(entries, ["cat", "dog", "hot dog"])
+    assert [one.truth for one in judged] == ["cat", "cat", "hot dog", "", "cat"]
+    assert [one.wrong for one in judged] == [False, True, False, False, False]
+    assert [one.concern for one in judged] == [5, 1, 2, 5, 0]
+    assert with_truth(entries[:2], ["cat", "dog"]) == entries[:2]  # one folder: perhaps by chance
 
 
 def test_flow_draws_a_figure_and_an_animation(run, tmp_path: Path) -> None:

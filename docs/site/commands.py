@@ -19,7 +19,7 @@ def sections() -> list[str]:
     from torchfbi.cli.main import app  # takes seconds: only where it is needed
 
     group: Any = typer.main.get_command(app)
-    return [section(name, command) for name, command in group.commands.items()]
+    return [section(name, later.real()) for name, later in group.commands.items()]
 
 
 def section(name: str, command: Any) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi.capture.fingerprint import known_hash
 from torchfbi.errors import InputError, SettingsError, TargetError
 from torchfbi.explanation import several
 from torchfbi.explanation.explanation import Explanation
@@ -142,6 +143,9 @@ def explain(
         head=walker.graph.head,
         shares=shares({name: part for name, part in absorbed.items() if part.any()}),
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
+        preprocess=model.preprocess if isinstance(model, Model) and photos else None,
+        assumed=model.assumed if isinstance(model, Model) and photos else (),
+        weights=known_hash(model.module) if isinstance(model, Model) else None,
         _asked=Remembered(network, x, output, low_memory),
     )
 

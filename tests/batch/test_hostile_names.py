@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from batching import pictures, tiny
 from browser import EVIL, open_page, serving
 from torchfbi import Labels, Model
-from torchfbi.batch import Store, contact_sheets, run, summarize, summary_page
+from torchfbi.batch import Store, overview_page, run, summarize, summary_page
 from torchfbi.errors import CaptureError
 from torchfbi.evaluate import evaluate, report
 from torchfbi.evaluate.benchmark import Scene, Suite
@@ -50,14 +50,15 @@ def evaluated(out: Path) -> Path:
     return report.save(evaluate(suite, methods, ["energy-in-mask"], out), out / "report.html")
 
 
-def test_in_contact_sheets_the_summary_and_the_report(out: Path, browser: Browser) -> None:
-    (sheet,) = contact_sheets(Store(out))
-    summary = out / "summary.html"
-    page = summary_page(Store(out), summarize(out))
-    summary.write_text(page, encoding="utf-8", errors="backslashreplace")
+def test_in_the_overview_the_summary_and_the_report(out: Path, browser: Browser) -> None:
+    found, summary, overview = summarize(out), out / "summary.html", out / "overview.html"
+    pages = {summary: summary_page, overview: overview_page}
+    for path, make in pages.items():
+        html = make(Store(out), found)
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")
     assert {row["label"] for row in Store(out).every(["label"])} & set(EVIL)
     with serving(out) as url:
-        for path in (sheet, summary, evaluated(out)):
+        for path in (*pages, evaluated(out)):
             shown, wrong = open_page(browser, url + quote(path.name))
             shown.wait_for_load_state("networkidle")
             for element in shown.query_selector_all("body *"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from torchfbi import Labels, Model, Preprocess, Settings, atomic
-from torchfbi.batch import Store, Summary, contact_sheets, draw, run, summarize, summary_page
+from torchfbi.batch import (
+    Store,
+    Summary,
+    changes,
+    draw,
+    overview_page,
+    run,
+    summarize,
+    summary_page,
+)
 from torchfbi.batch.evidence import BINS, apart, centre, middle, profile, rim_share
 from torchfbi.batch.figures import explanation
 from torchfbi.batch.summary import modified_z
@@ -155,7 +165,8 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag == "img":
-            assert dict(attrs)["src"].startswith("data:image/png;base64,")
+            kinds = ("data:image/png;base64,", "data:image/webp;base64,")
+            assert dict(attrs)["src"].startswith(kinds)
             assert dict(attrs)["alt"]
             self.images += 1
 
@@ -174,12 +185,30 @@ def test_the_page_shows_classes_and_strays_and_needs_nothing_else(
         assert text in page.text
 
 
-def test_contact_sheets_have_every_image(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchfbi.batch.pages.PER_SHEET", 10)
-    pages = [Page(path.read_text()) for path in contact_sheets(Store(out))]
-    assert [page.images for page in pages] == [10, 7]
-    assert "zero.png is empty" in pages[1].text
-    assert "cup-0.png" in pages[0].text
+def test_the_overview_has_every_image_and_what_needs_a_look_first(
+    out: Path, summary: Summary
+) -> None:
+    html = overview_page(Store(out), summary)
+    page = Page(html)
+    assert page.images == 17
+    assert "zero.png is empty" in page.text
+    order = [html.index(name) for name in ("zero.png is empty", "marked-0.png", "cup-0.png")]
+    assert order == sorted(order)
+
+
+def test_what_moved_between_two_runs(out: Path, tmp_path: Path) -> None:
+    """Mended, the network no longer takes the mark for a cup."""
+    mended = Learnt().eval()
+    mended.colours.weight.data[1] = 0
+    options = {"settings": Settings.plain(), "workers": 0}
+    run(replace(MODEL, module=mended), out.parent, tmp_path, **options)
+    found = changes(out, tmp_path)
+    assert (found.both, found.new, found.gone) == (18, 0, 0)
+    assert [(one.path, one.relabelled) for one in found.moved] == [
+        ("marked-0.png", True),
+        ("marked-1.png", True),
+    ]
+    assert not changes(out, out).moved
 
 
 def test_rows_become_explanations_and_figures(out: Path) -> None:
@@ -203,7 +232,7 @@ def test_the_command_line(run, out: Path, tmp_path: Path) -> None:
     assert "marked-0.png: 0.75 from cup, 39% further left, 36% further down" in result.out
     found = json.loads(run("summarize", out, "--json").out)
     assert found["classes"][0]["strays"][0]["path"] == "marked-0.png"
-    assert found["files"] == [str(out / "summary.html")]
+    assert found["files"] == [str(out / "summary.html"), str(out / "overview.html")]
     assert run("summarize", tmp_path).code == 2
     assert "no rows" in run("summarize", tmp_path).err
 

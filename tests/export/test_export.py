@@ -14,6 +14,7 @@ from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
 from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
 from torchfbi.export.agreement import compare
+from torchfbi.export.explainer import trace
 from torchfbi.method.evidence import support_of_values
 
 
@@ -97,6 +98,25 @@ def test_a_batch_that_is_fixed(tmp_path: Path, images: Tensor) -> None:
     with pytest.raises(InputError, match="one photo at a time"):
         export(model(net), tmp_path / "page", "web", settings, batch=2)
     assert not (tmp_path / "page").exists()
+
+
+def test_a_walk_that_cannot_have_a_free_batch_takes_one_image(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fixed(walker: ForwardBackward, x: Tensor, size: int | None) -> object:
+        if size is None:
+            raise RuntimeError("Constraints violated (batch)!\n - Not all values of batch ...")
+        return trace(walker, x, size)
+
+    monkeypatch.setattr("torchfbi.export.trace", fixed)
+    result = run("export", "--model", "digits", "--to", "pt2", "-o", "net")
+    assert result.code == 0
+    assert "It takes 1 image at a time" in result.out
+    assert FORMATS["pt2"].read(tmp_path / "net.pt2")["batch"] == 1
+    monkeypatch.setattr("torchfbi.export.trace", lambda *_: fixed(*_[:2], None))
+    refused = run("export", "--model", "digits", "--to", "pt2", "-o", "none")
+    assert refused.code == 2
+    assert "cannot be traced: Constraints violated" in refused.err
 
 
 def test_half_precision(tmp_path: Path, images: Tensor) -> None:

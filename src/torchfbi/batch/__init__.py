@@ -8,23 +8,27 @@ It needs the extra ``batch``: pip install 'torchfbi[batch]'.
 """
 
 from torchfbi.batch.figures import draw, explanation
-from torchfbi.batch.pages import contact_sheets, summary_page
+from torchfbi.batch.moved import Changes, Moved, changes
+from torchfbi.batch.pages import overview_page, summary_page
 from torchfbi.batch.run import Done, Step, run
 from torchfbi.batch.shortcuts import Verified
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import ClassSummary, Stray, Summary, summarize
 
 __all__ = [
+    "Changes",
     "ClassSummary",
     "Done",
+    "Moved",
     "Step",
     "Store",
     "Stray",
     "Summary",
     "Verified",
-    "contact_sheets",
+    "changes",
     "draw",
     "explanation",
+    "overview_page",
     "run",
     "summarize",
     "summary_page",

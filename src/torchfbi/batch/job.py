@@ -98,8 +98,10 @@ class Job:
             "weights": weights_hash(self.model.module),
             "graph": graph_hash(capture(self.model.module, blank(self.model), anew=True)),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
+            "assumed": list(self.model.assumed),
             "prepared": _prepared(self.model.preprocess),
             "labels": _hash(self.model.labels),
+            "classes": list(self.model.labels),
             "settings": self.settings.to_dict(),
             "target": self.target,
             "versions": self.versions,

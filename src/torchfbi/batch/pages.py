@@ -1,11 +1,9 @@
-"""The pages of a folder of rows: the summary, and contact sheets of all images."""
+"""The pages of a folder of rows: the summary, and the overview of all images."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+import json
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,9 @@ from PIL import Image
 
 from torchfbi.batch.evidence import evidence_map
 from torchfbi.batch.store import Store
-from torchfbi.batch.summary import ClassSummary, Summary
+from torchfbi.batch.summary import FEWEST, ClassSummary, Summary
+from torchfbi.models.model import guessed
+from torchfbi.models.preprocess import Preprocess
 from torchfbi.system import page
 
 COLUMNS = ("index", "path", "label", "probability", "image", "support", "values", "error")
@@ -24,8 +24,7 @@ CLASSES = 60
 STRAYS = 8
 """So many strays of a class are shown; all of them are in the table of ``summarize --json``."""
 
-PER_SHEET = 200
-"""Images on a contact sheet: about 3 MB."""
+OVERVIEW = (*COLUMNS, "target", "logits", "verdict")
 
 
 def summary_page(store: Store, summary: Summary) -> str:
@@ -44,6 +43,9 @@ def summary_page(store: Store, summary: Summary) -> str:
         name=store.folder.resolve().name,
         manifest=store.manifest() or {},
         summary=summary,
+        frequent=[one for one in summary.classes if one.images >= FEWEST],
+        rare=[one for one in summary.classes if one.images < FEWEST],
+        fewest=FEWEST,
         shown=shown,
         strays=STRAYS,
         pictures=pictures,
@@ -61,25 +63,51 @@ def remark(one: ClassSummary) -> str:
     )
 
 
-def contact_sheets(store: Store) -> Iterator[Path]:
-    """Write ``contact-1.html`` and so on: every image with its support, or its error."""
-    manifest, todo = store.manifest() or {}, store.every(COLUMNS)
-    total = store.count()
-    count = -(-total // PER_SHEET)
-    for number in range(1, count + 1):
-        part = list(islice(todo, PER_SHEET))
-        html = page.render(
-            "torchfbi.batch",
-            "contact.html",
-            {"picture": picture},
-            name=store.folder.resolve().name,
-            manifest=manifest,
-            number=number,
-            count=count,
-            total=total,
-            rows=part,
+def overview_page(store: Store, summary: Summary) -> str:
+    """Every image of the rows as a thumbnail, what needs a look first, as HTML."""
+    from torchfbi.plot.overview import Entry, overview, with_truth
+
+    manifest = store.manifest() or {}
+    strays = {stray.index: stray for one in summary.classes for stray in one.strays}
+    names = manifest.get("classes", ())
+
+    def entry(row: dict[str, Any]) -> Entry:
+        if row["error"] is not None:
+            return Entry(row["path"], error=row["error"])
+        said, probability = row["label"], row["probability"]
+        best = int(np.argmax(row["logits"]))
+        if best != row["target"]:  # a class was asked for
+            said = names[best] if best < len(names) else f"class {best}"
+            probability = None
+        verdict = json.loads(row["verdict"]) if row.get("verdict") else {}
+        stray = strays.get(row["index"])
+        return Entry(
+            row["path"],
+            _tiny(row),
+            said,
+            probability,
+            asked="" if probability else f"{row['label']} {row['probability']:.1%}",
+            ruling=verdict.get("ruling", ""),
+            sentence=verdict.get("sentence", ""),
+            note="" if stray is None else f"strays: {stray.where}",
         )
-        yield page.save(html, store.folder / f"contact-{number}.html")
+
+    assumed = guessed(Preprocess.from_dict(manifest["preprocess"]), manifest.get("assumed", ()))
+    about = f"Explained with {manifest['model']} ({manifest['settings']['preset']} settings)."
+    entries = [entry(row) for row in store.every(OVERVIEW)]
+    labels = names or {one.said for one in entries}
+    return overview(
+        with_truth(entries, labels),
+        f"{store.folder.resolve().name}: {len(entries):,} images",
+        " ".join([about, *assumed]),
+    )
+
+
+def _tiny(row: dict[str, Any]) -> str:
+    from torchfbi.plot import thumbnail
+
+    seen = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+    return thumbnail.tiny(seen, evidence_map(row))
 
 
 def picture(row: dict[str, Any]) -> str:

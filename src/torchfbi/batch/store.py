@@ -116,7 +116,8 @@ class Store:
         found, wanted = self.manifest(), job.manifest
         if found is not None:
             found.setdefault("verify", False)  # of before there were verdicts
-            found.setdefault("prepared", wanted["prepared"])  # of before it was written down
+            for name in ("classes", "assumed", "prepared"):  # of before they were written down
+                found.setdefault(name, wanted[name])
         differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
         never = [name for name in differ if name in NEVER_MIXED]
         if never:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from types import ModuleType
 from typing import Any
 
@@ -76,6 +77,18 @@ def weights_hash(module: nn.Module) -> str:
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
+
+
+_HASHES = weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]]()
+
+
+def known_hash(module: nn.Module) -> str:
+    """``weights_hash``, computed once while the module's ``fingerprint`` stays the same."""
+    seen = fingerprint(module)
+    known = _HASHES.get(module)
+    if known is None or known[0] != seen:
+        _HASHES[module] = known = seen, weights_hash(module)
+    return known[1]
 
 
 def graph_hash(graph: Graph) -> str:

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.errors import ModelError
-from torchfbi.method.settings import Settings
-from torchfbi.models import Model
+from torchfbi.system import page
 
 if TYPE_CHECKING:
     from torchfbi.batch import Step
+    from torchfbi.method.settings import Settings
+    from torchfbi.models import Model
 
 LISTED = 20
 """How many failed images are listed on standard error; all of them are in the rows."""
@@ -90,9 +91,14 @@ def batch(
     figures: Annotated[
         bool, typer.Option("--figures", help="Draw each explanation as 'explain' does.")
     ] = False,
-    sheet: Annotated[
-        bool, typer.Option("--sheet", help="Write contact sheets: all images on HTML pages.")
-    ] = False,
+    overview: Annotated[
+        bool,
+        typer.Option(
+            "--overview/--no-overview",
+            help="Write overview.html: all images on one page, what needs a look first.",
+        ),
+    ] = True,
+    open_: options.Open = False,
     json: options.Json = False,
 ) -> None:
     """Explain every image of a data set; a bad one is a row with its error.
@@ -125,8 +131,10 @@ def batch(
     if figures:
         drawn = running.draw(store, network, settings)
         files += {figure.parent for figure in drawn}
-    if sheet:
-        files += running.contact_sheets(store)
+    if overview:
+        with report.waiting("drawing the overview"):
+            files.append(overview_of(store))
+        options.show(files[-1], open_)
     if json:
         failed = [{"path": path, "error": error} for path, error in done.failures]
         counts = {"images": done.images, "explained": done.explained, "failed": failed}
@@ -141,6 +149,13 @@ def batch(
         report.print_files(files)
     _complain(done.failures, done.images)
     raise typer.Exit(1 if done.failures else 0)
+
+
+def overview_of(store: Any, summary: Any = None) -> Path:
+    """The page of all images in a folder of rows; returns its path."""
+    running = engine()
+    html = running.overview_page(store, summary or running.summarize(store.folder))
+    return page.save(html, store.folder / "overview.html")
 
 
 def _complain(failures: list[tuple[str, str]], images: int) -> None:

@@ -78,6 +78,7 @@ def bench(
         report.print_json(measured)
         return
     report.print_files([figure, figure.with_suffix(".json")])
+    drawing.show(figure)
 
 
 def _numbers(text: str) -> list[int]:

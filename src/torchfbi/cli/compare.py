@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from torchfbi import plot
 from torchfbi.cli import options, report
 from torchfbi.errors import TargetError
-from torchfbi.evaluate.compare import DEFAULT_METHODS, Comparison
-from torchfbi.evaluate.compare import compare as run_compare
-from torchfbi.models import Model
-from torchfbi.models.images import Photo
+
+if TYPE_CHECKING:
+    from torchfbi.evaluate.compare import Comparison
+    from torchfbi.models import Model
+    from torchfbi.models.images import Photo
+
+DEFAULT_METHODS = ["fbi", "guided-backprop", "grad-cam"]
 
 Methods = Annotated[
     list[str],
@@ -31,9 +33,17 @@ Seed = Annotated[int, typer.Option(help="Of what is random in methods.", min=0)]
 
 def compare(
     images: options.Images,
-    network: Model,
+    networks: dict[str, Callable[[], Model]],
     drawing: options.Drawing,
-    methods: Methods = list(DEFAULT_METHODS),  # noqa: B006  # typer copies it
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods",
+            help="--methods fbi grad-cam edge: names of methods and controls, and fbi:PRESET. By "
+            f"default {', '.join(DEFAULT_METHODS)}; fbi alone where there are several networks.",
+            show_default=False,
+        ),
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,7 +64,14 @@ def compare(
         typer.Option("--verify", help="Test on each image whether each method's map holds."),
     ] = False,
 ) -> None:
-    """Draw what several methods say about the same images and classes."""
+    """Draw what several methods, or networks, say about the same images and classes.
+
+    Two networks side by side: --model BEFORE --model AFTER.
+    """
+    from torchfbi.evaluate.compare import compare as run_compare
+    from torchfbi.evaluate.compare import side_by_side
+    from torchfbi.models.images import Photo
+
     photos: list[Photo] = []
     unread = report.each(images, lambda image: photos.append(Photo.read(image)))
     if not photos:
@@ -62,11 +79,17 @@ def compare(
     targets = None if target is None else split(target)
     if targets == []:
         raise TargetError("--target names no class.")
-    with report.waiting("asking the methods"):
-        found = run_compare(
-            network, photos, split(methods), targets or [None], seed=seed, verify=verify
-        )
-    files = _write(found, drawing, over_photo)
+    asked = split(methods) if methods else DEFAULT_METHODS[: 3 if len(networks) == 1 else 1]
+    apart = []
+    for load in networks.values():
+        network = load()
+        with report.waiting(f"asking {network.name}"):
+            apart.append(
+                run_compare(network, photos, asked, targets or [None], seed=seed, verify=verify)
+            )
+    found = apart[0] if len(apart) == 1 else side_by_side(apart)
+    files = _write(found, apart, drawing, over_photo)
+    drawing.show(files[0])
     if drawing.json:
         failed = [{"photo": str(path), "error": text} for path, text in unread.items()]
         listed = [str(file) for file in files]
@@ -86,15 +109,25 @@ def split(values: list[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def _write(found: Comparison, drawing: options.Drawing, over_photo: bool) -> list[Path]:
-    """The figure, the numbers and the maps beside each other; returns their paths."""
+def _write(
+    found: Comparison, apart: list[Comparison], drawing: options.Drawing, over_photo: bool
+) -> list[Path]:
+    """The figure, the numbers and each network's maps beside each other; returns their paths."""
+    import numpy as np
+
+    from torchfbi import plot
+
     figure = drawing.out / f"compare.{drawing.format}"
     drawn = found.plot(over_photo=over_photo, dark=drawing.dark)
     plot.save(drawn, figure, dpi=drawing.dpi)
-    numbers, arrays = figure.with_suffix(".json"), figure.with_suffix(".npz")
+    numbers = figure.with_suffix(".json")
     numbers.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    np.savez_compressed(arrays, **found.arrays())  # type: ignore[arg-type]  # stub of numpy
-    return [figure, numbers, arrays]
+    files = [figure, numbers]
+    for number, one in enumerate(apart, start=1):
+        name = "compare.npz" if len(apart) == 1 else f"compare-{number}.npz"
+        files.append(drawing.out / name)
+        np.savez_compressed(files[-1], **one.arrays())  # type: ignore[arg-type]  # numpy's stub
+    return files
 
 
 def _print(found: Comparison) -> None:
@@ -108,7 +141,8 @@ def _print(found: Comparison) -> None:
         table.add_column("suffices", justify="right")
         table.add_column("verified")
     for row in found.to_dict()["rows"]:
-        asked = Text(f"{row['label']} ({row['probability']:.1%})")
+        by = f" by {row['model']}" if row["model"] != found.model else ""
+        asked = Text(f"{row['label']} ({row['probability']:.1%}){by}")
         where = [Text(row["photo"]), asked]
         for cell in row["methods"]:
             support = "failed" if cell["error"] else f"{cell['support']:.1%}"

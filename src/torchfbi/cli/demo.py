@@ -1,23 +1,27 @@
-"""``torchfbi demo``: a real photo through the embedded network."""
+"""``torchfbi demo`` and ``torchfbi photos``: what comes along, to look at and to try things on."""
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
-from torchfbi import api
+import typer
+
 from torchfbi.cli import options, report
 from torchfbi.cli.explain import write
-from torchfbi.errors import ModelError
-from torchfbi.models import DEFAULT
-from torchfbi.models.images import Photo
 
 
 def demo(drawing: options.Drawing) -> None:
     """Explain a photo of an espresso with the network that comes along, and test what came out."""
-    explanation = api.explain(DEFAULT, espresso())
-    explanation = replace(explanation, verdicts=explanation.verify())
+    from torchfbi import api
+    from torchfbi.models import DEFAULT
+    from torchfbi.models.photos import COFFEE
+
+    with report.waiting("explaining, and testing whether it holds"):
+        explanation = api.explain(DEFAULT, COFFEE)
+        explanation = replace(explanation, verdicts=explanation.verify())
     files = write(explanation, drawing.out / "demo-espresso", drawing)
     if drawing.json:
         report.print_json({**explanation.manifest()["samples"][0], "files": list(map(str, files))})
@@ -25,17 +29,28 @@ def demo(drawing: options.Drawing) -> None:
     report.print_top(explanation)
     report.print_verdicts(explanation.verdicts)
     report.print_files(files)
+    drawing.show(files[0])
     report.console.print(f"\nLook at {files[0]}: what is in colour made the network say it.")
+    report.console.print("Two photos to try more on: torchfbi photos")
     report.console.print("Your own photos, by clicking: torchfbi serve")
 
 
-def espresso() -> Photo:
-    """The photo of a cup of coffee that scikit-image ships (by Pikolo Espresso Bar, CC0).
+def photos(
+    folder: Annotated[Path, typer.Argument(help="Where; here by default.")] = Path(),
+    json: options.Json = False,
+) -> None:
+    """Put the two photos that come along, cat.jpg and coffee.jpg, into a folder.
 
-    Raises:
-        ModelError: scikit-image is not installed.
+    A file of that name is never overwritten.
     """
-    package = importlib.util.find_spec("skimage")
-    if package is None or package.origin is None:
-        raise ModelError("the demo's photo is in scikit-image: pip install 'torchfbi[demo]'")
-    return Photo.read(Path(package.origin).parent / "data" / "coffee.png")
+    from torchfbi.models.photos import CAT, COFFEE
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / photo.name for photo in (CAT, COFFEE)]
+    for photo, file in zip((CAT, COFFEE), files, strict=True):
+        if not file.exists():
+            shutil.copyfile(photo, file)
+    if json:
+        report.print_json({"files": list(map(str, files))})
+    else:
+        report.print_files(files)

@@ -85,6 +85,7 @@ def evaluate(
         Path,
         typer.Option("--out", "-o", help="The folder for the results, where it also goes on."),
     ] = Path("fbi-out/evaluate"),
+    open_: options.Open = False,
     json: options.Json = False,
 ) -> None:
     """Judge methods by metrics: a table with intervals, CSV, JSON and a report in HTML.
@@ -120,6 +121,7 @@ def evaluate(
         for suite in made:
             _print(table, suite)
         report.print_files(files)
+    options.show(out / "report.html", open_)
     raise typer.Exit(1 if _complain(table, refused) else 0)
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from torchfbi import export as exporting
 from torchfbi.cli import options, report
-from torchfbi.method.settings import Settings
-from torchfbi.models import Model
+
+if TYPE_CHECKING:
+    from torchfbi.method.settings import Settings
+    from torchfbi.models import Model
+
+TARGETS = ("pt2", "onnx", "aoti", "web")
+"""As in ``torchfbi.export``, where a test looks."""
 
 
 def export(
     network: Model,
     settings: Settings,
-    to: Annotated[
-        str, typer.Option(help=f"The format: {', '.join(exporting.TARGETS)}.", show_default=False)
-    ],
+    to: Annotated[str, typer.Option(help=f"The format: {', '.join(TARGETS)}.", show_default=False)],
     out: Annotated[
         Path | None,
         typer.Option(
@@ -47,6 +49,8 @@ def export(
     json: options.Json = False,
 ) -> None:
     """Write forward pass and backward walk as one graph, verified against this explainer."""
+    from torchfbi import export as exporting
+
     path = out if out is not None else report.Names(Path("fbi-out")).new(network.name)
     with report.waiting(f"exporting {network.name}, which takes minutes for deep networks"):
         written = exporting.export(
@@ -56,6 +60,14 @@ def export(
         report.print_json(written.to_dict())
         return
     agreement = written.agreement
+    if written.batch is not None and batch is None:
+        report.console.print(
+            f"It takes {written.batch} image at a time: the walk through this network cannot be "
+            "traced for any number."
+            if written.batch == 1
+            else f"It takes {written.batch} images at a time, which the network fixes.",
+            highlight=False,
+        )
     report.console.print(
         f"The file agrees with this explainer: {agreement.exact} of {agreement.samples} supports "
         f"(on average {agreement.density:.1%} of the pixels) are identical, with values within "

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from torchfbi import api, plot
 from torchfbi.cli import options, report
-from torchfbi.method.settings import Settings
-from torchfbi.models import Model
+
+if TYPE_CHECKING:
+    from torchfbi.method.settings import Settings
+    from torchfbi.models import Model
 
 
 def flow(
@@ -22,13 +23,18 @@ def flow(
     animation: Annotated[str, typer.Option(help="Its format: gif or apng.")] = "gif",
 ) -> None:
     """Draw how the information flows from the top feature maps to the pixels."""
-    explanation = api.explain(network, image, target, settings, record=True)
+    from torchfbi import api, plot
+
+    with report.waiting("explaining every layer"):
+        explanation = api.explain(network, image, target, settings, record=True)
     path = report.Names(drawing.out).new(image.name, "flow")
     figure = path.with_name(f"{path.name}.{drawing.format}")
     moving = path.with_name(f"{path.name}.{animation}")
     drawn = plot.flow_figure(explanation, dark=drawing.dark, layers=layers)
     plot.save(drawn, figure, dpi=drawing.dpi)
-    plot.flow_animation(explanation, moving, dark=drawing.dark)
+    with report.waiting("drawing the animation"):
+        plot.flow_animation(explanation, moving, dark=drawing.dark)
+    drawing.show(figure)
     if drawing.json:
         densities = {layer.layer: layer.density[0].item() for layer in explanation.layers}
         files = [str(figure), str(moving)]

@@ -9,17 +9,24 @@ from __future__ import annotations
 import functools
 import inspect
 import json as jsonlib
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from torchfbi import models
-from torchfbi.errors import SettingsError
+from torchfbi.cli import report
+from torchfbi.errors import SettingsError, TargetError, first_line
 from torchfbi.method.settings import PRESETS, Settings
-from torchfbi.models import DEFAULT, Labels, Model
+
+if TYPE_CHECKING:
+    from torchfbi.models import Labels, Model
+
+DEFAULT = "efficientnet-lite0"
+"""As in ``torchfbi.models``, which would import PyTorch."""
 
 Image = Annotated[Path, typer.Argument(help="A photo.", metavar="IMAGE", show_default=False)]
 Images = Annotated[
@@ -54,6 +61,7 @@ Override = Annotated[
         metavar="NAME=VALUE",
     ),
 ]
+Open = Annotated[bool, typer.Option("--open", help="Show the result when it is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 Numbers = list[float] | None
 
@@ -72,7 +80,7 @@ def network(
         typer.Option(help="A state dict for that network: .safetensors, .pt or .pth."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="The class names: a line a class, or JSON.")
+        Path | None, typer.Option(help="The class names: a line a class, JSON or YAML.")
     ] = None,
     mean: Annotated[Numbers, typer.Option(help="Of each channel, on a scale of 0 to 1.")] = None,
     std: Annotated[Numbers, typer.Option(help="Of each channel, on a scale of 0 to 1.")] = None,
@@ -82,8 +90,15 @@ def network(
     stretch: Annotated[
         bool, typer.Option("--stretch", help="Squeeze the whole photo in, instead of cropping.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")
+    ] = "cpu",
 ) -> Model:
-    """The network, with what was said about its weights, labels and preprocessing."""
+    """The network where it is to run, with what was said about its weights, labels and
+    preprocessing."""
+    from torchfbi import models
+    from torchfbi.models import Labels
+
     loaded = models.load(model, weights=weights)
     if labels is not None:
         loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
@@ -96,7 +111,20 @@ def network(
         "fit": "stretch" if stretch else None,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    return replace(loaded, preprocess=replace(loaded.preprocess, **changes))
+    if device != "cpu":
+        try:
+            loaded.module.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise SettingsError(f"device {device!r} cannot be used: {first_line(error)}") from error
+    said = {
+        "scaling": not {"mean", "std"}.isdisjoint(changes),
+        "framing": not {"resize", "crop", "fit"}.isdisjoint(changes),
+    }
+    return replace(
+        loaded,
+        preprocess=replace(loaded.preprocess, **changes),
+        assumed=tuple(part for part in loaded.assumed if not said[part]),
+    )
 
 
 def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[], Model]]:
@@ -107,9 +135,16 @@ def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[
     names = list(dict.fromkeys(model or [DEFAULT]))
     if len(names) > 1 and (how["weights"] is not None or how["labels"] is not None):
         raise SettingsError("--weights and --labels belong to one network: give one --model.")
-    said = ", ".join(name for name, value in how.items() if value not in (None, False, []))
-    loaders = {name: functools.partial(network, name, **how) for name in names}
+    plain: tuple[Any, ...] = (None, False, [], "cpu")
+    said = ", ".join(name for name, value in how.items() if value not in plain)
+    loaders = {name: functools.partial(_warned, name, how) for name in names}
     return {f"{name} with its own {said}" if said else name: loaders[name] for name in names}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Its types of networks and settings are for people: they are not imported for it."""
+    unknown = dict.fromkeys(("Model", "Settings", "Labels", "Explanation", "Verdict"), Any)
+    return inspect.signature(function, eval_str=True, locals=unknown)
 
 
 _SEVERAL = inspect.Parameter(
@@ -127,10 +162,32 @@ _SEVERAL = inspect.Parameter(
         ),
     ],
 )
-_ONE = inspect.signature(network, eval_str=True).parameters
+_ONE = _signature(network).parameters
 networks.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_SEVERAL, *(p.replace(kind=p.KEYWORD_ONLY) for n, p in _ONE.items() if n != "model")]
 )
+
+
+def _warned(name: str, how: dict[str, Any]) -> Model:
+    loaded = network(name, **how)
+    report.warn(loaded.warnings())
+    return loaded
+
+
+def chosen(target: Any, labels: Labels) -> Any:
+    """The target or targets; on a terminal, which of several classes a name means is asked back."""
+    if isinstance(target, list):
+        return [chosen(one, labels) for one in target]
+    found = [] if target is None or target.isdecimal() else labels.candidates(target)
+    if len(found) < 2 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return target
+    typer.echo(f"{target!r} fits {len(found)} classes:")
+    for number in found[:30]:
+        typer.echo(f"{number:6}  {labels[number]}")
+    answer = str(typer.prompt("Which number")).strip()
+    if answer not in map(str, found):
+        raise TargetError(f"{answer!r} is none of them.")
+    return answer
 
 
 def _each_channel(numbers: Numbers, model: Model) -> tuple[float, ...] | None:
@@ -187,6 +244,17 @@ class Drawing:
         str, typer.Option("--format", "-f", help="The figures' format: png, svg or pdf.")
     ] = "png"
     dpi: Annotated[int, typer.Option(min=30, max=1200, help="Dots per inch of a PNG.")] = 150
+    open: Open = False
+
+    def show(self, file: Path) -> None:
+        """Open a result in the program that the system has for it, if that was asked for."""
+        show(file, self.open)
+
+
+def show(file: Path, wanted: bool) -> None:
+    """Open a file in the program that the system has for it, if that is wanted."""
+    if wanted:
+        typer.launch(file.resolve().as_uri() if file.suffix == ".html" else str(file))
 
 
 GROUPS: dict[str, Callable[..., Any]] = {
@@ -198,10 +266,11 @@ GROUPS: dict[str, Callable[..., Any]] = {
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """The function as Typer wants it: each group spelled out as its options."""
-    own = inspect.signature(function, eval_str=True).parameters
+    """The function as Typer wants it: each group spelled out as its options. What the function
+    itself has under a group's name is its own."""
+    own = _signature(function).parameters
     groups = {
-        name: inspect.signature(GROUPS[name], eval_str=True).parameters
+        name: {n: p for n, p in _signature(GROUPS[name]).parameters.items() if n not in own}
         for name in own
         if name in GROUPS
     }
@@ -212,12 +281,15 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
-        finished = {
-            name: GROUPS[name](**{option: given[option] for option in groups[name]})
-            if name in groups
-            else given[name]
-            for name in own
-        }
+        finished = {name: given[name] for name in own if name not in groups}
+        for name, parameters in groups.items():
+            loading = report.waiting("loading the network")
+            with loading if name == "network" else nullcontext():
+                finished[name] = GROUPS[name](**{option: given[option] for option in parameters})
+        if "network" in finished:
+            report.warn(finished["network"].warnings())
+        if "target" in finished and "network" in finished:
+            finished["target"] = chosen(finished["target"], finished["network"].labels)
         function(**finished)
 
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]

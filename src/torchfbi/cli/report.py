@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,9 +24,11 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi.errors import ImageError, InputError
-from torchfbi.explanation.explanation import Explanation
 from torchfbi.system.names import shown
-from torchfbi.verification import Verdict
+
+if TYPE_CHECKING:
+    from torchfbi.explanation.explanation import Explanation
+    from torchfbi.verification import Verdict
 
 
 class _Terminal(Console):
@@ -75,6 +77,7 @@ def print_top(explanation: Explanation, about: str = "", index: int = 0) -> None
         mark = "bold green" if number == target else None
         table.add_row(str(number), Text(name), f"{probability:.1%}", style=mark)
     console.print(table)
+    warn(explanation.warnings(index))
     console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
     console.print(support_line(explanation, index), markup=False, highlight=False)
 
@@ -83,6 +86,36 @@ def support_line(explanation: Explanation, index: int = 0) -> str:
     """How large the support is, in words."""
     density = explanation.density[index].item()
     return explanation.emptiness(index) or f"support: {density:.1%} of the pixels the network saw"
+
+
+def print_line(explanation: Explanation, about: str, figure: Path, index: int = 0) -> None:
+    """A photo in one line: what the network says, whether the explanation holds, the figure.
+
+    Args:
+        about: the input that is explained, where there are several.
+        figure: where it lies.
+    """
+    photo = [explanation.photos[index].name] if explanation.photos else []
+    (_, said, probability), *_ = explanation.top(1, index) or [(0, "", 0.0)]
+    asked = explanation.title(index)
+    words = [f"{said} {probability:.1%}"] if said else []
+    words += [f"explained: {asked}"] if asked.rpartition(" (")[0] != said else []
+    words += [explanation.verdicts[index].ruling] if explanation.verdicts else []
+    line = f"{': '.join(filter(None, [about, *photo]))}: {'; '.join(words)}; {figure}"
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    warn(explanation.warnings(index))
+
+
+said = set[str]()
+"""What was warned of in this run: what holds for all photos is said once."""
+
+
+def warn(texts: Sequence[str]) -> None:
+    """What has to be known first, on standard error, so that it is seen where results are piped."""
+    for text in texts:
+        if text not in said:
+            said.add(text)
+            notes.print(text, style="bold yellow", markup=False, highlight=False)
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

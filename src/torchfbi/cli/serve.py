@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from torchfbi.cli import report
 from torchfbi.errors import ModelError, SettingsError
-from torchfbi.models import Model
+
+if TYPE_CHECKING:
+    from torchfbi.models import Model
 
 
 def serve(

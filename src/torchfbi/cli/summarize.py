@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from torchfbi.cli import options, report
-from torchfbi.cli.batch import engine
+from torchfbi.cli.batch import engine, overview_of
 from torchfbi.system import page
 
 if TYPE_CHECKING:
-    from torchfbi.batch import Summary
+    from torchfbi.batch import Changes, Summary
 
 LISTED = 20
 """How many strays are printed; the page and the JSON have all."""
+
+FEWEST = 5
+"""Classes of fewer images share a line."""
 
 SHOWN = 3
 """How many photos are named with a possible shortcut; the page and the JSON have all."""
@@ -31,6 +35,11 @@ def summarize(
             help="The folder that 'torchfbi batch' wrote.", metavar="OUT", show_default=False
         ),
     ],
+    before: Annotated[
+        Path | None,
+        typer.Option(help="The folder of an earlier run over the same images: what moved since."),
+    ] = None,
+    open_: options.Open = False,
     json: options.Json = False,
 ) -> None:
     """Show where the evidence lies in each class, and which images stray from theirs."""
@@ -38,14 +47,18 @@ def summarize(
     summary = batch.summarize(out)
     html = batch.summary_page(batch.Store(out), summary)
     path = out / "summary.html"
+    found = None if before is None else batch.changes(before, out)
     if json:
-        report.print_json({**summary.to_dict(), "files": [str(page.save(html, path))]})
+        files = [page.save(html, path), overview_of(batch.Store(out), summary)]
+        moved = {} if found is None else {"changes": asdict(found)}
+        report.print_json({**summary.to_dict(), **moved, "files": list(map(str, files))})
         return
     table = Table(title=Text(f"{summary.images:,} images, {summary.failed:,} failed"))
     table.add_column("class")
     for column in ("images", "support", "quartiles", "rim", "elsewhere", "strays"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in summary.classes:
+    frequent = [one for one in summary.classes if one.images >= FEWEST]
+    for one in frequent:
         low, median, high = one.fraction
         table.add_row(
             Text(one.label),
@@ -57,6 +70,12 @@ def summarize(
             f"{len(one.strays)}",
         )
     report.console.print(table)
+    if rare := [one for one in summary.classes if one not in frequent]:
+        report.console.print(
+            f"and of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
+            f"{', '.join(one.label for one in rare)}",
+            markup=False, highlight=False,
+        )  # fmt: skip
     if any(one.verified for one in summary.classes):
         _print_verified(summary)
     strays = [(stray.distance, one.label, stray) for one in summary.classes for stray in one.strays]
@@ -65,7 +84,30 @@ def summarize(
             f"{stray.path}: {distance:.2f} from {label}, {stray.where}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
-    report.print_files([page.save(html, path)])  # last: the table is there if it fails
+    if found is not None:
+        _print_changes(found)
+    files = [page.save(html, path)]  # last: the table is there if it fails
+    with report.waiting("drawing the overview"):
+        files.append(overview_of(batch.Store(out), summary))
+    report.print_files(files)
+    options.show(files[-1], open_)
+
+
+def _print_changes(found: Changes) -> None:
+    """What moved since an earlier run."""
+    relabelled = sum(one.relabelled for one in found.moved)
+    report.console.print(
+        f"{found.both:,} images in both runs ({found.new:,} new, {found.gone:,} gone): "
+        f"{relabelled:,} have another class now, of {len(found.moved) - relabelled:,} more the "
+        "evidence moved.",
+        highlight=False,
+    )
+    for one in found.moved[:LISTED]:
+        far = "" if one.distance is None else f", evidence {one.distance:.2f} sides away"
+        report.console.print(
+            f"{one.path}: {one.before} -> {one.now}{far}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def _print_verified(summary: Summary) -> None:

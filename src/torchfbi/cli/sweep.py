@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from torchfbi import plot
 from torchfbi.cli import options, report
-from torchfbi.models import Model
-from torchfbi.sweep import sweep as run_sweep
+
+if TYPE_CHECKING:
+    from torchfbi.models import Model
 
 Ks = Annotated[list[float], typer.Option("--k", help="Shares of feature maps: --k 0.1 0.5 1.")]
 Taus = Annotated[list[float], typer.Option("--tau", help="Thresholds: --tau 0 1 10.")]
@@ -28,17 +28,16 @@ def sweep(
     override: options.Override = None,
 ) -> None:
     """Draw the explanation for every k and tau, with what it does to the class."""
-    grid = run_sweep(
-        network,
-        image,
-        ks=k,
-        taus=tau,
-        target=target,
-        settings=options.settings(preset, override=override),
-    )
+    from torchfbi import plot
+    from torchfbi.sweep import sweep as run_sweep
+
+    settings = options.settings(preset, override=override)
+    with report.waiting(f"asking {len(k) * len(tau)} times"):
+        grid = run_sweep(network, image, ks=k, taus=tau, target=target, settings=settings)
     path = report.Names(drawing.out).new(image.name, "sweep")
     figure = path.with_name(f"{path.name}.{drawing.format}")
     plot.save(plot.sweep_figure(grid, dark=drawing.dark), figure, dpi=drawing.dpi)
+    drawing.show(figure)
     if drawing.json:
         report.print_json({**grid.to_dict(), "files": [str(figure)]})
         return

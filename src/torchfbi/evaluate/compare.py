@@ -22,7 +22,7 @@ from torchfbi.explanation.verifying import Asked, verify_maps
 from torchfbi.method.evidence import support
 from torchfbi.method.seeds import as_classes
 from torchfbi.method.settings import Settings
-from torchfbi.metrics import gini, morans_i, support_fraction
+from torchfbi.metrics import gini, morans_i
 from torchfbi.models import Model, load
 from torchfbi.models.images import Photo
 from torchfbi.plot.compare import Answer, Question, compare_figure
@@ -65,6 +65,7 @@ class Row:
         label: its name.
         probability: what the network gives it.
         cells: one a method.
+        model: the network, where several are compared.
     """
 
     photo: str
@@ -74,6 +75,7 @@ class Row:
     label: str
     probability: float
     cells: tuple[Cell, ...]
+    model: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,10 @@ class Comparison:
                 guided backprop, have a signed scale on the plain page.
             dark: light text on a dark page.
         """
-        questions = [Question(r.picture, r.label, f"{r.probability:.1%}") for r in self.rows]
+        questions = [
+            Question(r.picture, r.label, f"{r.probability:.1%}{r.model and f' by {r.model}'}")
+            for r in self.rows
+        ]
         return compare_figure(
             questions,
             [self._answers(row, over_photo) for row in self.rows],
@@ -126,7 +131,7 @@ class Comparison:
             if cell.values is None or cell.map is None:
                 answers.append(Answer("failed", None, cell.error))
                 continue
-            note = f"support {support(cell.map[None]).float().mean().item():.1%}"
+            note = f"support {_share(cell.map[None]).item():.1%}"
             if method.reduction == "magnitude" and not over_photo:
                 answers.append(Answer("signal", cell.values.numpy(), note))
             else:
@@ -147,6 +152,7 @@ class Comparison:
             "rows": [
                 {
                     "photo": row.photo,
+                    "model": row.model or self.model,
                     "target": row.target,
                     "label": row.label,
                     "probability": row.probability,
@@ -225,6 +231,18 @@ def compare(
     return Comparison(loaded.name, columns, tuple(rows), seed)
 
 
+def side_by_side(found: Sequence[Comparison]) -> Comparison:
+    """Comparisons of the same images by several networks as one, whose answers to an image follow
+    each other.
+
+    Args:
+        found: of the same images, targets and methods.
+    """
+    several = [[replace(row, model=one.model) for row in one.rows] for one in found]
+    rows = tuple(row for together in zip(*several, strict=True) for row in together)
+    return replace(found[0], model=" and ".join(one.model for one in found), rows=rows)
+
+
 def _row(
     model: Model, photo: Photo, target: str | int | None, methods: tuple[Method, ...], seed: int
 ) -> Row:
@@ -269,10 +287,15 @@ def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Ce
         return Cell(method.name, error=first_line(error))
 
 
+def _share(maps: Tensor) -> Tensor:
+    """The share of the pixels in the support of each map, as ``Explanation.density`` has it."""
+    return support(maps).flatten(1).float().mean(1)
+
+
 def _described(cell: Cell) -> dict[str, Any]:
     if cell.map is None:
         return {"method": cell.method, "error": cell.error, "verdict": None}
-    facts = {"support": support_fraction, "gini": gini, "morans_i": morans_i}
+    facts = {"support": _share, "gini": gini, "morans_i": morans_i}
     numbers = {name: fact(cell.map[None]).item() for name, fact in facts.items()}
     known = {name: None if value != value else value for name, value in numbers.items()}
     verdict = cell.verdict and cell.verdict.to_dict()

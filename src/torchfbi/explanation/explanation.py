@@ -24,7 +24,8 @@ from torchfbi.method.flow import LayerFlow, LayerSupport
 from torchfbi.method.heads import Head, probabilities
 from torchfbi.method.settings import Settings
 from torchfbi.models.images import Photo
-from torchfbi.models.preprocess import Region, on_photo
+from torchfbi.models.model import guessed
+from torchfbi.models.preprocess import Preprocess, Region, on_photo
 from torchfbi.system.versions import versions
 from torchfbi.verification import Verdict
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 4 * 2**30
 """A thousand explanations of 224 x 224 pixels with their photos take less."""
+
+UNSEEN = 0.01
+"""Below this probability a class that is not the top one is not what the network sees."""
 
 _SAVING = threading.Lock()
 
@@ -63,6 +67,9 @@ class Explanation:
         head: the softmax or sigmoid behind the logits; None where the network has neither.
         shares: of the ``"image"`` and of each tensor of the network's own in the answer, (N,).
         fitting_tau: where nothing exceeded tau, the largest round tau at which something does.
+        preprocess: how the photos became the network's input, where there were any.
+        assumed: what of it nobody said, see ``Model``; empty where all of it is known.
+        weights: SHA-256 of the network's weights, of a ``Model``.
         verdicts: what ``verify`` found, one for each sample, where it was kept.
         _asked: the network, which is not held, and its input, for ``verify``; neither saved nor
             pickled.
@@ -82,6 +89,9 @@ class Explanation:
     head: Head | None = None
     shares: dict[str, Tensor] = field(default_factory=dict)
     fitting_tau: float | None = None
+    preprocess: Preprocess | None = None
+    assumed: tuple[str, ...] = ()
+    weights: str | None = None
     verdicts: tuple[Verdict, ...] = ()
     _asked: Remembered | None = None
 
@@ -229,6 +239,21 @@ class Explanation:
             TargetError: no class was explained, or the output is no (N, classes).
         """
         return verify_explanation(self, model, images, seed, progress)
+
+    def warnings(self, index: int = 0) -> tuple[str, ...]:
+        """What a reader of one sample has to know first: what of its preprocessing was assumed, and
+        that the class asked for is not what the network sees."""
+        found = list(guessed(self.preprocess, self.assumed))
+        if self.target is not None and self.logits.ndim == 2 and self.logits.shape[1] > 1:
+            number, asked = self.top(1, index)[0], int(self.target[index])
+            probability = self.probabilities[index, asked].item()
+            if probability < UNSEEN and number[0] != asked:
+                found.append(
+                    f"The network does not see the class asked for: {self.label(asked)} has "
+                    f"{probability:.1%}, {number[1]} {number[2]:.1%}. What is shown tells it from "
+                    "its rivals here, which is no sign that it is there."
+                )
+        return tuple(found)
 
     def emptiness(self, index: int = 0) -> str | None:
         """Why the support of one sample is empty, and what would fill it; None where it is not."""

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchfbi.method.flow import LayerSupport
 from torchfbi.method.settings import Settings
 from torchfbi.models.images import Array, Photo
-from torchfbi.models.preprocess import Region
+from torchfbi.models.preprocess import Preprocess, Region
 from torchfbi.system.reading import regular, unpacked
 from torchfbi.verification import Verdict
 
@@ -76,6 +77,9 @@ def manifest(explanation: Explanation) -> dict[str, Any]:
         "shape": list(explanation.values.shape),
         "head": explanation.head,
         "fitting_tau": explanation.fitting_tau,
+        "preprocess": None if explanation.preprocess is None else asdict(explanation.preprocess),
+        "assumed": list(explanation.assumed),
+        "weights": explanation.weights,
         "samples": [
             {
                 "photo": explanation.photos[i].name if explanation.photos else None,
@@ -84,6 +88,7 @@ def manifest(explanation: Explanation) -> dict[str, Any]:
                 "title": explanation.title(i),
                 "top": explanation.top(5, i),
                 "density": explanation.density[i].item(),
+                "warnings": list(explanation.warnings(i)),
                 "verdict": explanation.verdicts[i].to_dict() if explanation.verdicts else None,
             }
             for i in range(len(explanation))
@@ -100,6 +105,9 @@ def npz(explanation: Explanation) -> bytes:
         "values": numpy(explanation.values),
         "logits": numpy(explanation.logits),
     }
+    # What follows from the values, for who reads the file without torchfbi.
+    arrays["support"] = explanation.support.cpu().numpy()
+    arrays["evidence"] = numpy(explanation.evidence)
     if explanation.target is not None:
         arrays["target"] = explanation.target.cpu().numpy()
     for i, layer in enumerate(explanation.layers):
@@ -113,7 +121,7 @@ def npz(explanation: Explanation) -> bytes:
 
 def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]:
     """What was read as the fields of an ``Explanation``."""
-    samples = manifest["samples"]
+    samples, found = manifest["samples"], manifest.get("preprocess")
     layers = []
     for i, name in enumerate(manifest["layers"]):
         support = torch.from_numpy(arrays[f"layer_{i}"])
@@ -136,6 +144,9 @@ def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]
         "versions": manifest["versions"],
         "head": manifest.get("head"),  # none in files of before
         "fitting_tau": manifest.get("fitting_tau"),
+        "preprocess": found and Preprocess.from_dict(found),
+        "assumed": tuple(manifest.get("assumed", ())),
+        "weights": manifest.get("weights"),
         "verdicts": _verdicts(samples, arrays),
     }
 
@@ -167,6 +178,8 @@ def _check_manifest(manifest: Any) -> None:
         ("versions", isinstance(versions, dict) and _are_texts([*versions, *versions.values()])),
         ("layers", _are_texts(manifest.get("layers"))),
         ("labels", labels is None or _are_texts(labels)),
+        ("assumed", _are_texts(manifest.get("assumed", []))),
+        ("weights", isinstance(manifest.get("weights"), str | None)),
         ("samples", isinstance(samples, list) and all(map(_is_sample, samples))),
     ):
         if not right:

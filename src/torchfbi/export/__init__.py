@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
@@ -55,18 +55,26 @@ class Exported:
         path: the file or folder.
         to: its format.
         size: in bytes.
+        batch: how many images it takes; None for any number.
         agreement: how well it agrees with the explainer that runs in Python.
     """
 
     path: Path
     to: str
     size: int
+    batch: int | None
     agreement: Agreement
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         agreement = self.agreement._asdict()
-        return {"path": str(self.path), "to": self.to, "size": self.size, "agreement": agreement}
+        return {
+            "path": str(self.path),
+            "to": self.to,
+            "size": self.size,
+            "batch": self.batch,
+            "agreement": agreement,
+        }
 
 
 def export(
@@ -98,7 +106,7 @@ def export(
             For a ``Model`` three random pictures by default.
         output: which output is explained where the network returns several.
         batch: fixes how many images it takes, which makes ``aoti`` faster; free by default, unless
-            the network fixes it.
+            the network fixes it, or the walk through it cannot be traced for any number: then 1.
         runtime: for ``web``, the archive of ONNX Runtime Web; by default npm fetches it once.
 
     Raises:
@@ -139,8 +147,10 @@ def export(
     batch = fixed if batch is None else batch
     if to == "web" and batch not in (None, 1):
         raise InputError(f"batch is {batch}: a page explains one photo at a time.")
+    with quiet("stdout", "stderr"):
+        program, batch = _traced(walker, x, batch)
     if batch is not None:
-        x = x[torch.arange(batch, device=x.device) % len(x)]
+        x = _repeated(x, batch)
     kind = FORMATS["onnx" if to == "web" else to]
     target = Path(path)
     if to != "web" and not target.suffix:
@@ -150,14 +160,35 @@ def export(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
         with quiet("stdout", "stderr"):
-            _write(kind, trace(walker, x, batch), part, metadata)
+            _write(kind, program, part, metadata)
             agreement = verify(kind.open(part), walker, x, batch)
         if to == "web":
             write_page(part, target, metadata, None if runtime is None else Path(runtime))
         else:
             part.replace(target)
     files = [file for file in (target, *target.rglob("*")) if file.is_file()]
-    return Exported(target, to, sum(file.stat().st_size for file in files), agreement)
+    return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement)
+
+
+def _traced(
+    walker: ForwardBackward, x: Tensor, batch: int | None
+) -> tuple[ExportedProgram, int | None]:
+    """The program, and how many images it takes: as many as asked for, or else one where no program
+    takes any number."""
+    for size in (batch,) if batch is not None else (None, 1):
+        try:
+            return trace(walker, x if size is None else _repeated(x, size), size), size
+        except TorchFBIError:
+            raise
+        except Exception as error:  # torch.export raises nearly anything
+            reason = error
+    raise ExportError(
+        f"the walk through this network cannot be traced: {first_line(reason)}"
+    ) from reason
+
+
+def _repeated(x: Tensor, count: int) -> Tensor:
+    return x[torch.arange(count, device=x.device) % len(x)]
 
 
 def _write(kind: Format, program: ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:

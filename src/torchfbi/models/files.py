@@ -12,11 +12,14 @@ from torch.utils import _pytree as pytree
 from torchfbi.capture.own import plain
 from torchfbi.errors import ModelError, first_line
 from torchfbi.models.labels import Labels
-from torchfbi.models.model import Model
+from torchfbi.models.model import Assumed, Model
 from torchfbi.models.preprocess import Preprocess
+from torchfbi.models.torchvision import import_torchvision
 
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""
+
+EVERYTHING: Assumed = ("scaling", "framing")
 
 
 def from_function(place: str) -> Model:
@@ -37,6 +40,9 @@ def from_function(place: str) -> Model:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Where torchvision is not made for this PyTorch, the file's own import of it would fail.
+    if "torchvision" in path.read_text("utf-8", "replace"):
+        import_torchvision()
     try:
         spec.loader.exec_module(module)
         made = getattr(module, name)()
@@ -46,10 +52,16 @@ def from_function(place: str) -> Model:
         return made
     if not isinstance(made, nn.Module):
         raise ModelError(f"{place} returned a {type(made).__name__}, not an nn.Module or a Model.")
-    return wrap(made.eval(), place)
+    return wrap(made.eval(), place, assumed=EVERYTHING)
 
 
-def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch: int = 1) -> Model:
+def wrap(
+    module: nn.Module,
+    name: str,
+    preprocess: Preprocess = IMAGENET,
+    batch: int = 1,
+    assumed: Assumed = (),
+) -> Model:
     """A network of unknown labels: its classes are counted by running it once on a blank image.
 
     Raises:
@@ -69,4 +81,4 @@ def wrap(module: nn.Module, name: str, preprocess: Preprocess = IMAGENET, batch:
     if not scores:
         raise ModelError(f"{name} returns no tensor (N, classes).")
     classes = scores[0].shape[1] if scores[0].ndim > 1 else 1  # one number an image
-    return Model(module, preprocess, Labels.numbered(classes), name)
+    return Model(module, preprocess, Labels.numbered(classes), name, assumed)

@@ -183,6 +183,7 @@ def wrap(model: Any, name: str, preprocess: Preprocess | None = None) -> Model:
         )
     known = _application(model) if channels == 3 else None
     size = (sides[0] or 224, sides[1] or 224)
+    assumed = files.EVERYTHING if preprocess is None and known is None else ()
     if preprocess is None and known is not None:
         preprocess = known.preprocess(size)
     elif preprocess is None:
@@ -194,7 +195,7 @@ def wrap(model: Any, name: str, preprocess: Preprocess | None = None) -> Model:
             channels="RGB" if channels == 3 else "L",
             fit="stretch",
         )
-    wrapped = files.wrap(module, name, preprocess)
+    wrapped = files.wrap(module, name, preprocess, assumed=assumed)
     if known is not None and len(wrapped.labels) == 1000:
         return replace(wrapped, labels=Labels.imagenet())
     return wrapped

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from torchfbi.errors import ModelError, TargetError
 from torchfbi.system.reading import whole
@@ -61,10 +61,12 @@ class Labels(Sequence[str]):
 
     @classmethod
     def read(cls, path: Path, classes: int) -> Labels:
-        """Class names from a file: a line a class, or JSON (a list, or an object by number).
+        """Class names from a file.
 
         Args:
-            path: the file, UTF-8.
+            path: the file, UTF-8: a line a class, with its number in front or without; or JSON or
+                YAML: a list, an object by number, one of numbers by name (Keras'
+                ``class_indices``), or one that has any of these under ``names``.
             classes: how many the network has.
 
         Raises:
@@ -72,12 +74,16 @@ class Labels(Sequence[str]):
         """
         try:
             text = whole(path, MOST_BYTES).decode()
-            content = json.loads(text) if path.suffix == ".json" else text.split("\n")
+            content = _parse(text, path.suffix.lower())
             if isinstance(content, dict):
-                content = [content[str(number)] for number in range(len(content))]
+                content = content.get("names", content)
+            if isinstance(content, dict):
+                content = _in_order(content)
             # ImageNet's own file has pairs such as ["n02123045", "tabby"].
             last = [entry[-1] if isinstance(entry, list) else entry for entry in content]
             names = [str(name).strip() for name in last if str(name).strip()]
+        except ModelError:
+            raise
         except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ModelError(f"{path}: no list of class names: {error}") from None
         if len(names) != classes:
@@ -117,10 +123,9 @@ class Labels(Sequence[str]):
         Raises:
             TargetError: no class is found (with suggestions), or several (with their numbers).
         """
-        wanted = _plain(text)
-        found = self._matches(wanted) if wanted else []
+        found = self.candidates(text)
         if not found:
-            raise TargetError(f"No class is called {text!r}.{self._suggest(wanted)}")
+            raise TargetError(f"No class is called {text!r}.{self._suggest(_plain(text))}")
         if len(found) > 1:
             listed = "; ".join(f"{i}: {', '.join(self._all_names(i))}" for i in found[:10])
             more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
@@ -128,6 +133,11 @@ class Labels(Sequence[str]):
                 f"{text!r} fits {len(found)} classes. Pass a full name or a number: {listed}{more}."
             )
         return found[0]
+
+    def candidates(self, text: str) -> list[int]:
+        """The numbers of all classes that ``text`` may name, see ``find``."""
+        wanted = _plain(text)
+        return self._matches(wanted) if wanted else []
 
     def _matches(self, wanted: str) -> list[int]:
         display = [[_plain(name)] for name in self.names]
@@ -155,6 +165,35 @@ class Labels(Sequence[str]):
         return (
             f" The {len(self)} classes run from {self[0]!r} (0) to {self[-1]!r} ({len(self) - 1})."
         )
+
+
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    if suffix in (".yaml", ".yml"):
+        try:
+            import yaml  # type: ignore[import-untyped]
+        except ModuleNotFoundError as error:
+            raise ModelError(
+                "The package yaml is missing. Install it: pip install pyyaml"
+            ) from error
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(error) from None
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    numbered = [line.split(maxsplit=1) for line in lines]
+    if len(lines) > 1 and all(len(n) == 2 and n[0] == str(i) for i, n in enumerate(numbered)):
+        return [name for _, name in numbered]  # as Teachable Machine writes them
+    return lines
+
+
+def _in_order(content: dict[Any, Any]) -> list[Any]:
+    """Names by number, or numbers by name, as a list."""
+    if content and all(type(number) is int for number in content.values()):
+        content = {number: name for name, number in content.items()}
+    by_number = {str(number): name for number, name in content.items()}
+    return [by_number[str(number)] for number in range(len(content))]
 
 
 def _plain(name: str) -> str:

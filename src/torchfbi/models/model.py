@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.preprocess import Preprocess
+
+Assumed = tuple[Literal["scaling", "framing"], ...]
+"""Which parts of a preprocessing nobody said."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -21,6 +25,9 @@ class Model:
         preprocess: photo -> (C, H, W).
         labels: the names of the classes.
         name: what ``torchfbi.load`` knows it by, or any name of yours.
+        assumed: what of the preprocessing was taken without anyone having said so, as no file
+            tells it. A wrong guess gives a wrong answer that looks right: it is said wherever an
+            explanation is shown.
 
     Raises:
         ModelError: the labels are no names, or the preprocessing is none of ours.
@@ -30,6 +37,7 @@ class Model:
     preprocess: Preprocess
     labels: Labels
     name: str
+    assumed: Assumed = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.preprocess, Preprocess):
@@ -49,6 +57,10 @@ class Model:
                 )
             object.__setattr__(self, "labels", Labels(names))
 
+    def warnings(self) -> tuple[str, ...]:
+        """What of the preprocessing was assumed, as a sentence; empty where all of it is known."""
+        return guessed(self.preprocess, self.assumed)
+
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.module.parameters())
         height, width = self.preprocess.size
@@ -56,6 +68,18 @@ class Model:
             f"Model({self.name}: {self.preprocess.channels} {height}x{width}, "
             f"{len(self.labels)} classes, {parameters:,} parameters)"
         )
+
+
+def guessed(preprocess: Preprocess | None, assumed: Sequence[str]) -> tuple[str, ...]:
+    """What of a preprocessing was assumed, as a sentence; empty where all of it is known."""
+    if preprocess is None or not assumed:
+        return ()
+    parts = {"scaling": preprocess.scaling, "framing": preprocess.framing}
+    told = "; ".join(words() for part, words in parts.items() if part in assumed)
+    return (
+        f"Assumed, since nobody said how the network's inputs were made: {told}. Where that is "
+        "wrong, so is what is shown: 'torchfbi check' compares the usual ways.",
+    )
 
 
 class Listing(NamedTuple):

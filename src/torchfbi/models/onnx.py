@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchfbi.errors import ModelError
 from torchfbi.models import onnx_import
-from torchfbi.models.files import IMAGENET
+from torchfbi.models.files import EVERYTHING, IMAGENET
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.models.preprocess import Preprocess
@@ -71,6 +71,7 @@ def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
     file = onnx_import.read(path)
     try:
         batch, channels, sides, channels_last = _layout(file.shape)
+        assumed = EVERYTHING if preprocess is None else ()
         if preprocess is None:
             preprocess = _default(channels, sides)
         height, width = (size or side for size, side in zip(sides, preprocess.size, strict=True))
@@ -83,7 +84,7 @@ def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
     if len(shape) < 2:
         raise ModelError(f"{path}: its output has shape {shape}, not (N, classes).")
     module.eval().requires_grad_(False)
-    return Model(module, preprocess, Labels.numbered(shape[1]), path.name)
+    return Model(module, preprocess, Labels.numbered(shape[1]), path.name, assumed)
 
 
 def _take_head(file: onnx_import.File) -> onnx_import.Node | None:

@@ -74,10 +74,32 @@ class Preprocess:
             if not holds:
                 raise SettingsError(f"{rule}, other than in {self}.")
 
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> Preprocess:
+        """From what ``dataclasses.asdict`` gave, and JSON kept.
+
+        Raises:
+            SettingsError, TypeError: it is none.
+        """
+        crop = saved["crop"]  # a tuple is a list in JSON
+        return cls(**{**saved, "crop": tuple(crop) if isinstance(crop, list) else crop})
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the network's input, in network pixels."""
         return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
+
+    def scaling(self) -> str:
+        """What the input is: channels, mean and standard deviation, in words."""
+        numbers = (", ".join(f"{x:.4g}" for x in dict.fromkeys(n)) for n in (self.mean, self.std))
+        return "{} of 0 to 1, less {}, divided by {}".format(self.channels, *numbers)
+
+    def framing(self) -> str:
+        """Which part of a photo is seen, and how large, in words."""
+        height, width = self.size
+        if self.fit == "stretch":
+            return f"the whole photo, squeezed to {width} × {height}"
+        return f"the shorter side resized to {self.resize}, the centre {width} × {height} cut out"
 
     def region(self, shape: tuple[int, int]) -> Region:
         """The part of a photo of this (height, width) that the network sees."""

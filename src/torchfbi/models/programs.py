@@ -22,7 +22,7 @@ import torch
 
 from torchfbi.capture.programs import concrete
 from torchfbi.errors import ModelError, first_line
-from torchfbi.models.files import IMAGENET, wrap
+from torchfbi.models.files import EVERYTHING, IMAGENET, wrap
 from torchfbi.models.model import Model
 from torchfbi.models.onnx_import import memory
 from torchfbi.models.weights import refuse_bombs
@@ -86,7 +86,7 @@ def load(path: Path) -> Model:
         raise ModelError(f"{path}: {first_line(error)}.") from error
     except Exception:  # not every operator runs on shapes alone; whatever it is, wrap says it
         pass
-    return wrap(module, path.name, fitted, batch)
+    return wrap(module, path.name, fitted, batch, EVERYTHING)
 
 
 def _checked(path: Path) -> io.BytesIO:

@@ -36,7 +36,8 @@ def explanation_figure(
     From left to right: the photo, with an outline around what the network saw of it; the photo
     again, in its own colours where something speaks for the class and dim elsewhere; ``values``
     summed over the colour channels; the five most probable classes, and the probed one if it is
-    not among them. An explanation that was verified also says what came of it, and outlines the
+    not among them. What has to be known first (``Explanation.warnings``) stands below, in the
+    accent's colour. An explanation that was verified also says what came of it, and outlines the
     part of the photo that suffices, and a second one where there is one. Without a photo the first
     panel is left out and what speaks for the class is painted on plain grey; without class
     probabilities the last one is left out.
@@ -65,8 +66,11 @@ def explanation_figure(
     side = min(free / sum(panels.values()), 3.0)
     width = _WIDTH - free + side * sum(panels.values())
     verdict = explanation.verdicts[index] if explanation.verdicts else None
-    said = [] if verdict is None else textwrap.wrap(verdict.sentence, round(_LETTERS * width))
-    sheet = Sheet(width, _TOP + side + _LEGEND + _LINE * (len(said) + 2 * bool(said)), dark)
+    letters = round(_LETTERS * width)
+    said = [] if verdict is None else textwrap.wrap(verdict.sentence, letters)
+    warned = [textwrap.wrap(text, letters) for text in explanation.warnings(index)]
+    lines = sum(len(part) + 1 for part in warned) + len(said) + 2 * bool(said)
+    sheet = Sheet(width, _TOP + side + _LEGEND + _LINE * lines, dark)
     sheet.heading(fonts.title(explanation, index), caption(explanation, index))
     draw = {"photo": _photo, "values": _values, "evidence": _evidence}
     x = MARGIN
@@ -80,8 +84,13 @@ def explanation_figure(
         x += aspect * side + _GAP
     if explanation.logits.ndim == 2:
         _classes(sheet, explanation, index, (x, _TOP, bars, side))
+    y = _TOP + side + _LEGEND + _LINE / 2
+    for part in warned:
+        for text in part:
+            sheet.write(MARGIN, y, text, size=SMALL, bold=True, colour=sheet.theme.accent)
+            y += _LINE
+        y += _LINE
     if verdict is not None:
-        y = _TOP + side + _LEGEND + _LINE / 2
         sheet.write(MARGIN, y, f"Tested: {verdict.ruling}", size=SMALL, bold=True)
         for line, text in enumerate(said, start=1):
             sheet.write(MARGIN, y + _LINE * line, text, size=SMALL, colour=sheet.theme.muted)

@@ -1,4 +1,4 @@
-"""Small pictures for HTML pages, as PNG in base64."""
+"""Small pictures for HTML pages, in base64."""
 
 from __future__ import annotations
 
@@ -15,24 +15,37 @@ from torchfbi.plot.style import LIGHT, Array
 SIDE = 224
 """The longer side of a picture, in pixels."""
 
+TINY, QUALITY = 160, 65
+"""The longer side of a picture among thousands, and how well WebP keeps it: about 4 kB each."""
+
 COLOURS = 128
 """Of a picture of a map: a third of the bytes, and hardly to be seen."""
 
 
-def small(pixels: Array) -> Image.Image:
-    """A picture, uint8 (H, W, 3), whose longer side is ``SIDE``; coarse ones keep their squares."""
+def small(pixels: Array, side: int = SIDE) -> Image.Image:
+    """A picture, uint8 (H, W, 3), whose longer side is ``side``; coarse ones keep their squares."""
     image = Image.fromarray(pixels)
-    scale = SIDE / max(image.size)
+    scale = side / max(image.size)
     coarse = max(image.size) < 64
     size = math.ceil(image.width * scale), math.ceil(image.height * scale)
     return image.resize(size, Image.Resampling.NEAREST if coarse else Image.Resampling.LANCZOS)
 
 
 def over(pixels: Array, evidence: Array) -> str:
-    """A picture, uint8 (H, W, 3), revealed by a map (h, w) of evidence."""
+    """A picture, uint8 (H, W, 3), revealed by a map (h, w) of evidence, as PNG."""
     picture = small(pixels)
     strength = strengthen(evidence, (picture.height, picture.width))
     return in_base64(_quantised(revealed(np.asarray(picture) / 255, strength)))
+
+
+def tiny(pixels: Array, evidence: Array) -> str:
+    """As ``over``, smaller: WebP, to follow ``data:image/webp;base64,``."""
+    picture = small(pixels, TINY)
+    strength = strengthen(evidence, (picture.height, picture.width))
+    shown = revealed(np.asarray(picture) / 255, strength)
+    buffer = io.BytesIO()
+    Image.fromarray((shown * 255).round().astype(np.uint8)).save(buffer, "WEBP", quality=QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def alone(share: Array) -> str:

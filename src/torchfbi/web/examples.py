@@ -1,4 +1,4 @@
-"""The photos to try: those that scikit-image ships."""
+"""The photos to try: those that scikit-image ships, or the two that come along."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from torchfbi.models.images import Photo
+from torchfbi.models.photos import CAT
 
 NAMES = {
     "chelsea.png": "A tabby cat",
@@ -14,13 +15,14 @@ NAMES = {
     "motorcycle_left.png": "A motorcycle in a garage",
     "astronaut.png": "An astronaut",
     "camera.png": "A photographer with his camera",
+    "cat.jpg": "A tabby cat",
+    "coffee.jpg": "A cup of coffee",
 }
 
 
 def examples() -> dict[str, Photo]:
-    """The photos by name; none where scikit-image is missing."""
+    """The photos by name: scikit-image's where it is installed."""
     package = importlib.util.find_spec("skimage")
-    if package is None or package.origin is None:
-        return {}
-    folder = Path(package.origin).parent / "data"
+    origin = None if package is None else package.origin
+    folder = CAT.parent if origin is None else Path(origin).parent / "data"
     return {name: Photo.read(folder / name) for name in NAMES if (folder / name).is_file()}
