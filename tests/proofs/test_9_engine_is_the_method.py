@@ -124,7 +124,10 @@ def test_the_engine_is_the_method(data: st.DataObject, settings: Settings) -> No
     expected, logits = explain(*given, x, target)
     worth = {"matrix": (1, 1, data.draw(st.sampled_from([0, 10**6]))), "window": (1, 1, 10**6)}
     large = data.draw(st.sampled_from([10, 10**6]))
-    with patch.multiple(sparse, _WORTH=worth, _SHARED=9.0), patch.object(linear, "_LARGE", large):
+    with (
+        patch.multiple(sparse, _WORTH=worth, _SHARED=9.0),
+        patch.multiple(linear, _LARGE=large, _BLOCK=16),
+    ):
         values, answer = fbi(x, target)
         agree(values, expected, settings)
         assert torch.allclose(answer, logits, rtol=1e-12)

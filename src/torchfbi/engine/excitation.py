@@ -48,16 +48,22 @@ def excitation(s: Tensor, at: Site, a: Tensor, layer: Layer) -> Tensor:
     positive_output = at.gated is not None or at.rectified_output
     if positive_output and at.positive_input:
         return layer.back(survived, "excited")
-    if layer.joined and at.positive_input:
+    fewer_outputs = layer.weight.shape[0] < layer.weight.shape[1]  # else joining them takes longer
+    if layer.joined and at.positive_input and fewer_outputs:
         up = survived.masked_fill(_once(at.output) < 0, 0.0)
         return layer.back(torch.cat([up, survived - up], 1), "above each other")
-    sign = torch.where(_once(a) < 0, -1.0, 1.0).to(s.dtype)
     if layer.joined and positive_output:
         plain, alike = layer.back(survived, "side by side").chunk(2, 1)
-        return torch.addcmul(plain, alike, sign)
+        return torch.addcmul(plain, alike, _sign(a))
     plain = layer.back(survived, "plain").mul_(1 + at.gamma / 2)
-    up = survived if positive_output else survived * _once(at.output).sign()
-    return plain.addcmul_(layer.back(up, "magnitude"), sign)
+    up = survived if positive_output else survived.mul_(_once(at.output).sign())
+    alike = layer.back(up, "magnitude")
+    return plain.add_(alike) if at.positive_input else plain.addcmul_(alike, _sign(a))
+
+
+def _sign(a: Tensor) -> Tensor:
+    """-1 where the input is negative, else 1."""
+    return torch.where(_once(a) < 0, -1.0, 1.0).to(a.dtype)
 
 
 def _factor(at: Site, a: Tensor, layer: Layer) -> Tensor:

@@ -139,29 +139,35 @@ class _Dense:
     def forth(self, a: Tensor, bias: Tensor | None) -> Tensor:
         if self._whole:
             return aten.linear.default(a, weights("magnitude", self.weight, self._half, True), bias)
+        size, block = self._rows(), self._block()
         parts = [
-            aten.linear.default(a, weights("magnitude", rows, self._half))
-            for rows in torch.split(self.weight, self._rows())
+            a @ torch.abs(rows, out=block[: len(rows)]).T for rows in torch.split(self.weight, size)
         ]
-        product = torch.cat(parts, -1)
+        product = torch.cat(parts, -1).mul_(self._half)
         return product if bias is None else product.add_(bias)
 
     def back(self, s: Tensor, use: Use) -> Tensor:
         if self._whole or use == "plain":
             return s @ weights(use, self.weight, self._half, self._whole)
         arrived = s.flatten(0, -2).any(0).nonzero().flatten()  # most rows get no signal
-        total = s.new_zeros(*s.shape[:-1], self.weight.shape[1])
+        total, block = s.new_zeros(*s.shape[:-1], self.weight.shape[1]), self._block()
         for numbers in torch.split(arrived, self._rows()):
-            rows = self.weight.index_select(0, numbers)
-            total += s[..., numbers] @ weights(use, rows, self._half)
+            rows = torch.index_select(self.weight, 0, numbers, out=block[: len(numbers)])
+            part = s[..., numbers]
+            if use == "excited":
+                total.add_(part @ rows, alpha=1 + self._half)
+            total.add_(part @ rows.abs_(), alpha=self._half)
         return total
 
     def _rows(self) -> int:
-        return max(1, _LARGE // self.weight.shape[1])
+        return max(1, _BLOCK // self.weight.shape[1])
+
+    def _block(self) -> Tensor:
+        return self.weight.new_empty(self._rows(), self.weight.shape[1])
 
 
-_LARGE = 2**21
-"""Weights of a dense layer above which nothing is made of all of them at once."""
+_LARGE, _BLOCK = 2**21, 2**19
+"""Weights of a dense layer above which nothing is made of all at once, and how many are then."""
 
 
 def _of_bias(weight: Tensor, bias: Tensor) -> Tensor:
