@@ -200,7 +200,7 @@ def test_a_stopped_program_leaves_whole_shards_and_no_process(
         time.sleep(0.02)
     program.send_signal(sign)
     _, errors = program.communicate()
-    assert program.returncode == code
+    assert program.returncode == code, errors
     assert "Traceback" not in errors
     assert ("stopped; what was written so far is complete" in errors) == (sign == signal.SIGINT)
     for path in (out / "rows").glob("*.parquet"):
