@@ -47,6 +47,7 @@ class Schedule:
     Args:
         graph, settings, low_memory: for which it is.
         forward: the plan of the forward pass.
+        gated: see ``sides.gated_behind``.
         parts: each part of the walk in the order of the forward pass: its operators, and the plan
             to run them again first, or None where the forward pass kept what the walk reads.
     """
@@ -55,6 +56,7 @@ class Schedule:
     settings: Settings
     low_memory: bool
     forward: Plan
+    gated: dict[fx.Node, fx.Node]
     parts: list[tuple[list[fx.Node], Plan | None]]
 
     def __reduce__(self) -> Any:
@@ -79,14 +81,14 @@ def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Sche
         by_sign = set(graph.features).difference(ends, *by_rules.values())
         by_sign = by_sign if _signs_decide(settings) else set()
         forward = _plan(graph.nodes, ends.union(*reads.values()), by_sign)
-        return Schedule(graph, settings, low_memory, forward, [(graph.nodes, None)])
+        return Schedule(graph, settings, low_memory, forward, gated, [(graph.nodes, None)])
     cut = segments(graph.nodes, reads)
     crossing = set[fx.Node]().union(*(segment.crossing for segment in cut))
     forward = _plan(graph.nodes, ends | crossing)
     parts: list[tuple[list[fx.Node], Plan | None]] = [
         (segment.nodes, _again(segment, reads, ends)) for segment in cut
     ]
-    return Schedule(graph, settings, low_memory, forward, parts)
+    return Schedule(graph, settings, low_memory, forward, gated, parts)
 
 
 def stations(graph: Graph, settings: Settings) -> set[fx.Node]:

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torchfbi.engine import packed, rules
 from torchfbi.engine.schedule import Plan, schedule
 from torchfbi.engine.select import select
-from torchfbi.engine.sides import gated_behind, keeps_zero_maps, positive_inputs, rectified_outputs
+from torchfbi.engine.sides import keeps_zero_maps, positive_inputs, rectified_outputs
 from torchfbi.engine.signals import Signals
 from torchfbi.method import adjoints
 from torchfbi.method.graph import Graph
@@ -35,10 +35,11 @@ class Engine:
     def __init__(self, graph: Graph, settings: Settings, low_memory: bool = False) -> None:
         self.graph = graph
         self.schedule = schedule(graph, settings, low_memory)
+        self._features = set(graph.features)
         self._zero_maps = keeps_zero_maps(graph)
         self._positive = positive_inputs(graph)
         self._rectified = rectified_outputs(graph, settings)
-        self._leaves_gate = set(gated_behind(graph, settings).values())
+        self._leaves_gate = set(self.schedule.gated.values())
 
     def __reduce__(self) -> Any:
         return Engine, (self.graph, self.schedule.settings, self.schedule.low_memory)
@@ -117,7 +118,7 @@ class Engine:
             return  # it computes a gate, or an output that was not probed
         graph, incoming, rectified = self.graph, s, False
         activation, value = value if isinstance(value, Signs) else (value, value)
-        if node in graph.features:
+        if node in self._features:
             memory = signals.owns(node), signals.scratch
             top_k, channel = node in graph.spatial, graph.channel[node]
             s, maps = select(s, activation, settings, *memory, channel=channel, top_k=top_k)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from torchfbi.capture.captured import Captured
-from torchfbi.engine.checks import check_images, check_values, check_walks
 from torchfbi.engine.walk import Engine
 from torchfbi.errors import InputError
+from torchfbi.explanation.checks import check_images, check_values, check_walks
 from torchfbi.method import evidence
 from torchfbi.method.flow import LayerFlow, observe
 from torchfbi.method.seeds import Target, ask, check_classes, seed
