@@ -116,11 +116,11 @@ class Study:
         alone = load_suite("cutouts", tiles.model, FEW, 1)
         objects = grids(tiles.model, 2, OBJECT_GRIDS, 1, tiles=alone.scenes)
         measured = [
-            (self.measure(f"{network}/{suite.name}", suite, self.methods, names), suite)
-            for suite, names in (
-                (together, IN_GRIDS[:2]),
-                (objects, IN_GRIDS[2:]),
-                (alone, PLACE),
+            (self.measure(f"{network}/{where}", suite, self.methods, names), suite)
+            for where, suite, names in (
+                ("photo-grids", together, IN_GRIDS[:2]),
+                ("object-grids", objects, IN_GRIDS[2:]),
+                ("cutouts", alone, PLACE),
             )
         ]
         names = (*IN_GRIDS, *PLACE)
