@@ -145,7 +145,7 @@ def explain(
         fitting_tau=fitting_tau(walker, x, answers[0], walks) if silent else None,
         preprocess=model.preprocess if isinstance(model, Model) and photos else None,
         assumed=model.assumed if isinstance(model, Model) and photos else (),
-        weights=known_hash(model.module) if isinstance(model, Model) else None,
+        weights=known_hash(model.module, walker.graph) if isinstance(model, Model) else None,
         _asked=Remembered(network, x, output, low_memory),
     )
 

@@ -126,7 +126,11 @@ class Explainer:
         x = x.to(self._like)
         own = evidence.of_values(values, self.job.settings)
         others = ask_others(self.walker, x, logits, classes)
-        return verify_maps(Asked(module, x), own, classes, labels.__getitem__, others=others)
+        return verify_maps(
+            *(Asked(module, x), own, classes, labels.__getitem__),
+            graph=self.walker.graph,
+            others=others,
+        )
 
     def _target(self, samples: int) -> Any:
         return resolve(self.job.target, self.job.model.labels, samples)

@@ -79,16 +79,14 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-_HASHES = weakref.WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]]()
+_HASHES = weakref.WeakKeyDictionary[Graph, str]()
 
 
-def known_hash(module: nn.Module) -> str:
-    """``weights_hash``, computed once while the module's ``fingerprint`` stays the same."""
-    seen = fingerprint(module)
-    known = _HASHES.get(module)
-    if known is None or known[0] != seen:
-        _HASHES[module] = known = seen, weights_hash(module)
-    return known[1]
+def known_hash(module: nn.Module, graph: Graph) -> str:
+    """``weights_hash``, computed once for the graph that was captured of the module as it is."""
+    if graph not in _HASHES:
+        _HASHES[graph] = weights_hash(module)
+    return _HASHES[graph]
 
 
 def graph_hash(graph: Graph) -> str:

@@ -65,30 +65,42 @@ def network_of(graph: Graph, device: torch.device) -> fx.GraphModule:
 def predictor(
     module: nn.Module | ExportedProgram, x: Tensor, output: int | str | None = None
 ) -> tuple[Callable[[Tensor], Tensor], bool]:
-    """The network as a function to probabilities, and whether its classes exclude each other.
+    """``prediction`` of a network as it is now.
 
     Args:
         module: as for ``capture``.
         x: images (N, C, ...), on which the captured network is held against the user's own.
         output: which output counts where there are several.
 
-    Returns:
-        A function from images (M, C, ...), however many, to probabilities (M, classes); and
-        False where they come from a sigmoid, so that several classes can be present.
-
     Raises:
         CaptureError: the network cannot be captured.
         TargetError: its output is not (N, classes).
     """
     like = next(iter(module.parameters()), x)
-    graph = graph_now(module, x.to(like.device), output)
+    return prediction(graph_now(module, x.to(like.device), output), x.device)
+
+
+def prediction(graph: Graph, device: torch.device) -> tuple[Callable[[Tensor], Tensor], bool]:
+    """The network as a function to probabilities, and whether its classes exclude each other.
+
+    Args:
+        graph: of the network, held against its own answer.
+        device: where the images will lie.
+
+    Returns:
+        A function from images (M, C, ...), however many, to probabilities (M, classes); and
+        False where they come from a sigmoid, so that several classes can be present.
+
+    Raises:
+        TargetError: its output is not (N, classes).
+    """
     dimensions = graph.logits.meta["val"].ndim
     if dimensions != 2:
         raise TargetError(
             f"the network's output has {dimensions} dimensions: only the classes of an output (N, "
             "classes) can be verified, since of other outputs nobody can say when they are kept."
         )
-    network, fixed = network_of(graph, x.device), graph.batch
+    network, fixed = network_of(graph, device), graph.batch
 
     def predict(images: Tensor) -> Tensor:
         count = len(images)

@@ -11,8 +11,9 @@ from torch.export import ExportedProgram
 
 from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.explanation.predict import predictor
+from torchfbi.explanation.predict import prediction, predictor
 from torchfbi.method import evidence
+from torchfbi.method.graph import Graph
 from torchfbi.models import Model, load
 from torchfbi.verification import (
     Again,
@@ -124,12 +125,14 @@ def verify_explanation(
     walker = ForwardBackward(
         asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
     )
+    others = ask_others(walker, x, explanation.logits, target, seed)  # held against its own answer
     return verify_maps(
         asked,
         explanation.evidence,
         target,
         explanation.label,
-        others=ask_others(walker, x, explanation.logits, target, seed),
+        graph=walker.graph,
+        others=others,
         expected=explanation.probabilities.gather(1, target[:, None])[:, 0],
         seed=seed,
         progress=progress,
@@ -142,6 +145,7 @@ def verify_maps(
     target: Tensor,
     label: Callable[[int], str],
     *,
+    graph: Graph | None = None,
     others: Others | None = None,
     expected: Tensor | None = None,
     seed: int = 0,
@@ -154,6 +158,7 @@ def verify_maps(
         maps: (N, ...) as the input's sizes; larger speaks more for the class.
         target: (N,) int64.
         label: the name of a class.
+        graph: of that network, where its answer was held against the network's own already.
         others: what the method says of other questions, if it can be asked.
         expected: the probability of each class that the network must give, (N,).
         seed: of what is drawn at random.
@@ -181,7 +186,10 @@ def verify_maps(
         )
     if not torch.isfinite(maps).all():
         raise NonFiniteError("a map holds NaN or infinite values.")
-    network, exclusive = predictor(asked.module, x, asked.output)
+    if graph is None:
+        network, exclusive = predictor(asked.module, x, asked.output)
+    else:
+        network, exclusive = prediction(graph, x.device)
     verdicts: list[Verdict] = []
 
     def predict(images: Tensor) -> Tensor:
