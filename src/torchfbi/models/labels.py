@@ -125,7 +125,7 @@ class Labels(Sequence[str]):
         """
         found = self.candidates(text)
         if not found:
-            raise TargetError(f"No class is called {text!r}.{self._suggest(_plain(text))}")
+            raise TargetError(f"No class is called {text!r}.{self._suggest(plain(text))}")
         if len(found) > 1:
             listed = "; ".join(f"{i}: {', '.join(self._all_names(i))}" for i in found[:10])
             more = f"; and {len(found) - 10} more" if len(found) > 10 else ""
@@ -136,12 +136,12 @@ class Labels(Sequence[str]):
 
     def candidates(self, text: str) -> list[int]:
         """The numbers of all classes that ``text`` may name, see ``find``."""
-        wanted = _plain(text)
+        wanted = plain(text)
         return self._matches(wanted) if wanted else []
 
     def _matches(self, wanted: str) -> list[int]:
-        display = [[_plain(name)] for name in self.names]
-        every = [[_plain(name) for name in self._all_names(i)] for i in range(len(self))]
+        display = [[plain(name)] for name in self.names]
+        every = [[plain(name) for name in self._all_names(i)] for i in range(len(self))]
         whole_words = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)").search
         for options, matches in (
             (display, wanted.__eq__),
@@ -158,7 +158,7 @@ class Labels(Sequence[str]):
         return tuple(dict.fromkeys((self.names[index], *self.synonyms[index])))
 
     def _suggest(self, wanted: str) -> str:
-        class_of = {_plain(name): i for i in range(len(self)) for name in self._all_names(i)}
+        class_of = {plain(name): i for i in range(len(self)) for name in self._all_names(i)}
         close = dict.fromkeys(class_of[w] for w in difflib.get_close_matches(wanted, class_of, 5))
         if close:
             return f" Did you mean {' or '.join(f'{self[i]!r} ({i})' for i in close)}?"
@@ -196,5 +196,6 @@ def _in_order(content: dict[Any, Any]) -> list[Any]:
     return [by_number[str(number)] for number in range(len(content))]
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """A class's name without what spellings differ in: case, hyphens, underscores and spaces."""
     return re.sub(r"[\s_-]+", " ", name).strip().casefold()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from torchfbi.models.labels import plain
 from torchfbi.plot import thumbnail
 from torchfbi.plot.overlay import raster
 from torchfbi.system import page
@@ -93,11 +94,6 @@ def with_truth(entries: Sequence[Entry], classes: Iterable[str]) -> list[Entry]:
     if len(set(folders) - {""}) < 2:
         return list(entries)
     return [replace(one, truth=truth) for one, truth in zip(entries, folders, strict=True)]
-
-
-def plain(name: str) -> str:
-    """A class's name without what spellings differ in."""
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def overview(entries: Sequence[Entry], title: str, about: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -20,6 +19,7 @@ from torchfbi.evaluate.benchmark.outlines import Mask, Outlined, Reader
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
 from torchfbi.models.images import SUFFIXES, Photo
+from torchfbi.models.labels import plain
 
 NumberOf = Callable[[str], int | None]
 """From a category to the class that it names."""
@@ -135,14 +135,10 @@ def class_of(labels: Labels, category: str) -> int | None:
     Upper and lower case, hyphens and underscores do not matter. Unlike ``Labels.find`` it takes
     no parts of names: an apple is no custard apple.
     """
-    wanted = _plain(category)
-    named = [i for i, name in enumerate(labels) if _plain(name) == wanted]
+    wanted = plain(category)
+    named = [i for i, name in enumerate(labels) if plain(name) == wanted]
     if not named and wanted.isdecimal() and len(wanted) < 10 and int(wanted) < len(labels):
         named = [int(wanted)]
     if not named:
-        named = [i for i, words in enumerate(labels.synonyms) if wanted in map(_plain, words)]
+        named = [i for i, words in enumerate(labels.synonyms) if wanted in map(plain, words)]
     return named[0] if len(named) == 1 else None
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()

@@ -17,6 +17,7 @@ from torchfbi.evaluate.benchmark.asking import check, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
 from torchfbi.models.images import SUFFIXES, Photo
+from torchfbi.models.labels import plain
 from torchfbi.system.reading import whole
 
 SURE = 0.4
@@ -150,12 +151,8 @@ def _is_imagenet(labels: Labels, number: int) -> bool:
 
 def _bears(labels: Labels, number: int, names: set[str]) -> bool:
     """Whether one of these is the name or a synonym of a class."""
-    wanted = {_plain(name) for name in names}
-    return any(_plain(word) in wanted for word in (labels[number], *labels.synonyms[number]))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+    wanted = {plain(name) for name in names}
+    return any(plain(word) in wanted for word in (labels[number], *labels.synonyms[number]))
 
 
 def _found(root: Path) -> list[Named]:
