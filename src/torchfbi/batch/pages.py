@@ -43,8 +43,6 @@ def summary_page(store: Store, summary: Summary) -> str:
         name=store.folder.resolve().name,
         manifest=store.manifest() or {},
         summary=summary,
-        frequent=[one for one in summary.classes if one.images >= FEWEST],
-        rare=[one for one in summary.classes if one.images < FEWEST],
         fewest=FEWEST,
         shown=shown,
         strays=STRAYS,

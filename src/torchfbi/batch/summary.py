@@ -110,6 +110,16 @@ class Summary:
     classes: tuple[ClassSummary, ...]
 
     @property
+    def frequent(self) -> tuple[ClassSummary, ...]:
+        """The classes of which enough is known to have a line each."""
+        return tuple(one for one in self.classes if one.images >= FEWEST)
+
+    @property
+    def rare(self) -> tuple[ClassSummary, ...]:
+        """The others, which share one."""
+        return self.classes[len(self.frequent) :]  # they are sorted
+
+    @property
     def shortcuts(self) -> tuple[ClassSummary, ...]:
         """The classes that may be recognised by a shortcut, those with most signs of it first,
         and of equally many the one whose evidence lies closest together."""

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 LISTED = 20
 """How many strays are printed; the page and the JSON have all."""
 
-FEWEST = 5
-"""Classes of fewer images share a line."""
-
 SHOWN = 3
 """How many photos are named with a possible shortcut; the page and the JSON have all."""
 
@@ -44,6 +41,8 @@ def summarize(
 ) -> None:
     """Show where the evidence lies in each class, and which images stray from theirs."""
     batch = engine()
+    from torchfbi.batch.summary import FEWEST
+
     summary = batch.summarize(out)
     html = batch.summary_page(batch.Store(out), summary)
     path = out / "summary.html"
@@ -57,8 +56,7 @@ def summarize(
     table.add_column("class")
     for column in ("images", "support", "quartiles", "rim", "elsewhere", "strays"):
         table.add_column(column, justify="right", no_wrap=True)
-    frequent = [one for one in summary.classes if one.images >= FEWEST]
-    for one in frequent:
+    for one in summary.frequent:
         low, median, high = one.fraction
         table.add_row(
             Text(one.label),
@@ -70,7 +68,7 @@ def summarize(
             f"{len(one.strays)}",
         )
     report.console.print(table)
-    if rare := [one for one in summary.classes if one not in frequent]:
+    if rare := summary.rare:
         report.console.print(
             f"and of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
             f"{', '.join(one.label for one in rare)}",

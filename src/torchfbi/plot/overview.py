@@ -57,6 +57,19 @@ class Entry:
         return bool(self.truth and not self.error and plain(self.truth) != plain(self.said))
 
     @property
+    def states(self) -> tuple[str, ...]:
+        """What the page can be filtered by, in words for programs."""
+        known = bool(self.truth) and not self.error
+        found = {
+            "look": self.concern < RULINGS["holds in part"],
+            "wrong": self.wrong,
+            "right": known and not self.wrong,
+            "weak": self.ruling == "does not hold",
+            "failed": bool(self.error),
+        }
+        return tuple(name for name, is_so in found.items() if is_so)
+
+    @property
     def concern(self) -> int:
         """How soon it wants a look: 0 failed, 1 wrong, 2 does not hold, 3 a stray or the like, 4
         holds in part, 5 nothing."""
@@ -106,13 +119,6 @@ def overview(entries: Sequence[Entry], title: str, about: str) -> str:
     """
     ordered = sorted(entries, key=lambda one: (one.concern, one.probability or 0, one.name))
     classes = Counter(one.said for one in ordered if not one.error)
-    counts = {
-        "look": sum(one.concern < 4 for one in ordered),
-        "wrong": sum(one.wrong for one in ordered),
-        "right": sum(bool(one.truth) and not (one.wrong or one.error) for one in ordered),
-        "weak": sum(one.ruling == "does not hold" for one in ordered),
-        "failed": sum(bool(one.error) for one in ordered),
-    }
     return page.render(
         "torchfbi.plot",
         "overview.html",
@@ -120,5 +126,5 @@ def overview(entries: Sequence[Entry], title: str, about: str) -> str:
         about=about,
         entries=ordered,
         classes=sorted(classes.items(), key=lambda pair: (-pair[1], pair[0])),
-        counts=counts,
+        counts=Counter(state for one in ordered for state in one.states),
     )
