@@ -45,18 +45,17 @@ def excitation(s: Tensor, at: Site, a: Tensor, layer: Layer) -> Tensor:
     """
     factor = _factor(at, a, layer)
     survived = s.mul_(factor) if at.overwrite else s * factor
-    positive_output = at.gated is not None or at.rectified_output
-    if positive_output and at.positive_input:
+    if at.rectified_output and at.positive_input:
         return layer.back(survived, "excited")
     fewer_outputs = layer.weight.shape[0] < layer.weight.shape[1]  # else joining them takes longer
     if layer.joined and at.positive_input and fewer_outputs:
         up = survived.masked_fill(_once(at.output) < 0, 0.0)
         return layer.back(torch.cat([up, survived - up], 1), "above each other")
-    if layer.joined and positive_output:
+    if layer.joined and at.rectified_output:
         plain, alike = layer.back(survived, "side by side").chunk(2, 1)
         return torch.addcmul(plain, alike, _sign(a))
     plain = layer.back(survived, "plain").mul_(1 + at.gamma / 2)
-    up = survived if positive_output else survived.mul_(_once(at.output).sign())
+    up = survived if at.rectified_output else survived.mul_(_once(at.output).sign())
     alike = layer.back(up, "magnitude")
     return plain.add_(alike) if at.positive_input else plain.addcmul_(alike, _sign(a))
 

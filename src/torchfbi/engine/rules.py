@@ -34,7 +34,7 @@ class Site(adjoints.Site):
         positive_input: no input is negative.
         rectified_output: no output is negative at which the signal is not zero.
         gated: what the activation function behind made of the output, where its gate is left to
-            the rule; None where the signal passed it.
+            the rule, whose output is rectified then; None where the signal passed it.
     """
 
     overwrite: bool = False
@@ -80,11 +80,6 @@ def faster(*operators: Any, reads: Reads) -> Callable[[RuleT], RuleT]:
 def find(operator: Any) -> Faster | None:
     """The faster rule of an operator, or None where the method's is as good."""
     return _TABLE.get(operator)
-
-
-def operators() -> list[Any]:
-    """All operators that have one."""
-    return list(_TABLE)
 
 
 def _is_relu(node: fx.Node) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchfbi.engine.positive import rectified, where_positive
 from torchfbi.engine.scratch import Scratch
-from torchfbi.method.selection import keep_maps, passes_by_sign, top_maps, totals
+from torchfbi.method.selection import keep_maps, passes_by_sign, product, top_maps, totals
 from torchfbi.method.settings import Settings
 from torchfbi.system.finite import finite
 
@@ -37,7 +37,9 @@ def select(
         exceeds = activation
         if not passes_by_sign(settings):
             # A difference of two numbers is never rounded to zero.
-            exceeds = _contribution(signal, activation, scratch).sub_(settings.tau)
+            dtype = torch.promote_types(signal.dtype, torch.float32)
+            out = scratch.like(signal, "product", dtype)
+            exceeds = finite(product(signal, activation, out)).sub_(settings.tau)
         signal, ours = where_positive(signal, exceeds, signal if overwrite else None), True
     if settings.rectified:
         signal, ours = rectified(signal, ours), True
@@ -47,9 +49,3 @@ def select(
         return signal, signal.new_ones(signal.shape[0], signal.shape[channel], dtype=torch.bool)
     maps = top_maps(finite(totals(signal, channel)), settings.k)
     return keep_maps(signal, maps, channel, out=signal if ours else None), maps
-
-
-def _contribution(signal: Tensor, activation: Tensor, scratch: Scratch) -> Tensor:
-    dtype = torch.promote_types(signal.dtype, torch.float32)
-    out = scratch.like(signal, "product", dtype)
-    return finite(torch.mul(signal.to(dtype), activation.to(dtype), out=out))

@@ -34,7 +34,7 @@ def transposed_convolution(
     reach = [d * (k - 1) - p for d, k, p in zip(dilation, weight.shape[2:], padding, strict=True)]
     a_filter_each = groups > 1 and tuple(weight.shape[:2]) == (groups, 1)
     slow = a_filter_each and set(stride) != {1} and s.itemsize == 2
-    if not slow or min(reach) < 0 or not _is_image_for_onednn(s):
+    if not slow or min(reach) < 0 or s.ndim != 4 or not onednn_takes(s):
         return windows.transposed_convolution(
             s, weight, stride, padding, dilation, leftover, groups
         )
@@ -70,7 +70,3 @@ def spaced(s: Tensor, stride: list[int], sizes: list[int] | torch.Size) -> Tenso
     apart = s.new_zeros(len(s), *sizes, s.shape[-1])
     apart[(slice(None), *(slice(None, None, step) for step in stride))] = s
     return apart
-
-
-def _is_image_for_onednn(s: Tensor) -> bool:
-    return s.ndim == 4 and onednn_takes(s)

@@ -27,13 +27,12 @@ class Engine:
 
     Args:
         graph: the captured network.
-        settings: what the walk may ask of the forward pass follows from them: from whether gamma,
-            tau and k do anything, not from how large they are.
+        settings: of the method; what the walk asks of the forward pass follows from them.
         low_memory: keep only some activations and run parts of the network forward again.
     """
 
     def __init__(self, graph: Graph, settings: Settings, low_memory: bool = False) -> None:
-        self.graph = graph
+        self.graph, self.settings = graph, settings
         self.schedule = schedule(graph, settings, low_memory)
         self._features = set(graph.features)
         self._zero_maps = keeps_zero_maps(graph)
@@ -42,10 +41,10 @@ class Engine:
         self._leaves_gate = set(self.schedule.gated.values())
 
     def __reduce__(self) -> Any:
-        return Engine, (self.graph, self.schedule.settings, self.schedule.low_memory)
+        return Engine, (self.graph, self.settings, self.schedule.low_memory)
 
     def __deepcopy__(self, memo: Any) -> Engine:
-        return Engine(self.graph, self.schedule.settings, self.schedule.low_memory)
+        return self  # nothing ever writes to it
 
     def forward(self, tensors: Mapping[str, Tensor], x: Tensor, watched: bool = True) -> Values:
         """The forward pass. What nobody will read is let go at its last use.
@@ -74,7 +73,6 @@ class Engine:
 
     def backward(
         self,
-        settings: Settings,
         values: Values,
         seed: Tensor,
         look: Look | None = None,
@@ -85,7 +83,6 @@ class Engine:
         """The signal that a seed at the logits sends to the image.
 
         Args:
-            settings: may differ from the engine's in how large numbers are.
             values: from ``forward``; what was read of them is let go.
             overwrite: nobody looks at a signal later, so one may be written over another.
             walks: how many walks from the forward pass of one image the seed starts.
@@ -99,7 +96,7 @@ class Engine:
             for node in reversed(nodes):
                 value = here.pop(node)
                 values.pop(node, None)  # all that used it lies behind us
-                self._step(node, value, here, signals, settings, look)
+                self._step(node, value, here, signals, look)
         s, x = signals.take(graph.image), repeated(values[graph.image], walks)
         return torch.zeros_like(x) if s is None else s
 
@@ -109,20 +106,18 @@ class Engine:
         value: Any,
         values: Values,
         signals: Signals,
-        settings: Settings,
         look: Look | None,
     ) -> None:
         """What arrived at a node is selected if it is a feature, and handed back."""
         s, maps = signals.take(node), signals.maps(node)
         if s is None:
             return  # it computes a gate, or an output that was not probed
-        graph, incoming, rectified = self.graph, s, False
+        graph, settings, incoming = self.graph, self.settings, s
         activation, value = value if isinstance(value, Signs) else (value, value)
         if node in self._features:
             memory = signals.owns(node), signals.scratch
             top_k, channel = node in graph.spatial, graph.channel[node]
             s, maps = select(s, activation, settings, *memory, channel=channel, top_k=top_k)
-            rectified = settings.rectified
             if s is not incoming:
                 signals.own(node)
         if look is not None:
@@ -142,7 +137,7 @@ class Engine:
             overwrite=signals.owns(node),
             scratch=signals.scratch,
             maps=maps,
-            rectified=rectified,
+            rectified=settings.rectified and node in self._features,
             positive_input=node in self._positive,
             rectified_output=node in self._rectified,
             gated=signals.gated.pop(node, None),

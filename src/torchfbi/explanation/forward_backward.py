@@ -195,7 +195,7 @@ class ForwardBackward(Captured):
                 reached(step, absorbed)
 
         start, overwrite = self._seed(target, logits), visit is None
-        s = self._engine.backward(settings, values, start, look, overwrite=overwrite, walks=walks)
+        s = self._engine.backward(values, start, look, overwrite=overwrite, walks=walks)
         if absorbed is not None:
             absorbed["image"] = (s * x).flatten(1).sum(1)
         if settings.values == "evidence":

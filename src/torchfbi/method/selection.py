@@ -32,7 +32,7 @@ def select(
         if passes_by_sign(settings):  # only signals s > 0 go on: s a > 0 is a > 0, never rounded
             exceeds = activation > 0
         else:
-            exceeds = _product(signal, activation) > settings.tau
+            exceeds = product(signal, activation) > settings.tau
         signal = torch.where(exceeds, signal, 0.0)
     if settings.rectified:
         signal = torch.relu(signal)
@@ -85,7 +85,7 @@ def _is(number: float, value: float) -> bool:
     return not isinstance(number, Tensor) and number == value
 
 
-def _product(signal: Tensor, activation: Tensor) -> Tensor:
+def product(signal: Tensor, activation: Tensor, out: Tensor | None = None) -> Tensor:
     """s a, in float32 at least: in half precision it may overflow."""
     dtype = torch.promote_types(signal.dtype, torch.float32)
-    return signal.to(dtype) * activation.to(dtype)
+    return torch.mul(signal.to(dtype), activation.to(dtype), out=out)

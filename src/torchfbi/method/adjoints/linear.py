@@ -27,8 +27,7 @@ def convolution(
     def plain(s: Tensor, w: Tensor) -> Tensor:
         return convolution_adjoint(s, x.shape[2:], w, *shape)
 
-    gamma = at.gamma
-    return excitation(s, at.output, x, weight, bias, gamma, forward, plain)
+    return excitation(s, at.output, x, weight, bias, at.gamma, forward, plain)
 
 
 def convolution_adjoint(
@@ -70,8 +69,7 @@ def linear(s: Tensor, at: Site, x: Tensor, weight: Tensor, bias: Tensor | None =
     """W^T s, or W^T (s - b) as in section 2, "Dense layers"; or the excitation walk."""
     if at.settings.subtract_bias and bias is not None and not at.gamma:
         s = s - bias
-    gamma = at.gamma
-    return excitation(s, at.output, x, weight, bias, gamma, aten.linear.default, torch.matmul)
+    return excitation(s, at.output, x, weight, bias, at.gamma, aten.linear.default, torch.matmul)
 
 
 @adjoint(aten.batch_norm.default)
