@@ -31,6 +31,7 @@ class Moved:
     Args:
         path: of the image, now.
         before, now: the label, with its probability; or the error.
+        relabelled: whether the class is another one.
         distance: how far the evidence moved, in sides of the picture (``evidence.apart``); None
             where one of the two has none.
     """
@@ -38,12 +39,8 @@ class Moved:
     path: str
     before: str
     now: str
+    relabelled: bool
     distance: float | None
-
-    @property
-    def relabelled(self) -> bool:
-        """Whether the class is another one."""
-        return self.before.rpartition(" ")[0] != self.now.rpartition(" ")[0]
 
 
 @dataclass(frozen=True)
@@ -79,12 +76,12 @@ def changes(before: str | os.PathLike[str], now: str | os.PathLike[str]) -> Chan
             continue
         met.add(key)
         both += 1
-        told, place = _remembered(row)
-        told_before, place_before = earlier[key]
+        label, told, place = _remembered(row)
+        label_before, told_before, place_before = earlier[key]
         distance = None
         if place is not None and place_before is not None:
             distance = float(apart(place[None], place_before)[0])
-        found = Moved(row["path"], told_before, told, distance)
+        found = Moved(row["path"], told_before, told, label != label_before, distance)
         if found.relabelled or (distance is not None and distance >= NEAR):
             moved.append(found)
     moved.sort(key=lambda one: (not one.relabelled, -(one.distance or 0), one.path))
@@ -95,7 +92,8 @@ def _key(row: dict[str, Any]) -> str:
     return row["sha256"] or row["path"]
 
 
-def _remembered(row: dict[str, Any]) -> tuple[str, Array | None]:
+def _remembered(row: dict[str, Any]) -> tuple[str, str, Array | None]:
+    """The label, or the error; the same with its probability; and where the evidence lies."""
     if row["error"] is not None:
-        return f"failed: {row['error']} ", None
-    return f"{row['label']} {row['probability']:.1%}", profile(evidence_map(row))
+        return row["error"], f"failed: {row['error']}", None
+    return row["label"], f"{row['label']} {row['probability']:.1%}", profile(evidence_map(row))
