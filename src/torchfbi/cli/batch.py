@@ -144,7 +144,6 @@ def batch(
         report.console.print(
             f"{done.images:,} images, {len(done.failures):,} failed"
             + (f"; {before:,} were there before" if before else ""),
-            highlight=False,
         )
         report.print_files(files)
     _complain(done.failures, done.images)

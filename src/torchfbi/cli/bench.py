@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi import plot
 from torchfbi.bench.cases import Case
@@ -62,7 +61,7 @@ def bench(
     facts = machine()
     facts["threads"] = threads or facts["threads"]
     if not drawing.json:
-        report.console.print(_summary(facts), markup=False, highlight=False)
+        report.console.print(_summary(facts))
     figure = drawing.out / f"bench.{drawing.format}"
     results: list[Result] = []
     for case in cases:
@@ -94,7 +93,7 @@ def _summary(facts: dict[str, Any]) -> str:
 
 
 def _show(result: Result) -> None:
-    table = Table(title=Text(result.title), title_justify="left")
+    table = Table(title=result.title, title_justify="left")
     table.add_column("", no_wrap=True)
     for column in ("ms", "× forward", "quartiles", "MiB"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -105,7 +104,6 @@ def _show(result: Result) -> None:
     report.console.print(
         f"Captured in {result.capture:.2f} s; another explainer of it: "
         f"{1000 * result.again:.0f} ms.\n",
-        highlight=False,
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.errors import ModelError, UnsupportedOperatorError
@@ -122,7 +121,7 @@ def _print_preprocess(network: Model) -> None:
         guess = part in network.assumed
         text = f"{part}: {getattr(network.preprocess, part)()}"
         report.console.print(
-            Text(f"{text}: assumed, nobody said so" if guess else text),
+            f"{text}: assumed, nobody said so" if guess else text,
             style="bold yellow" if guess else None,
             soft_wrap=True,
         )
@@ -140,7 +139,7 @@ def _print_compared(compared: list[Tried]) -> None:
         answers = ", ".join(f"{name} {p:.0%}" for name, p in one.answers[:ANSWERS])
         off = [f"{one.distance:.2g}"] if one.distance is not None else []
         table.add_row(
-            one.name, one.options, Text(answers), *off, style="bold" if one.name == "now" else None
+            one.name, one.options, answers, *off, style="bold" if one.name == "now" else None
         )
     report.console.print(table)
     report.console.print(

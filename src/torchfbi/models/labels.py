@@ -12,7 +12,7 @@ from typing import Any, overload
 from torchfbi.errors import ModelError, TargetError
 from torchfbi.system.reading import whole
 
-MOST_BYTES = 2**26
+MOST_BYTES = 2**24
 """Of a file of class names; the 21841 of the whole ImageNet take half a MiB."""
 
 _DATASET_NAME_IS_CLEARER = {282, 285, 638, 744, 836}
