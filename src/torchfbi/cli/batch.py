@@ -85,8 +85,7 @@ def batch(
         ),
     ] = False,
     mix: Annotated[
-        bool,
-        typer.Option("--mix", help="Go on though network, settings or versions have changed."),
+        bool, typer.Option("--mix", help="Go on though network, settings or versions have changed.")
     ] = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Draw each explanation as 'explain' does.")
@@ -143,7 +142,7 @@ def batch(
         before = done.images - done.explained
         report.console.print(
             f"{done.images:,} images, {len(done.failures):,} failed"
-            + (f"; {before:,} were there before" if before else ""),
+            + (f"; {before:,} were there before" if before else "")
         )
         report.print_files(files)
     _complain(done.failures, done.images)

@@ -103,7 +103,7 @@ def _show(result: Result) -> None:
     report.console.print(table)
     report.console.print(
         f"Captured in {result.capture:.2f} s; another explainer of it: "
-        f"{1000 * result.again:.0f} ms.\n",
+        f"{1000 * result.again:.0f} ms.\n"
     )
 
 

@@ -65,17 +65,17 @@ def export(
             f"It takes {written.batch} image at a time: the walk through this network cannot be "
             "traced for any number."
             if written.batch == 1
-            else f"It takes {written.batch} images at a time, which the network fixes.",
+            else f"It takes {written.batch} images at a time, which the network fixes."
         )
     report.console.print(
         f"The file agrees with this explainer: {agreement.exact} of {agreement.samples} supports "
         f"(on average {agreement.density:.1%} of the pixels) are identical, with values within "
-        f"{agreement.values:.0e} in the mean.",
+        f"{agreement.values:.0e} in the mean."
     )
     if agreement.exact < agreement.samples:
         report.console.print(
             f"The others differ in up to {agreement.pixels} pixels, no more than this explainer's "
-            "own once an image is changed by 1e-6 of its values.",
+            "own once an image is changed by 1e-6 of its values."
         )
     if not agreement.density:
         report.complain("the supports are empty, which proves little: try --check with photos.")

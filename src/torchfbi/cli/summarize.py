@@ -70,15 +70,14 @@ def summarize(
     if rare := summary.rare:
         report.console.print(
             f"and of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
-            f"{', '.join(one.label for one in rare)}",
+            f"{', '.join(one.label for one in rare)}"
         )
     if any(one.verified for one in summary.classes):
         _print_verified(summary)
     strays = [(stray.distance, one.label, stray) for one in summary.classes for stray in one.strays]
     for distance, label, stray in sorted(strays, key=lambda found: -found[0])[:LISTED]:
         report.console.print(
-            f"{stray.path}: {distance:.2f} from {label}, {stray.where}",
-            soft_wrap=True,
+            f"{stray.path}: {distance:.2f} from {label}, {stray.where}", soft_wrap=True
         )
     if found is not None:
         _print_changes(found)
@@ -95,14 +94,11 @@ def _print_changes(found: Changes) -> None:
     report.console.print(
         f"{found.both:,} images in both runs ({found.new:,} new, {found.gone:,} gone): "
         f"{relabelled:,} have another class now, of {len(found.moved) - relabelled:,} more the "
-        "evidence moved.",
+        "evidence moved."
     )
     for one in found.moved[:LISTED]:
         far = "" if one.distance is None else f", evidence {one.distance:.2f} sides away"
-        report.console.print(
-            f"{one.path}: {one.before} -> {one.now}{far}",
-            soft_wrap=True,
-        )
+        report.console.print(f"{one.path}: {one.before} -> {one.now}{far}", soft_wrap=True)
 
 
 def _print_verified(summary: Summary) -> None:
