@@ -14,7 +14,7 @@ import pytest
 
 from batching import pictures
 from torchfbi import load
-from torchfbi.batch import Step, cluster, run
+from torchfbi.batch import Progress, cluster, run
 from torchfbi.errors import ModelError, StorageError
 
 ray = pytest.importorskip("ray")
@@ -58,10 +58,10 @@ def test_the_table_is_the_local_engines(nodes: Any, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "local", tmp_path / "ray")
     for shard in ("000000", "000002", "000003"):
         (tmp_path / "ray/rows" / f"{shard}.parquet").unlink()
-    steps: list[Step] = []
+    steps: list[Progress] = []
     killed: list[int] = []
 
-    def progress(step: Step) -> None:
+    def progress(step: Progress) -> None:
         steps.append(step)
         if len(steps) == 2:  # after the first batch
             killed.extend(actors()[:1])

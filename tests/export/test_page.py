@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page
 import torchfbi
 from browser import EVIL, open_page, serving
 from photos import CAT, COFFEE, FOLDER
-from torchfbi.export import TOP_CLASS, Answer, Question, export
+from torchfbi.export import TOP_CLASS, Inputs, Outputs, export
 from torchfbi.export.agreement import compare
 
 EGYPTIAN_CAT = 285
@@ -98,7 +98,7 @@ def assert_same(
     x = network.preprocess(torchfbi.Photo.read(photo))[0][None]
     walker = torchfbi.ForwardBackward(network.module, x, settings)
     answer = {name: torch.from_numpy(array.copy())[None] for name, array in found.items()}
-    compare(walker, Question.of(x, torch.tensor([target]), settings), Answer(**answer))
+    compare(walker, Inputs.of(x, torch.tensor([target]), settings), Outputs(**answer))
 
 
 def test_the_support_is_that_of_python(opened: tuple[Page, list[str]]) -> None:

@@ -29,7 +29,7 @@ ENGINES: dict[str, Callable[..., Iterator[tuple[Slice, list[Row]]]]] = {
 }
 
 
-class Step(NamedTuple):
+class Progress(NamedTuple):
     """How far a run is, in images.
 
     Args:
@@ -71,7 +71,7 @@ def run(
     device: str = "cpu",
     verify: bool = False,
     mix: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Done:
     """Explain every image of a data set.
@@ -133,11 +133,11 @@ def run(
     return Done(len(job), failures(store), explained)
 
 
-def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Step], None]) -> int:
+def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Progress], None]) -> int:
     missing = store.missing(job)
     todo = sum(slice_.stop - slice_.start for slice_ in job.slices(missing))
     explained = failed = 0
-    progress(Step(len(job) - todo, len(job), failed))
+    progress(Progress(len(job) - todo, len(job), failed))
     if not missing:
         return 0
     parts: dict[int, dict[int, list[Row]]] = {shard: {} for shard in missing}
@@ -150,7 +150,7 @@ def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Step], None
             if len(part) == sum(1 for _ in job.slices([slice_.shard])):
                 store.write(slice_.shard, [row for piece in part.values() for row in piece])
                 del parts[slice_.shard]
-            progress(Step(len(job) - todo + explained, len(job), failed))
+            progress(Progress(len(job) - todo + explained, len(job), failed))
     return explained
 
 

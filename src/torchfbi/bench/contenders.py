@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchfbi.bench.cases import Task
 from torchfbi.errors import InputError, ModelError
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.export.explainer import Question, trace
+from torchfbi.export.explainer import Inputs, trace
 from torchfbi.export.formats import FORMATS
 from torchfbi.method.settings import Settings
 from torchfbi.system.quiet import quiet
@@ -119,7 +119,7 @@ def compiled(settings: Settings) -> Maker:
 
     def make(task: Task) -> Callable[[], Tensor]:
         explainer = ForwardBackward(task.module, task.x, settings)
-        aoti, question = FORMATS["aoti"], Question.of(task.x, task.target, settings)
+        aoti, question = FORMATS["aoti"], Inputs.of(task.x, task.target, settings)
         with tempfile.TemporaryDirectory() as folder, quiet("stdout", "stderr"):
             path = Path(folder) / "explainer.pt2"
             aoti.write(trace(explainer, task.x, len(task.x)), path, {})

@@ -16,7 +16,7 @@ from torchfbi.errors import ModelError
 from torchfbi.system import page
 
 if TYPE_CHECKING:
-    from torchfbi.batch import Step
+    from torchfbi.batch import Progress
     from torchfbi.method.settings import Settings
     from torchfbi.models import Model
 
@@ -173,12 +173,12 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def _progress() -> Iterator[Callable[[Progress], None]]:
     # The rate over two minutes: batches of a large network are rare.
     with report.bar(_Rate(), speed_estimate_period=120) as bar:
         task = None
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             nonlocal task
             if task is None:  # what was there before does not count for the rate
                 task = bar.add_task("", completed=step.done, total=step.total)

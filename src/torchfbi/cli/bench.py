@@ -12,7 +12,7 @@ from rich.table import Table
 from torchfbi import plot
 from torchfbi.bench.cases import Case
 from torchfbi.bench.machine import machine, processor
-from torchfbi.bench.results import Result, Row, to_dict
+from torchfbi.bench.results import Result, Timing, to_dict
 from torchfbi.bench.run import run
 from torchfbi.cli import options, report
 from torchfbi.errors import SettingsError
@@ -107,7 +107,7 @@ def _show(result: Result) -> None:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Timing) -> list[str]:
     if row.seconds is None or row.ratio is None:
         return ["", "", "", "", row.failed]
     return [

@@ -20,7 +20,7 @@ from torchfbi.evaluate import (
     DEFAULT_METHODS,
     METRICS,
     Metric,
-    Step,
+    Progress,
     pictures,
     ranking,
     registry,
@@ -171,11 +171,11 @@ def _suites(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def _progress() -> Iterator[Callable[[Progress], None]]:
     with report.bar() as bar:
         task = bar.add_task("", total=None)
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             words = " · ".join(filter(None, (step.suite, step.method, step.metric)))
             bar.update(task, completed=step.done, total=step.total, description=words)
 
