@@ -39,6 +39,12 @@ def trained(name: str) -> Model:
     return NETWORKS[name]()
 
 
+@pytest.fixture(scope="session")
+def lite() -> Model:
+    """For tests that do not change it."""
+    return trained("efficientnet-lite0")
+
+
 @pytest.fixture
 def shared_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that change no network."""
