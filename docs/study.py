@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from marks import fill
 
+from marks import fill
 from torchfbi import Settings, load
 from torchfbi.errors import ModelError
 from torchfbi.evaluate import Progress, Table, evaluate

