@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.bench.cases import Task
-from torchfbi.errors import InputError, ModelError
+from torchfbi.errors import InputError, needs
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.explainer import Inputs, trace
 from torchfbi.export.formats import FORMATS
@@ -106,12 +106,8 @@ def last_maps(task: Task) -> nn.Module:
 
 
 def _captum() -> Any:
-    try:
+    with needs("captum"):
         return importlib.import_module("captum.attr")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install captum"
-        ) from error
 
 
 def compiled(settings: Settings) -> Maker:

@@ -12,7 +12,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from torchfbi.cli import options, report
-from torchfbi.errors import ModelError
+from torchfbi.errors import needs
 from torchfbi.system import page
 
 if TYPE_CHECKING:
@@ -30,12 +30,8 @@ def engine() -> Any:
     Raises:
         ModelError: the extra is not installed.
     """
-    try:
+    with needs("torchfbi[batch]"):
         from torchfbi import batch
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install 'torchfbi[batch]'"
-        ) from error
     return batch
 
 
