@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from torchfbi.batch import cluster, inputs, local
-from torchfbi.batch.job import Job, Slice, blank
+from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
 from torchfbi.batch.store import Store
@@ -124,7 +124,8 @@ def run(
         verify=verify,
     )
     if not job.batch:
-        job = replace(job, batch=min(job.shard, _automatic(job)))
+        graph = capture(job.model.module, job.model.blank())
+        job = replace(job, batch=min(job.shard, batch_size(graph, device)))
     if min(job.shard, job.batch, job.threads) < 1:
         raise SettingsError("shard, batch and threads must be at least 1.")
     with store.opened(job, mix):
@@ -158,10 +159,6 @@ def _number(manifest: dict[str, Any], name: str) -> int | None:
     """What the first run chose; None where it says nothing of use."""
     found = manifest.get(name)
     return found if isinstance(found, int) and found > 0 else None
-
-
-def _automatic(job: Job) -> int:
-    return batch_size(capture(job.model.module, blank(job.model)), job.device)
 
 
 def failures(store: Store) -> list[tuple[str, str]]:

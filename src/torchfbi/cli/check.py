@@ -44,8 +44,6 @@ def check(
     With photos also how the network's inputs were made: by what the file tells, and by what its
     batch norms remember.
     """
-    import torch
-
     from torchfbi.capture.capture import capture
     from torchfbi.method.graph import is_activation
     from torchfbi.models import load
@@ -54,14 +52,12 @@ def check(
         network = options.network(model, weights=weights, labels=labels)
     else:
         network = load(model, pretrained=False)  # the weights do not matter here
-    example = torch.zeros(1, len(network.preprocess.mean), *network.preprocess.size)
-    example = example.to(next(network.module.parameters(), example))
     start = time.perf_counter()
     missing: dict[str, list[str]] = {}
     operators: dict[str, list[str]] = {}
     features = []
     try:
-        graph = capture(network.module, example)
+        graph = capture(network.module, network.blank())
         for node in graph.nodes:
             operators.setdefault(str(node.target), []).append(node.meta["layer"])
         features = [node.meta["layer"] for node in graph.nodes if is_activation(node)]

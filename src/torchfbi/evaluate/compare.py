@@ -246,8 +246,7 @@ def side_by_side(found: Sequence[Comparison]) -> Comparison:
 def _row(
     model: Model, photo: Photo, target: str | int | None, methods: tuple[Method, ...], seed: int
 ) -> Row:
-    x = model.preprocess(photo)[0]
-    x = x.to(next(model.module.parameters(), x))
+    x = model.placed(model.preprocess(photo)[0])
     answer = probabilities(model, [x])
     model.labels.check(answer.shape[1])
     chosen = resolve(target, model.labels, 1)
