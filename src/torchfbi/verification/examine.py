@@ -37,8 +37,8 @@ BEATEN = {
 stand in the middle and have edges: there a map need not be so much better."""
 
 KNOWN = 0.85
-"""Above this rank correlation with the image's edges, or with nearness to its centre, a map is no more
-than them, however well they do on this image."""
+"""Above this rank correlation with the image's edges, or with nearness to its centre, a map is no
+more than them, however well they do on this image."""
 
 NOISE = 3.0
 """Below this many standard deviations (``controls.likeness``) neighbouring patches of a map are no
