@@ -23,6 +23,7 @@ from torchfbi.bench.memory import Memory, growth, in_a_process
 from torchfbi.bench.run import run
 from torchfbi.cli.main import main
 from torchfbi.errors import InputError, SettingsError
+from torchfbi.models.torchvision import import_torchvision
 from torchfbi.models.untrained import untrained
 from torchfbi.plot.bench import bench_figure
 
@@ -109,6 +110,18 @@ def cam(task: Task) -> Tensor:
     return nn.functional.interpolate(heat, (12, 10), mode="bilinear")
 
 
+def relevance(task: Task) -> Tensor:
+    """By Zennit's own front door, an image at a time."""
+    from zennit.attribution import Gradient
+    from zennit.composites import EpsilonPlusFlat
+
+    found = []
+    for image, number in zip(task.x.split(1), task.target.tolist(), strict=True):
+        with Gradient(task.module, EpsilonPlusFlat()) as attributor:
+            found.append(attributor(image.clone(), torch.eye(5)[[number]])[1].detach())
+    return torch.cat(found)
+
+
 def plain(task: Task) -> Tensor:
     return ForwardBackward(task.module, task.x, Settings.plain())(task.x, task.target)[0]
 
@@ -126,14 +139,20 @@ CLAIMS = {
     "gradient": plain,
     "guided backprop": guided,
     "Grad-CAM": cam,
+    "EpsilonPlusFlat": relevance,
 }
+
+
+def needs(peer: str) -> None:
+    import_torchvision()  # Zennit does so too, and may need its operators declared
+    pytest.importorskip("zennit" if peer == "EpsilonPlusFlat" else "captum")
 
 
 # Compiling takes seconds: one of the two, which differ in their settings alone.
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "FBI, paper, compiled"])
 def test_each_contender_computes_what_its_name_says(name: str, task: Task) -> None:
     if name in PEERS:
-        pytest.importorskip("captum")
+        needs(name)
     call = MAKERS[name](task)
     expected = CLAIMS[name](task)
     assert expected.count_nonzero() > 5
@@ -147,7 +166,7 @@ def test_each_contender_computes_what_its_name_says(name: str, task: Task) -> No
 @pytest.mark.parametrize("name", [*OURS, *PEERS])
 def test_in_half_precision_too_there_is_a_value_for_every_pixel(name: str, task: Task) -> None:
     if name in PEERS:
-        pytest.importorskip("captum")
+        needs(name)
     half = task._replace(module=task.module.bfloat16(), x=task.x.bfloat16())
     values = MAKERS[name](half)()
     assert values.dtype == torch.bfloat16

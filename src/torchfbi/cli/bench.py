@@ -43,7 +43,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="How often each is timed.", min=1)] = 10,
     peers: Annotated[
-        bool, typer.Option("--peers", help="With Captum's GuidedBackprop and Grad-CAM.")
+        bool, typer.Option("--peers", help="With Captum's GuidedBackprop and Grad-CAM, and Zennit.")
     ] = False,
     compiled: Annotated[
         bool,
