@@ -78,9 +78,7 @@ def test_ctrl_c_keeps_the_frames_that_are_explained(
     assert {sample["target"] for sample in samples} == {4}
 
 
-def test_what_cannot_be_done_is_said(
-    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_done_is_said(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip.save(iter(pictures()), TIMES, tmp_path / "a.mp4", 0.4)
     assert "videos are saved as mp4, webm, gif" in run("video", "a.mp4", "-f", "mov").err
     assert "b.mp4 is no file" in run("video", "b.mp4").err

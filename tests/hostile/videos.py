@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -40,13 +41,6 @@ for name in ("mp4", "gif"):
     video(r"half\..* damaged or cut short")(cut_short)
 
 
-@video("damaged")
-def with_a_hole(folder: Path) -> Path:
-    data = bytearray(recorded(folder, "webm").read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 500] = bytes(500)
-    return written(folder / "a.webm", bytes(data))
-
-
 @video("it is none")
 def playlist_that_would_be_downloaded(folder: Path) -> Path:
     return written(folder / "a.mp4", PLAYLIST.format("http://127.0.0.1:1/a.ts").encode())
@@ -63,7 +57,20 @@ def text_called_video(folder: Path) -> Path:
     return written(folder / "a.mp4", b"These are no pixels. " * 99)
 
 
-@video("cannot be read as a video")
-def mp4_of_ten_gigapixels(folder: Path) -> Path:
-    data = recorded(folder, "mp4").read_bytes()
-    return written(folder / "b.mp4", data.replace(b"\x00\x40\x00\x40", b"\xf0\x00\xf0\x00"))
+@video("bomb")
+def gif_of_four_gigapixels(folder: Path) -> Path:
+    data = recorded(folder, "gif").read_bytes()
+    return written(folder / "b.gif", data[:6] + b"\xff" * 4 + data[10:])
+
+
+@video("damaged")
+def avi_of_four_gigapixels(folder: Path) -> Path:
+    path = folder / "a.avi"
+    with av.open(path, "w") as clip:
+        stream = clip.add_stream("mjpeg", 10, width=64, height=64, pix_fmt="yuvj420p")
+        clip.mux(stream.encode(av.VideoFrame.from_ndarray(NOISE)))
+        clip.mux(stream.encode())
+    size = b"\xff\xc0\x00\x11\x08"  # what comes before it in a JPEG
+    data = path.read_bytes()
+    assert size in data
+    return written(path, data.replace(size + b"\0\x40\0\x40", size + b"\xff" * 4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from torchfbi.cli import options, report
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from torchfbi.method.settings import Settings
     from torchfbi.models import Model
@@ -51,36 +52,26 @@ def video(
         ),
     ] = None,
 ) -> None:
-    """Explain a clip frame by frame, one class all along. Ctrl-C keeps what is explained so far."""
-    import torch
-
+    """Explain a clip frame by frame, one class all along. Ctrl-C keeps what is done."""
     from torchfbi import api
-    from torchfbi.explanation.predict import predictor
     from torchfbi.models.clips import frames
     from torchfbi.plot import clip as drawn
 
     suffix = clip.suffix.lower().removeprefix(".")
     kind = drawn.known(format or (suffix if suffix in drawn.FORMATS else "mp4"))
-    times: list[float] = []
-    answers: list[torch.Tensor] = []
-    with report.waiting("looking for the class"), torch.inference_mode():
-        for time, photo in frames(clip, rate):
-            x, *_ = api.as_batch(network, photo)
-            predict = predict if times else predictor(network.module, x)[0]
-            times.append(time)
-            answers.append(predict(x)[0].cpu())
-    asked = api.resolve(target or "top1", network.labels, 1)
-    mean = torch.stack(answers).mean(0)
-    number = int(asked(mean[None]) if callable(asked) else asked)
-    probabilities = [float(answer[number]) for answer in answers]
+    with report.waiting("looking for the class"):
+        times, answers = _answers(network, clip, rate)
+    asked: Any = api.resolve(target or "top1", network.labels, 1)
+    number = int(asked(answers.mean(0)[None]) if callable(asked) else asked)
+    probabilities = answers[:, number].tolist()
     clearest = probabilities.index(max(probabilities))
     path = report.Names(drawing.out).new(clip.name, network.labels[number])
-    files = [path.with_name(f"{path.name}.{suffix}") for suffix in (kind, "json")]
+    files = [path.with_name(f"{path.name}.{end}") for end in (kind, "json")]
     manifest: dict[str, Any] = {}
     samples: list[dict[str, Any]] = []
     verdicts: tuple[Verdict, ...] = ()
 
-    def pictures() -> Iterator[Image.Image]:
+    def pictures(done: Callable[[], None], stopped: Event) -> Iterator[Image.Image]:
         nonlocal verdicts
         for now, (time, photo) in enumerate(frames(clip, rate)):
             explanation = api.explain(network, photo, number, settings)
@@ -90,13 +81,14 @@ def video(
             manifest.update(explanation.manifest())
             samples.append({"time": time, **manifest["samples"][0]})
             yield drawn.frame(explanation, now, times, probabilities, drawing.dark)
-            progress.advance(task)
+            done()
             if stopped.is_set():
                 return
 
     with report.bar() as progress, _held() as stopped:
         task = progress.add_task(clip.name, total=len(times))
-        drawn.save(pictures(), times, files[0], 1 / rate)
+        moving = pictures(lambda: progress.advance(task), stopped)
+        drawn.save(moving, times, files[0], 1 / rate)
         atomic.write(files[1], json.dumps({**manifest, "samples": samples}, indent=1).encode())
     if drawing.json:
         report.print_json({"samples": samples, "files": list(map(str, files))})
@@ -111,6 +103,27 @@ def video(
     drawing.show(files[0])
     if stopped.is_set():
         raise KeyboardInterrupt
+
+
+def _answers(network: Model, clip: Path, rate: float) -> tuple[list[float], Tensor]:
+    """The times of the frames, and how probable each class is in each: (frames, classes)."""
+    import torch
+
+    from torchfbi import api
+    from torchfbi.explanation.predict import predictor
+    from torchfbi.models.clips import frames
+
+    times: list[float] = []
+    answers: list[Tensor] = []
+    predict = None
+    with torch.inference_mode():
+        for time, photo in frames(clip, rate):
+            x, *_ = api.as_batch(network, photo)
+            if predict is None:
+                predict, _ = predictor(network.module, x)
+            times.append(time)
+            answers.append(predict(x)[0].cpu())
+    return times, torch.stack(answers)
 
 
 @contextmanager

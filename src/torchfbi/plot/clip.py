@@ -1,8 +1,9 @@
-"""An explained clip: frame by frame the photo, what speaks for the class, and how probable it is."""
+"""An explained clip: in each frame the photo, and what speaks for the class in it."""
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -68,7 +69,10 @@ def frame(
 
 
 def save(
-    pictures: Iterable[Image.Image], times: Sequence[float], path: Path, seconds: float
+    pictures: Iterable[Image.Image],
+    times: Sequence[float],
+    path: str | os.PathLike[str],
+    seconds: float,
 ) -> None:
     """Write pictures of one size as a video, each at its time. Where there are fewer pictures than
     times it ends earlier.
@@ -83,7 +87,8 @@ def save(
         ModelError: it is no GIF, and PyAV is not installed.
         OSError: it cannot be written.
     """
-    kind, buffer = path.suffix.removeprefix("."), io.BytesIO()
+    path, buffer = Path(path), io.BytesIO()
+    kind = known(path.suffix.lower().removeprefix("."))
     if kind == "gif":
         _gif(pictures, times, seconds, buffer)
     else:
