@@ -403,7 +403,7 @@ def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
     assert nameless == []
 
 
-def test_a_picture_can_be_pasted(opened: Any) -> None:
+def test_a_picture_can_be_pasted_or_taken(opened: Any) -> None:
     page = opened()
     claim(page, "espresso")
     buffer = io.BytesIO()
@@ -418,3 +418,11 @@ def test_a_picture_can_be_pasted(opened: Any) -> None:
     )
     claim(page, "tiger cat")
     expect(page.locator("#photo")).to_have_attribute("alt", re.compile("image.png"))
+
+    # And taken by the webcam, which is off again afterwards.
+    page.get_by_role("button", name="Take one").click()
+    page.get_by_role("button", name="Take it").click()
+    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("camera.png"))
+    expect(page.locator("#webcam")).to_be_hidden()
+    tracks = "document.getElementById('live').srcObject.getTracks().map(t => t.readyState)"
+    assert page.evaluate(tracks) == ["ended"]
