@@ -90,5 +90,5 @@ def test_without_its_packages(run: Any, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_examples_are_there() -> None:
-    assert next(iter(examples())) == "chelsea.png"
+    assert next(iter(examples())) == "coffee.png"
     assert len(examples()) == 6
