@@ -84,7 +84,7 @@ def test_a_head_with_other_classes(tmp_path: Path) -> None:
     assert not any(value.requires_grad for value in loaded.module[3].parameters())
     assert list(loaded.labels) == list(Labels.numbered(5))
     torch.save({**fine_tuned, "3.weight": torch.ones(5, 143)}, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="size mismatch for 3.weight"):
+    with pytest.raises(ModelError, match="size mismatch for 3"):
         with_weights(network(), tmp_path / "a.pt")
 
 
