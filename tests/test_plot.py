@@ -35,8 +35,8 @@ CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 
 @pytest.fixture(scope="module")
-def cat() -> Explanation:
-    return torchfbi.explain("efficientnet-lite0", [CAT, CAT], ["tabby cat", "lynx"], record=True)
+def cat(lite: torchfbi.Model) -> Explanation:
+    return torchfbi.explain(lite, [CAT, CAT], ["tabby cat", "lynx"], record=True)
 
 
 @pytest.fixture(scope="module")

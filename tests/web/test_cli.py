@@ -20,8 +20,14 @@ from torchfbi.web.examples import examples
 COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["before", "while it explains"])
+@pytest.mark.parametrize(
+    ("stop", "moment"),
+    [
+        (signal.SIGTERM, "before"),
+        (signal.SIGINT, "while it explains"),
+        (signal.SIGTERM, "while it explains"),
+    ],
+)
 def test_it_says_where_it_is_and_leaves_nothing_behind(
     stop: signal.Signals, moment: str, tmp_path: Path
 ) -> None:

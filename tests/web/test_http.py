@@ -27,6 +27,8 @@ from torchfbi.web.asking import changes
 from torchfbi.web.configuration import controls, helps
 from torchfbi.web.service import Answer, Question
 
+pytestmark = pytest.mark.usefixtures("shared_networks")
+
 
 def post(server: Any, photo: bytes, **asked: str) -> httpx.Response:
     return httpx.post(f"{server.url}api/explain", params=asked, content=photo, timeout=60)

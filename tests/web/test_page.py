@@ -18,6 +18,8 @@ from browser import open_page
 from photos import CAT, COFFEE
 from torchfbi.explanation.explanation import Explanation
 
+pytestmark = pytest.mark.usefixtures("shared_networks")
+
 expect.set_options(timeout=60_000)
 
 VERDICT = {

@@ -95,9 +95,8 @@ def video(
     else:
         report.console.print(
             f"explained: {network.labels[number]}, {len(samples)} of {len(times)} frames; most "
-            f"probable at {times[clearest]:.1f} s ({probabilities[clearest]:.1%})",
-            markup=False, highlight=False,
-        )  # fmt: skip
+            f"probable at {times[clearest]:.1f} s ({probabilities[clearest]:.1%})"
+        )
         report.print_verdicts(verdicts)
         report.print_files(files)
     drawing.show(files[0])

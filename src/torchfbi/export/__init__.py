@@ -21,7 +21,7 @@ from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.agreement import Agreement, verify
-from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
+from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs, trace
 from torchfbi.export.formats import FORMATS, KEY, Format
 from torchfbi.export.metadata import describe
 from torchfbi.export.web import write_page
@@ -36,10 +36,10 @@ __all__ = [
     "TARGETS",
     "TOP_CLASS",
     "Agreement",
-    "Answer",
     "Explainer",
     "Exported",
-    "Question",
+    "Inputs",
+    "Outputs",
     "export",
 ]
 
@@ -90,8 +90,8 @@ def export(
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
-    Its inputs are those of ``Question``: image, target, and k and tau where the settings use
-    them; its outputs those of ``Answer``: logits, values and support. All else in the settings is
+    Its inputs are those of ``Inputs``: image, target, and k and tau where the settings use
+    them; its outputs those of ``Outputs``: logits, values and support. All else in the settings is
     fixed. The file holds the labels, the preprocessing, the settings and the versions as JSON
     under the name ``KEY``.
 

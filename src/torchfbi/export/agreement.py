@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchfbi.errors import ExportError
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question
+from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs
 from torchfbi.export.formats import Run
 from torchfbi.method.settings import Settings
 
@@ -103,9 +103,9 @@ def verify(
     found: list[Difference] = []
     densities: list[float] = []
     for question in _questions(walker, images, batch):
-        answers = Answer(*(tensor.to(images.device) for tensor in run(question)))
+        answers = Outputs(*(tensor.to(images.device) for tensor in run(question)))
         for i in range(len(question.image)):
-            answer = Answer(*(tensor[i : i + 1] for tensor in answers))
+            answer = Outputs(*(tensor[i : i + 1] for tensor in answers))
             found.append(compare(walker, _sample(question, i), answer))
             densities.append(answer.support.float().mean().item())
     exact = [difference for difference in found if difference.exact]
@@ -121,7 +121,7 @@ def verify(
     )
 
 
-def compare(walker: ForwardBackward, question: Question, found: Answer) -> Difference:
+def compare(walker: ForwardBackward, question: Inputs, found: Outputs) -> Difference:
     """Compare an answer to a question about one sample with the eager one.
 
     Thresholds come in steps, and activations pass or do not, so that one rounding, which every
@@ -134,14 +134,14 @@ def compare(walker: ForwardBackward, question: Question, found: Answer) -> Diffe
     eager, image = Explainer(walker), question.image
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        expected = Answer(*eager(**question.named()))
+        expected = Outputs(*eager(**question.named()))
         edge = round(EDGE * expected.support.numel())
         edge = edge if walker.settings.values == "evidence" else 0
         difference = _difference(found, expected)._replace(edge=edge)
         for _ in range(0 if difference.exact else TRIES):
             noise = _rounding(image.dtype) * torch.randn(image.shape, generator=random).to(image)
             moved = question._replace(image=image * (1 + noise))
-            own = _difference(Answer(*eager(**moved.named())), expected)
+            own = _difference(Outputs(*eager(**moved.named())), expected)
             if difference.within(own):
                 return difference
     if not difference.exact:
@@ -158,7 +158,7 @@ def _refusal(difference: Difference) -> str:
     )
 
 
-def _difference(found: Answer, expected: Answer) -> Difference:
+def _difference(found: Outputs, expected: Outputs) -> Difference:
     def share(found: Tensor, expected: Tensor) -> float:
         scale = expected.abs().mean().clamp(min=torch.finfo(expected.dtype).tiny)
         return ((found - expected).abs().mean() / scale).item()
@@ -174,20 +174,20 @@ def _rounding(dtype: torch.dtype) -> float:
     return max(ROUNDING, torch.finfo(dtype).eps)
 
 
-def _sample(question: Question, i: int) -> Question:
+def _sample(question: Inputs, i: int) -> Inputs:
     image, target = question.image[i : i + 1], question.target[i : i + 1]
     return question._replace(image=image, target=target)
 
 
-def _questions(walker: ForwardBackward, images: Tensor, batch: int | None) -> list[Question]:
+def _questions(walker: ForwardBackward, images: Tensor, batch: int | None) -> list[Inputs]:
     settings = walker.settings
     last = walker.graph.logits.meta["val"].shape[1] - 1
     asked = torch.tensor([TOP_CLASS, last, 0], device=images.device)
     targets = asked[torch.arange(len(images), device=images.device) % len(asked)]
     some = slice(batch or 1)
     return [
-        Question.of(images, targets, settings),
-        Question.of(images[some], targets[some], _changed(settings)),
+        Inputs.of(images, targets, settings),
+        Inputs.of(images[some], targets[some], _changed(settings)),
     ]
 
 

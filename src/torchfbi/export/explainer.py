@@ -19,7 +19,7 @@ TOP_CLASS = -1
 """The target that asks for each sample's most probable class."""
 
 
-class Question(NamedTuple):
+class Inputs(NamedTuple):
     """What an exported explainer is given.
 
     Args:
@@ -41,7 +41,7 @@ class Question(NamedTuple):
         return {name: tensor for name, tensor in self._asdict().items() if tensor is not None}
 
     @classmethod
-    def of(cls, image: Tensor, target: Tensor, settings: Settings) -> Question:
+    def of(cls, image: Tensor, target: Tensor, settings: Settings) -> Inputs:
         """The question that these settings ask."""
 
         def number(value: float | None) -> Tensor | None:
@@ -53,7 +53,7 @@ class Question(NamedTuple):
         return cls(image, target, number(k), number(settings.tau))
 
 
-class Answer(NamedTuple):
+class Outputs(NamedTuple):
     """What an exported explainer returns.
 
     Args:
@@ -81,7 +81,7 @@ class Explainer(nn.Module):
     def forward(
         self, image: Tensor, target: Tensor, k: Tensor | None = None, tau: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The fields of an ``Answer`` to a ``Question``; a file must not need our classes."""
+        """The fields of ``Outputs`` to ``Inputs``; a file must not need our classes."""
         walker = copy.copy(self.walker)
         walker.settings = _asking(walker.settings, k=k, tau=tau)
         values, logits = walker.walk(
@@ -111,7 +111,7 @@ def trace(walker: ForwardBackward, example: Tensor, size: int | None = None) -> 
     """
     image = example.new_zeros(size or 2, *example.shape[1:])
     target = torch.full((len(image),), TOP_CLASS, device=image.device)
-    question = Question.of(image, target, walker.settings).named()
+    question = Inputs.of(image, target, walker.settings).named()
     shapes: dict[str, Any] = dict.fromkeys(question)
     if size is None:
         batch = Dim("batch")

@@ -115,7 +115,7 @@ def _with_as_many_classes(model: Model, state: dict[str, Tensor]) -> Model:
         is_head = isinstance(layer, nn.Linear) and layer.out_features == len(model.labels)
         if is_head and weight is not None and weight.shape != layer.weight.shape:
             bias = layer.bias is not None
-            head = nn.utils.skip_init(nn.Linear, layer.in_features, len(weight), bias)
+            head = nn.utils.skip_init(nn.Linear, layer.in_features, len(weight), bias)  # type: ignore[no-untyped-call]
             model.module.set_submodule(name, head.eval().requires_grad_(False))
             labels = Labels.numbered(len(weight))
     return replace(model, labels=labels)
