@@ -132,6 +132,7 @@ def _addmm(node: fx.Node) -> None:
 
 def _matmul(node: fx.Node) -> None:
     """x W with a fixed matrix W is a dense layer; a product of two activations stays one."""
+    node.target = {aten.linalg_matmul.default: aten.matmul.default}.get(node.target, node.target)
     x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
     if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
         node.target = aten.linear.default
@@ -289,6 +290,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten._scaled_dot_product_efficient_attention.default: _fused_attention,
     aten.mm.default: _matmul,
     aten.matmul.default: _matmul,
+    aten.linalg_matmul.default: _matmul,
     aten.pad.default: _pad,
     # A view would ask for the memory layout that the model had before its copies were dropped.
     aten.view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),

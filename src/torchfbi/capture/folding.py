@@ -38,7 +38,7 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
             lambda source: several[source] if source in several else tensors[str(source.target)],
         )
         # A view would ask for the layout that its tensor had before its copy was dropped.
-        run: Any = aten.reshape.default if node.target is aten.view.default else node.target
+        run: Any = aten.reshape.default if node.target in _VIEWS else node.target
         value = run(*args, **kwargs)
         if isinstance(value, tuple | list):
             several[node] = value
@@ -56,6 +56,9 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         graph.erase_node(node)
     for node in reversed(several):
         graph.erase_node(node)
+
+
+_VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
 def is_free(node: fx.Node) -> bool:

@@ -61,6 +61,7 @@ _CHOICES: dict[Any, tuple[int, int | None]] = {
     aten.kthvalue.default: (2, 3),
     aten.topk.default: (2, None),
     aten.sort.default: (1, None),
+    aten.sort.stable: (1, None),
     aten.cummax.default: (1, None),
     aten.cummin.default: (1, None),
 }
