@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
-from torchfbi.errors import InputError, TargetError
+from torchfbi.errors import InputError, TargetError, UnsupportedOperatorError
 from torchfbi.method.seeds import seed
 from torchfbi.models.second_stage import SecondStage
 from torchfbi.models.torchvision import import_torchvision
@@ -68,6 +68,47 @@ def test_a_class_is_asked_against_its_rivals_at_that_candidate() -> None:
     drawn = [patch.get_bbox().extents.tolist() for patch in panels["evidence"].patches]
     scaled = [28.0 * edge for edge in (4, 2, 8, 10)]  # 16 pixels are drawn as 448
     assert drawn[-2:] == [scaled] * 2  # a line, and a wider one beneath it
+
+
+class Expecting(nn.Module):
+    """YOLOv8 and later, as exported: coordinates by the expectation of a softmax over distances,
+    beside the classes' probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU())
+        self.distances, self.classes = nn.Conv2d(8, 4 * 6, 1), nn.Conv2d(8, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.features(x)
+        distances = self.distances(seen).flatten(2).unflatten(1, (4, 6)).softmax(2)
+        boxes = (distances * torch.arange(6).to(x)[:, None]).sum(2)
+        return torch.cat([boxes, self.classes(seen).flatten(2).sigmoid()], 1)
+
+
+class Classes(nn.Module):
+    """Of these the classes alone."""
+
+    def __init__(self, yolo: nn.Module, start: int) -> None:
+        super().__init__()
+        self.yolo, self.start = yolo, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.yolo(x)[:, self.start :]
+
+
+@pytest.mark.parametrize("start", [4, 5, -CLASSES])
+def test_classes_beside_expected_coordinates_are_asked_alone(start: int) -> None:
+    torch.manual_seed(0)
+    net, x = Expecting().double().eval(), torch.randn(2, 3, 16, 16).double()
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(leaf)[:, -CLASSES + 3, 5].sum(), leaf)
+    channel = 2 if start == 5 else 3
+    found = explain(Classes(net, start).eval(), x, box(5, channel, "one-hot", dim=1), "plain")
+    torch.testing.assert_close(found.values, gradient)
+    for refused in (net, Classes(net, 3).eval()):
+        with pytest.raises(UnsupportedOperatorError, match="softmax"):
+            explain(refused, x, box(5, 4 + 3, dim=1))
 
 
 class Pyramid(nn.Module):

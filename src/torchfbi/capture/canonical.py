@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,33 @@ def _index(node: fx.Node) -> None:
         node.target, node.args = aten.index_select.default, (x, dim, positive)
 
 
+def _slice(node: fx.Node) -> None:
+    """All of a dimension is the tensor itself. What lies in one of several parts that were put
+    together is of that part alone, so that the others, such as a detector's coordinates beside its
+    classes, may be what they are."""
+    whole, dim, start, end, step = (*node.args,)
+    if start in (0, None) and end in (sys.maxsize, None) and step == 1:
+        node.replace_all_uses_with(whole)  # type: ignore[arg-type]
+        node.graph.erase_node(node)
+    elif getattr(whole, "target", None) is aten.cat.default:
+        _slice_of_a_part(node, *whole.args, dim, start, end, step)  # type: ignore[union-attr]
+
+
+def _slice_of_a_part(
+    node: fx.Node, parts: Any, along: int, dim: int, start: Any, end: Any, step: int
+) -> None:
+    shapes = [part.meta["val"].shape for part in parts]
+    sizes = [shape[dim] for shape in shapes]
+    numbers = [n for n in (*sizes, start, end) if n is not None]
+    if (along - dim) % len(shapes[0]) or not all(isinstance(n, int) for n in numbers):
+        return
+    taken, before = range(sum(sizes))[start:end], 0
+    for part, size in zip(parts, sizes, strict=True):
+        if taken and before <= taken[0] and taken[-1] < before + size:
+            node.args = (part, dim, taken[0] - before, taken[-1] + 1 - before, step)
+        before += size
+
+
 def _squeeze(node: fx.Node) -> None:
     """The dimensions that are 1 for every batch: one image alone stays a batch."""
     x: Any = node.args[0]
@@ -276,6 +304,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.max.other: _maximum,
     aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
     aten.index.Tensor: _index,
+    aten.slice.Tensor: _slice,
     aten.squeeze.default: _squeeze,
     aten.batch_norm.default: composites.batch_norm,
     aten.var.correction: composites.variance,
