@@ -174,7 +174,7 @@ def throughput(folder: Path) -> None:
         last = [0.0, 0.0]
 
         def tick(
-            step: batch.Step,
+            step: batch.Progress,
             run: list[tuple[float, float]] = run,
             alone: list[tuple[float, float]] = alone,
             last: list[float] = last,

@@ -16,10 +16,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from marks import fill
 from PIL import Image
 from torch import Tensor
 
+from marks import fill
 from photos import SHIPPED, cat_beside_coffee
 from torchfbi import Labels, Model, Photo, Preprocess, Settings, load, plot
 from torchfbi.evaluate import Comparison, compare

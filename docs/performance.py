@@ -27,7 +27,7 @@ from torchfbi.bench.contenders import LOW_MEMORY, MAKERS, SETTINGS
 from torchfbi.bench.machine import machine, processor
 from torchfbi.bench.measure import measure, spread
 from torchfbi.bench.memory import in_a_process
-from torchfbi.bench.results import Result, Row, to_dict
+from torchfbi.bench.results import Result, Timing, to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
 from torchfbi.explanation.forward_backward import ForwardBackward
@@ -175,7 +175,7 @@ def as_table(title: str, results: list[Result]) -> str:
     lines = [f"| {title} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for result in results:
         rows = {row.name: row for row in result.rows}
-        seen = [rows.get(name, Row(name)) for name in names]
+        seen = [rows.get(name, Timing(name)) for name in names]
         cells = ["" if row.ratio is None else f"{row.ratio.median:.2f}" for row in seen]
         lines.append(f"| {result.title} | {' | '.join(cells)} |")
         cells = ["" if row.memory is None else str(row.memory.peak // 2**20) for row in seen]

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import skimage
 import torch
-from marks import fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import torchfbi
+from marks import fill
 from torchfbi import ForwardBackward, Photo, Settings
 from torchfbi.capture.own import answer
 from torchfbi.errors import NonFiniteError

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from marks import fill
 
+from marks import fill
 from torchfbi import Settings, load
 from torchfbi.errors import ModelError
-from torchfbi.evaluate import Step, Table, evaluate
+from torchfbi.evaluate import Progress, Table, evaluate
 from torchfbi.evaluate.benchmark import Suite, grids, load_suite, photos
 from torchfbi.evaluate.peers import Method, find, scores
 from torchfbi.evaluate.ranking import ranking
@@ -183,7 +183,7 @@ class Study:
         """Evaluate, with the time that is left on the terminal."""
         began = time.monotonic()
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             spent = time.monotonic() - began
             left = spent / step.done * (step.total - step.done) if step.done else 0
             words = f"{where} {step.done}/{step.total} {step.method} {step.metric}"

@@ -13,9 +13,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from marks import fill
 from torch import Tensor, nn
 
+from marks import fill
 from torchfbi import ForwardBackward, Settings
 from torchfbi.evaluate.benchmark.digits import draw
 from torchfbi.method import seeds

@@ -21,6 +21,8 @@ _ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
+    "--use-fake-device-for-media-stream",  # a camera that sees a test picture
+    "--use-fake-ui-for-media-stream",
 )
 
 

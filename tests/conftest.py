@@ -1,5 +1,6 @@
 """What all tests share: the same examples and random numbers in every run, on one thread."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from browser import browser  # noqa: F401  # a fixture
 from torchfbi.cli.main import main
+from torchfbi.models import Model, embedded
 
 settings.register_profile(
     "proofs",
@@ -28,13 +30,44 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+NETWORKS = dict(embedded.MODELS)
+
+
+@functools.cache
+def trained(name: str) -> Model:
+    """An embedded network, loaded, and so captured, once a process."""
+    return NETWORKS[name]()
+
+
+@pytest.fixture(scope="session")
+def lite() -> Model:
+    """For tests that do not change it."""
+    return trained("efficientnet-lite0")
+
+
+@pytest.fixture
+def shared_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that change no network."""
+    for name in NETWORKS:
+
+        def load(pretrained: bool = True, name: str = name) -> Model:
+            return trained(name) if pretrained else NETWORKS[name](False)
+
+        monkeypatch.setitem(embedded.MODELS, name, load)
+
+
 class Result:
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shared_networks: None,
+):
     """The command line, called in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")

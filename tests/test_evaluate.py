@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from photos import CAT
 from torchfbi import metrics
 from torchfbi.errors import CaptureError, SettingsError
-from torchfbi.evaluate import Step, Table, evaluate, peers, ranking, report
+from torchfbi.evaluate import Progress, Table, evaluate, peers, ranking, report
 from torchfbi.evaluate.benchmark import Scene, Suite, grids, load_suite, photos
 from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.registry import PHOTOS
@@ -87,7 +87,7 @@ def test_a_stop_in_the_middle_keeps_what_was_finished(suite: Suite, tmp_path: Pa
     class StopError(Exception):
         pass
 
-    def stop(step: Step) -> None:
+    def stop(step: Progress) -> None:
         if step.done == 7:
             raise StopError
 

@@ -35,8 +35,8 @@ CAT = Path(skimage.__file__).parent / "data" / "chelsea.png"
 
 
 @pytest.fixture(scope="module")
-def cat() -> Explanation:
-    return torchfbi.explain("efficientnet-lite0", [CAT, CAT], ["tabby cat", "lynx"], record=True)
+def cat(lite: torchfbi.Model) -> Explanation:
+    return torchfbi.explain(lite, [CAT, CAT], ["tabby cat", "lynx"], record=True)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,9 @@ def test_a_verdict_is_written_below_and_its_parts_are_outlined(dark: bool) -> No
     assert "outlined: enough for the network" in said
     assert len(panels(figure)["evidence"].collections) == 4  # two outlines, each on white
     assert_legible(figure)
+    everything = replace(verdict, sufficient=replace(part, mask=mask | True), second=None)
+    figure = replace(explanation, verdicts=(everything,)).plot(dark=dark)
+    assert "in colour: what speaks for it" in texts(figure)  # nothing is outlined
 
 
 def test_dark_and_light_pages(cat: Explanation) -> None:

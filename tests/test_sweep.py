@@ -107,8 +107,8 @@ def test_blur_keeps_a_constant(sigma: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def cat() -> Sweep:
-    return sweep("efficientnet-lite0", CAT, ks=[0.5, 1.0], taus=[0.0, 0.01, 10.0])
+def cat(lite: torchfbi.Model) -> Sweep:
+    return sweep(lite, CAT, ks=[0.5, 1.0], taus=[0.0, 0.01, 10.0])
 
 
 def test_a_photo(cat: Sweep) -> None:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+import distil
 from photos import CAT, COFFEE
 from torchfbi import Explanation, Model, Photo, Preprocess, Settings, explain, load
 from torchfbi.errors import ModelError
-from torchfbi.models import distil, onnx, onnx_import, vgg
+from torchfbi.models import onnx, onnx_import, vgg
 
 NAME = "vgg16-distilled"
 

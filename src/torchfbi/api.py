@@ -247,8 +247,7 @@ def as_batch(
         raise InputError("there is no image to explain.")
     photos = tuple(s if isinstance(s, Photo) else Photo.read(s) for s in sources)
     tensors, regions = zip(*(model.preprocess(photo) for photo in photos), strict=True)
-    weights = next(model.module.parameters(), tensors[0])
-    return torch.stack(tensors).to(weights), photos, tuple(regions)
+    return model.placed(torch.stack(tensors)), photos, tuple(regions)
 
 
 def _walks(target: AnyTarget) -> int:

@@ -1,5 +1,9 @@
 """Everything that torchfbi raises on purpose. Each message says what was wrong and what to do."""
 
+import contextlib
+import shlex
+from collections.abc import Iterator
+
 
 class TorchFBIError(Exception):
     """Base of all errors raised by torchfbi."""
@@ -75,6 +79,24 @@ class ExportError(TorchFBIError):
 
 class LimitError(TorchFBIError):
     """The server refuses: too large, too much at once, too slow, or no longer kept."""
+
+
+@contextlib.contextmanager
+def needs(what: str) -> Iterator[None]:
+    """While packages are imported that are not always there.
+
+    Args:
+        what: pip installs them by, such as ``timm`` or ``torchfbi[ray]``.
+
+    Raises:
+        ModelError: one of them is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"The package {error.name} is missing. Install it: pip install {shlex.quote(what)}"
+        ) from error
 
 
 def first_line(error: Exception) -> str:

@@ -158,8 +158,7 @@ def _input(model: Model | nn.Module, image: Any) -> tuple[Tensor, Tensor | Photo
     if not isinstance(model, Model):
         raise InputError("a bare nn.Module takes a tensor (1, C, H, W), not a photo.")
     photo = image if isinstance(image, Photo) else Photo.read(image)
-    x = model.preprocess(photo)[0][None]
-    return x.to(next(model.module.parameters(), x)), photo
+    return model.placed(model.preprocess(photo)[0][None]), photo
 
 
 def _probabilities(model: Model | nn.Module, images: Tensor, target: int) -> Tensor:

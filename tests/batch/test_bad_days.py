@@ -188,7 +188,9 @@ def test_threads_are_as_before(photos: Path, tmp_path: Path) -> None:
 def test_a_stopped_program_leaves_whole_shards_and_no_process(
     tmp_path: Path, sign: signal.Signals, code: int
 ) -> None:
-    pictures(tmp_path / "photos", 400)
+    pictures(tmp_path / "photos", 3)
+    for number in range(3, 3000):  # more than can be done before the signal comes
+        os.link(tmp_path / "photos/1/001.png", tmp_path / f"photos/1/{number:04}.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torchfbi", "batch", str(tmp_path / "photos")]
     command += ["-o", str(out), "--model", "digits", "--shard", "2", "--batch", "1"]

@@ -1,4 +1,4 @@
-"""Both engines give the same table: on a real Ray cluster of three nodes in this machine."""
+"""Both engines give the same table: on a real Ray cluster of two nodes in this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from batching import pictures
 from torchfbi import load
-from torchfbi.batch import Step, cluster, run
+from torchfbi.batch import Progress, cluster, run
 from torchfbi.errors import ModelError, StorageError
 
 ray = pytest.importorskip("ray")
@@ -27,10 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
-        for _ in range(2):
-            nodes.add_node(num_cpus=1)
+        nodes.add_node(num_cpus=1)
         yield nodes
     finally:
         ray.shutdown()
@@ -59,10 +58,10 @@ def test_the_table_is_the_local_engines(nodes: Any, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "local", tmp_path / "ray")
     for shard in ("000000", "000002", "000003"):
         (tmp_path / "ray/rows" / f"{shard}.parquet").unlink()
-    steps: list[Step] = []
+    steps: list[Progress] = []
     killed: list[int] = []
 
-    def progress(step: Step) -> None:
+    def progress(step: Progress) -> None:
         steps.append(step)
         if len(steps) == 2:  # after the first batch
             killed.extend(actors()[:1])

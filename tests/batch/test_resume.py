@@ -22,7 +22,7 @@ from torch import Tensor
 
 from batching import pictures, tiny
 from torchfbi import Labels, Model, Photo, Preprocess, Settings, atomic
-from torchfbi.batch import Step, inputs, run, store
+from torchfbi.batch import Progress, inputs, run, store
 from torchfbi.batch.job import Job, blank
 from torchfbi.capture.capture import capture
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
@@ -128,14 +128,14 @@ def test_killed_around_a_write(
 def test_stopped_by_ctrl_c_what_is_done_is_kept(
     photos: Path, whole: pa.Table, tmp_path: Path
 ) -> None:
-    def stop(step: Step) -> None:
+    def stop(step: Progress) -> None:
         if step.done >= 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny(), photos, tmp_path / "out", progress=stop, **OPTIONS)
     assert len(files(tmp_path / "out")) == 2
-    steps: list[Step] = []
+    steps: list[Progress] = []
     run(tiny(), photos, tmp_path / "out", progress=steps.append, **OPTIONS)
     assert [step.done for step in steps] == [6, 8, 9, 11]
     assert rows(tmp_path / "out").equals(whole)
@@ -332,7 +332,7 @@ def test_two_processes_on_one_folder(photos: Path, tmp_path: Path, whole: pa.Tab
 
 
 def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path) -> None:
-    def second(step: Step) -> None:
+    def second(step: Progress) -> None:
         with pytest.raises(StorageError, match="another run"):
             run(tiny(), photos, tmp_path / "out", **OPTIONS)
 

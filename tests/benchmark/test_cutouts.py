@@ -25,13 +25,8 @@ from torchfbi.evaluate.benchmark.cutouts import (
 )
 from torchfbi.evaluate.benchmark.scene import Suite
 from torchfbi.evaluate.benchmark.textures import texture
-from torchfbi.models import Labels, Model, load
+from torchfbi.models import Labels, Model
 from torchfbi.models.preprocess import Preprocess
-
-
-@pytest.fixture(scope="module")
-def lite() -> Model:
-    return load("efficientnet-lite0")
 
 
 @pytest.fixture(scope="module")

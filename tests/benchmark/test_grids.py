@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchfbi.errors import ModelError, SettingsError
 from torchfbi.evaluate.benchmark import Scene, grids, photo_grids
 from torchfbi.evaluate.benchmark.asking import prepare
-from torchfbi.models import Labels, Model, load
+from torchfbi.models import Labels, Model
 from torchfbi.models.preprocess import Preprocess
 
 SIDE = 20
@@ -125,12 +125,11 @@ def test_what_is_refused() -> None:
         grids(ANY_SIZE, count=0, tiles=tiles(ANY_SIZE))
 
 
-def test_photos_that_the_network_knows() -> None:
-    model = load("efficientnet-lite0")
-    suite = photo_grids(model, count=2)
+def test_photos_that_the_network_knows(lite: Model) -> None:
+    suite = photo_grids(lite, count=2)
     names = ["tiger cat", "espresso", "tripod", "moped", "missile"]
     for scene in suite.scenes:
-        assert model.labels[scene.target] in names
+        assert lite.labels[scene.target] in names
         assert scene.picture.shape == (448, 448, 3)
         assert scene.mask is None
         assert scene.cell is not None
@@ -139,8 +138,8 @@ def test_photos_that_the_network_knows() -> None:
         rows, columns = (int(where.min()) for where in scene.cell.nonzero(as_tuple=True))
         part = scene.x[:, rows : rows + 224, columns : columns + 224]
         with torch.no_grad():
-            assert model.module(part[None]).argmax().item() == scene.target
-    again = photo_grids(model, count=2)
+            assert lite.module(part[None]).argmax().item() == scene.target
+    again = photo_grids(lite, count=2)
     assert all(torch.equal(a.x, b.x) for a, b in zip(suite.scenes, again.scenes, strict=True))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Labels, Model, Preprocess, Settings
 from torchfbi.errors import ExportError, InputError, SettingsError
-from torchfbi.export import FORMATS, KEY, TOP_CLASS, Answer, Explainer, Question, export
+from torchfbi.export import FORMATS, KEY, TOP_CLASS, Explainer, Inputs, Outputs, export
 from torchfbi.export.agreement import compare
 from torchfbi.export.explainer import trace
 from torchfbi.method.evidence import support_of_values
@@ -64,7 +64,7 @@ def test_inputs_are_inputs(to: str, settings: Settings, tmp_path: Path, images: 
     changed = changed if settings.tau is None else changed.override(tau=0.005)
     x = torch.randn(5, 3, 16, 16)
     target = torch.tensor([4, 0, 1, 3, 2])
-    found = run(Question.of(x, target, changed))
+    found = run(Inputs.of(x, target, changed))
     values, logits = ForwardBackward(net, x, changed)(x, target)
     assert torch.equal(found.support, support_of_values(values, settings))
     torch.testing.assert_close(found.values, values, rtol=1e-4, atol=1e-6)
@@ -88,10 +88,10 @@ def test_a_batch_that_is_fixed(tmp_path: Path, images: Tensor) -> None:
         assert FORMATS["pt2"].read(written.path)["batch"] == batch
         run, target = FORMATS["pt2"].open(written.path), torch.tensor([2])
         x = torch.randn(batch, 3, 16, 16)
-        found = run(Question.of(x, target.expand(batch), settings))
+        found = run(Inputs.of(x, target.expand(batch), settings))
         torch.testing.assert_close(found.values, ForwardBackward(net, x, settings)(x, 2)[0])
         with pytest.raises(Exception, match=r"image|shape"):
-            run(Question.of(images, target.expand(3), settings))
+            run(Inputs.of(images, target.expand(3), settings))
     with pytest.raises(InputError, match="at least 1"):
         export(net, tmp_path / "none", "pt2", settings, images=images, batch=0)
     assert not (tmp_path / "none.pt2").exists()
@@ -123,7 +123,7 @@ def test_half_precision(tmp_path: Path, images: Tensor) -> None:
     net, x, settings = Net().eval().bfloat16(), images.bfloat16(), Settings.paper(tau=0.0)
     written = export(net, tmp_path / "net", "pt2", settings, images=x)
     assert written.agreement.exact
-    question = Question.of(x, torch.tensor([0, 1, 2]), settings)
+    question = Inputs.of(x, torch.tensor([0, 1, 2]), settings)
     assert FORMATS["pt2"].open(written.path)(question).values.dtype == torch.bfloat16
 
 
@@ -135,8 +135,8 @@ def test_as_much_may_differ_as_roundings_do(
 ) -> None:
     net, settings = Net().eval().to(dtype), Settings.paper(tau=0.0, k=1.0)
     walker = ForwardBackward(net, images[:1].to(dtype), settings)
-    question = Question.of(images[:1].to(dtype), torch.tensor([1]), settings)
-    answer = Answer(*Explainer(walker)(**question.named()))
+    question = Inputs.of(images[:1].to(dtype), torch.tensor([1]), settings)
+    answer = Outputs(*Explainer(walker)(**question.named()))
     near, far = (answer._replace(values=answer.values * (1 + by)) for by in (allowed, refused))
     assert compare(walker, question, near).exact
     with pytest.raises(ExportError, match="differs from the eager one"):
@@ -147,7 +147,7 @@ def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tenso
     net, settings = Net().eval(), Settings.plain()
     written = export(net, tmp_path / "net", "pt2", settings, images=images)
     target = torch.tensor([TOP_CLASS, 2, 5])
-    answer = FORMATS["pt2"].open(written.path)(Question.of(images, target, settings))
+    answer = FORMATS["pt2"].open(written.path)(Inputs.of(images, target, settings))
     values, _ = ForwardBackward(net, images, settings)(images)
     torch.testing.assert_close(answer.values[0], values[0])
     assert answer.support[1].any()
@@ -174,7 +174,7 @@ def test_what_disagrees_is_refused_and_leaves_nothing(
         def opened(path: Path):
             run = FORMATS["pt2"].open(path)
 
-            def answer(question: Question) -> Answer:
+            def answer(question: Inputs) -> Outputs:
                 right = run(question)
                 other = ~right.support if wrong == "support" else getattr(right, wrong) * 1.001
                 return right._replace(**{wrong: other})

@@ -4,7 +4,7 @@
 whose memory and time are limited, and prints what happened.
 """
 
-from hostile import archives, networks, pictures, programs, texts, weights
+from hostile import archives, networks, pictures, programs, texts, videos, weights
 from hostile.case import CASES, Case, Outcome
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "pictures",
     "programs",
     "texts",
+    "videos",
     "weights",
 ]

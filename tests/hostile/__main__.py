@@ -4,6 +4,7 @@ where the parts of names choose among them."""
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -84,6 +85,7 @@ def main(arguments: list[str]) -> None:
     parts = [part for part in arguments if part != "--json"]
     wanted = [case for name, case in CASES.items() if all(part in name for part in parts)]
     warm_up(wanted)
+    gc.freeze()  # so that no process goes through, and so copies, all that this one holds
     for case in wanted:
         outcome = attempt(case)
         if plain:

@@ -53,7 +53,7 @@ def endless_device(folder: Path) -> Path:
     return folder / "a.txt"
 
 
-@labels("10000000 names")
+@labels("class names")
 def ten_million_lines(folder: Path) -> Path:
     return written(folder / "a.txt", "a\n" * 10_000_000)
 

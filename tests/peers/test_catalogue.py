@@ -269,7 +269,7 @@ def test_missing_libraries(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     network, x = Functional().eval(), torch.randn(1, 3, 16, 16)
-    with pytest.raises(ModelError, match=rf"Install it: pip install torchfbi\[{extra}\]"):
+    with pytest.raises(ModelError, match=rf"Install it: pip install 'torchfbi\[{extra}\]'"):
         peers.attribute(name, network, x, 0)
     assert peers.attribute("guided-backprop", network, x, 0).any()
 

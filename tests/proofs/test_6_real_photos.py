@@ -18,8 +18,8 @@ GRID = 14
 
 
 @pytest.fixture(scope="module")
-def network() -> Model:
-    return load("efficientnet-lite0")
+def network(lite: Model) -> Model:
+    return lite
 
 
 def share_inside(explanation: Explanation, box: tuple[int, int, int, int]) -> float:

@@ -20,9 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import torchfbi
 from photos import CAT
-from torchfbi import ForwardBackward, Settings
+from torchfbi import ForwardBackward, Model, Settings
 from torchfbi.engine import linear, sparse
 from torchfbi.explanation.reuse import Forwards, Reusing
 from torchfbi.method.evidence import support_of_values
@@ -140,12 +139,11 @@ def test_the_engine_is_the_method(data: st.DataObject, settings: Settings) -> No
 
 
 @pytest.mark.parametrize("name", ["paper", "contrast"])
-def test_on_a_photo_in_float32(name: str) -> None:
+def test_on_a_photo_in_float32(name: str, lite: Model) -> None:
     """With packed weights, products by oneDNN and maps innermost."""
-    model = torchfbi.load("efficientnet-lite0")
-    x = model.preprocess(Photo.read(CAT))[0][None]
+    x = lite.preprocess(Photo.read(CAT))[0][None]
     settings = Settings.from_preset(name, tau=0.0 if name == "paper" else None)
-    fbi = ForwardBackward(model.module, x, settings)
+    fbi = ForwardBackward(lite.module, x, settings)
     values, _ = fbi(x)
     expected, _ = explain(fbi.graph, fbi.graph.tensors, settings, x)
     largest = expected.abs().max().item()

@@ -127,6 +127,21 @@ def test_tricks_do_not_hold(suite) -> None:
     assert honest.count("holds") >= COUNT // 3, honest
 
 
+def test_whoever_knows_the_middle_alone_does_not_hold_where_the_evidence_is_near() -> None:
+    """A little beside the middle it does better than from there outwards."""
+
+    class Near(Corner):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.roll((-27, -27), (2, 3)))
+
+    x, network = lit(56, 56).roll((27, 27), (2, 3)), Near().eval()
+    along = (torch.arange(56) - 31.0).square()
+    blob = torch.exp(-(along[:, None] + along) / 200)
+    (honest,), (blind,) = verify(network, x, x[0].sum(0), 1), verify(network, x, blob, 1)
+    assert honest.checks["better than the centre"]
+    assert not blind.checks["better than the centre"]
+
+
 def _near(one: Tensor, other: Tensor) -> bool:
     """Whether two objects stand less than a quarter of the image apart."""
     middles = [mask.nonzero().double().mean(0) for mask in (one, other)]

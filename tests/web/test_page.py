@@ -18,6 +18,8 @@ from browser import open_page
 from photos import CAT, COFFEE
 from torchfbi.explanation.explanation import Explanation
 
+pytestmark = pytest.mark.usefixtures("shared_networks")
+
 expect.set_options(timeout=60_000)
 
 VERDICT = {
@@ -64,19 +66,19 @@ def upload(page: Page, photo: Path, title: str) -> None:
 
 def test_arriving_a_class_holding_and_the_files(opened: Any, tmp_path: Path) -> None:
     page = opened(accept_downloads=True)
-    claim(page, "tiger cat")  # an example, explained without being asked
+    claim(page, "espresso")  # an example, explained without being asked
     classes = page.locator("#classes button")
     expect(classes).to_have_count(5)
-    expect(page.locator("#painted")).to_have_attribute("alt", re.compile("tiger cat"))
+    expect(page.locator("#painted")).to_have_attribute("alt", re.compile("espresso"))
     expect(page.locator("#verdict strong")).to_have_text("Holds in part")
 
     # Another class: another explanation of the same photo.
     before = page.locator("#painted").get_attribute("src")
-    classes.filter(has_text="lynx").click()
-    claim(page, "lynx")
+    classes.filter(has_text="tea cup").click()
+    claim(page, "tea cup")
     pressed = page.locator("#classes [aria-pressed=true]")
     expect(pressed).to_have_count(1)
-    expect(pressed).to_contain_text("lynx")
+    expect(pressed).to_contain_text("tea cup")
     assert page.locator("#painted").get_attribute("src") != before
 
     # The photo below: by the slider, and for as long as the button is held.
@@ -92,26 +94,25 @@ def test_arriving_a_class_holding_and_the_files(opened: Any, tmp_path: Path) -> 
     # What is saved is what is seen, and the files are of the class that is shown.
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save the picture").click()
-    assert saved.value.suggested_filename == "chelsea-lynx-contrast.png"
+    assert saved.value.suggested_filename == "coffee-tea-cup-contrast.png"
     saved.value.save_as(tmp_path / "seen.png")
     with Image.open(tmp_path / "seen.png") as seen:
-        assert seen.size == (451, 300)
+        assert seen.size == (600, 400)
     page.get_by_role("tab", name="Files").click()
-    expect(page.locator("#program")).to_contain_text("287,  # lynx")
+    expect(page.locator("#program")).to_contain_text("968,  # tea cup")
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("^NPZ")).click()
-    assert download.value.suggested_filename == "chelsea-lynx.npz"
-    download.value.save_as(tmp_path / "lynx.npz")
-    expected = torchfbi.explain("efficientnet-lite0", CAT, "lynx")
-    loaded = Explanation.load(tmp_path / "lynx.npz")
-    assert loaded.target.tolist() == [287]
+    assert download.value.suggested_filename == "coffee-tea-cup.npz"
+    download.value.save_as(tmp_path / "tea-cup.npz")
+    expected = torchfbi.explain("efficientnet-lite0", COFFEE, "tea cup")
+    loaded = Explanation.load(tmp_path / "tea-cup.npz")
+    assert loaded.target.tolist() == [968]
     assert np.allclose(loaded.values, expected.values, rtol=1e-3, atol=1e-5)
     expect(page.locator("#downloads a")).to_have_count(5)
 
 
 def test_presets_settings_and_networks(opened: Any) -> None:
     page = opened()
-    page.get_by_role("button", name="A cup of coffee").click()
     claim(page, "espresso")
     about = page.locator("#about")
 
@@ -156,7 +157,7 @@ def test_presets_settings_and_networks(opened: Any) -> None:
 
 def test_the_flow_from_the_class_to_the_pixels(opened: Any) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
     page.get_by_role("tab", name="Flow").click()
     layers = page.locator("#flow section")
     shown = page.locator("#flow section:not([hidden])")
@@ -178,14 +179,14 @@ def test_the_flow_from_the_class_to_the_pixels(opened: Any) -> None:
     page.get_by_role("button", name="Pause").click()
 
     # Another class while the flow is looked at: its flow, and never the old one under its name.
-    page.locator("#classes button").filter(has_text="lynx").click()
-    claim(page, "lynx")
+    page.locator("#classes button").filter(has_text="tea cup").click()
+    claim(page, "tea cup")
     expect(shown).to_have_count(1)
 
 
 def test_compare_and_sweep(opened: Any) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("checkbox", name="edge", exact=True).check()
     for name in ("guided-backprop", "grad-cam"):
@@ -243,7 +244,7 @@ def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
 
 def test_bad_files_say_what_is_wrong(opened: Any, tmp_path: Path) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
     said = page.locator("#status")
     text, large = tmp_path / "notes.png", tmp_path / "large.png"
     text.write_text("These are no pixels.")
@@ -254,13 +255,13 @@ def test_bad_files_say_what_is_wrong(opened: Any, tmp_path: Path) -> None:
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
     page.set_input_files("#file", large)
     expect(said).to_contain_text("this server takes up to 1 MiB")
-    upload(page, COFFEE, "espresso")
+    upload(page, CAT, "tiger cat")
     expect(said).to_have_text("")
 
 
 def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
     held: list[Route] = []
 
     def hold(pattern: str) -> None:
@@ -269,11 +270,11 @@ def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> 
     # A photo that is chosen before the page knows whom to ask.
     hold("**/config")
     page.reload(wait_until="domcontentloaded")
-    page.set_input_files("#file", COFFEE)
+    page.set_input_files("#file", CAT)
     while not held:
         page.wait_for_timeout(10)
     held.pop().continue_()
-    claim(page, "espresso")
+    claim(page, "tiger cat")
 
     # One that is chosen while an example is on its way, whose answer comes late.
     hold("**/example?*")
@@ -281,7 +282,7 @@ def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> 
     expect(page.locator("#status")).to_have_text("Sending rocket.jpg …")
     page.locator("#network").select_option("digits")  # of no photo yet: this stops nothing
     page.locator("#network").select_option("efficientnet-lite0")
-    upload(page, COFFEE, "espresso")
+    upload(page, CAT, "tiger cat")
     held.pop().continue_()
 
     # Nor does an earlier class come back under a later one.
@@ -291,11 +292,11 @@ def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> 
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
     expect(page.locator("#claim")).to_have_text("")
     page.locator("#classes button").first.click()
-    claim(page, "espresso")
+    claim(page, "tiger cat")
     held.pop().continue_()
     page.wait_for_timeout(500)
-    claim(page, "espresso")
-    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("coffee.png"))
+    claim(page, "tiger cat")
+    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("chelsea.png"))
 
     # The verdict waits for whatever else is asked, and comes then.
     hold("**/verdict?*")
@@ -310,27 +311,26 @@ def test_who_is_asked_last_is_answered_on_a_slow_server_as_well(opened: Any) -> 
 
     # What fails is said, and stands under no other name.
     page.route("**/photo?*", lambda route: route.abort(), times=1)
-    page.set_input_files("#file", CAT)
+    page.set_input_files("#file", COFFEE)
     expect(page.locator("#status")).to_contain_text("The server cannot be reached")
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
 
 
 def test_a_photo_is_forgotten_with_its_page_and_sent_again(opened: Any, server: Any) -> None:
     one, two = opened(), opened()
-    upload(one, CAT, "tiger cat")
-    upload(two, COFFEE, "espresso")
     links = []
     for page in (one, two):
+        upload(page, CAT, "tiger cat")
         page.get_by_role("tab", name="Files").click()
         address = page.locator("#downloads a").last.get_attribute("href")
         links.append(server.url + address.lstrip("/"))
-    assert [httpx.get(link).status_code for link in links] == [200, 200]
+    assert [httpx.get(link, timeout=60).status_code for link in links] == [200, 200]
     one.close()
     for _ in range(200):
-        if httpx.get(links[0]).status_code == 404:
+        if httpx.get(links[0], timeout=60).status_code == 404:
             break
         two.wait_for_timeout(100)
-    assert [httpx.get(link).status_code for link in links] == [404, 200]
+    assert [httpx.get(link, timeout=60).status_code for link in links] == [404, 200]
 
     # What the server no longer keeps, the page that is still open sends again.
     httpx.post(links[1].partition("/explanation")[0] + "/forget")
@@ -370,7 +370,7 @@ def test_on_a_phone_in_the_dark(opened: Any, tmp_path: Path, width: int, height:
 
 def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
 
     def tab_to(selector: str) -> None:
         for _ in range(60):
@@ -391,9 +391,9 @@ def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
     page.keyboard.up(" ")
     expect(page.locator("#over")).to_have_css("visibility", "visible")
-    tab_to("#examples [value='coffee.png']")
+    tab_to("#examples [value='chelsea.png']")
     page.keyboard.press("Enter")
-    claim(page, "espresso")
+    claim(page, "tiger cat")
     tab_to("#classes li:nth-of-type(2) button")
     page.keyboard.press("Enter")
     expect(page.locator("#classes button").nth(1)).to_have_attribute("aria-pressed", "true")
@@ -405,11 +405,11 @@ def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
     assert nameless == []
 
 
-def test_a_picture_can_be_pasted(opened: Any) -> None:
+def test_a_picture_can_be_pasted_or_taken(opened: Any) -> None:
     page = opened()
-    claim(page, "tiger cat")
+    claim(page, "espresso")
     buffer = io.BytesIO()
-    Image.open(COFFEE).save(buffer, "PNG")
+    Image.open(CAT).save(buffer, "PNG")
     page.evaluate(
         """bytes => {
           const held = new DataTransfer();
@@ -418,5 +418,13 @@ def test_a_picture_can_be_pasted(opened: Any) -> None:
         }""",
         list(buffer.getvalue()),
     )
-    claim(page, "espresso")
+    claim(page, "tiger cat")
     expect(page.locator("#photo")).to_have_attribute("alt", re.compile("image.png"))
+
+    # And taken by the webcam, which is off again afterwards.
+    page.get_by_role("button", name="Take one").click()
+    page.get_by_role("button", name="Take it").click()
+    expect(page.locator("#photo")).to_have_attribute("alt", re.compile("camera.png"))
+    expect(page.locator("#webcam")).to_be_hidden()
+    tracks = "document.getElementById('live').srcObject.getTracks().map(t => t.readyState)"
+    assert page.evaluate(tracks) == ["ended"]

@@ -9,18 +9,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from torchfbi import targets
-from torchfbi.errors import InputError, ModelError, TargetError
+from torchfbi.errors import InputError, TargetError, needs
 from torchfbi.explanation import forward_backward as walk
 from torchfbi.method.settings import Settings
 
-try:
+with needs("captum"):
     from captum._utils.common import _select_targets  # type: ignore[import-untyped]
     from captum.attr import Attribution, visualization  # type: ignore[import-untyped]
     from captum.log import log_usage  # type: ignore[import-untyped]
-except ModuleNotFoundError as error:
-    raise ModelError(
-        f"The package {error.name} is missing. Install it: pip install captum"
-    ) from error
 
 CaptumTarget = int | tuple[int, ...] | list[int] | list[tuple[int, ...]] | Tensor | None
 

@@ -10,7 +10,7 @@ It needs the extra ``batch``: pip install 'torchfbi[batch]'.
 from torchfbi.batch.figures import draw, explanation
 from torchfbi.batch.moved import Changes, Moved, changes
 from torchfbi.batch.pages import overview_page, summary_page
-from torchfbi.batch.run import Done, Step, run
+from torchfbi.batch.run import Done, Progress, run
 from torchfbi.batch.shortcuts import Verified
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import ClassSummary, Stray, Summary, summarize
@@ -20,7 +20,7 @@ __all__ = [
     "ClassSummary",
     "Done",
     "Moved",
-    "Step",
+    "Progress",
     "Store",
     "Stray",
     "Summary",

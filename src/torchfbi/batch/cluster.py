@@ -23,7 +23,7 @@ from torchfbi.batch.decode import decode
 from torchfbi.batch.explainer import Explainer
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.rows import Row
-from torchfbi.errors import ModelError, StorageError, first_line
+from torchfbi.errors import ModelError, StorageError, first_line, needs
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.system.quiet import quiet
 
@@ -129,13 +129,9 @@ def _room(ray: Any, cpus: float, gpus: float) -> int:
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    try:
+    with needs("torchfbi[ray]"):
         import ray
         import ray.data
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install 'torchfbi[ray]'"
-        ) from error
     ours = not ray.is_initialized()
     if ours:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -30,6 +30,11 @@ def support_map(row: dict[str, Any]) -> Array:
         raise FileFormatError(f"row {row['index']}: its support is damaged: {error}") from error
 
 
+def seen(row: dict[str, Any]) -> Array:
+    """What the network saw of a photo, as a JPEG kept it, uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+
+
 def evidence_map(row: dict[str, Any]) -> Array:
     """What speaks for the class at each pixel: |values| summed over the channels on the support,
     zero elsewhere, float64 (H, W).

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
-from torchfbi.batch.job import Job, blank
+from torchfbi.batch.job import Job
 from torchfbi.batch.rows import Row, explained, failed
 from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
@@ -38,7 +38,7 @@ class Explainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.walker = ForwardBackward(job.model.module, blank(job.model), job.settings)
+        self.walker = ForwardBackward(job.model.module, job.model.blank(), job.settings)
         try:
             self.walker.to(job.device)
         except (RuntimeError, AssertionError) as error:

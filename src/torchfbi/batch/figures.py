@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from torchfbi import atomic
-from torchfbi.batch.evidence import support_map
-from torchfbi.batch.job import blank
+from torchfbi.batch.evidence import seen, support_map
 from torchfbi.batch.store import Store, storing
 from torchfbi.capture.capture import capture
 from torchfbi.explanation.explanation import Explanation
@@ -33,7 +31,6 @@ def explanation(row: dict[str, Any], model: Model, settings: Settings) -> Explan
     """
     height, width = support_map(row).shape
     values = np.asarray(row["values"], np.float32) * np.float32(row["scale"])
-    pixels = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
     return Explanation(
         values=torch.from_numpy(values.reshape(1, -1, height, width)),
         logits=torch.tensor([row["logits"]]),
@@ -41,11 +38,11 @@ def explanation(row: dict[str, Any], model: Model, settings: Settings) -> Explan
         layers=(),
         settings=settings,
         labels=tuple(model.labels),
-        photos=(Photo(pixels, row["path"]),),
+        photos=(Photo(seen(row), row["path"]),),
         regions=(Region(0, 0, width, height),),
         model=model.name,
         versions=row["versions"],
-        head=capture(model.module, blank(model)).head,  # captured once, and kept with the module
+        head=capture(model.module, model.blank()).head,  # captured once, and kept with the module
     )
 
 

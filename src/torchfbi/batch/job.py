@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from torchfbi.batch.sources import Source, printable, stamp
 from torchfbi.capture.capture import capture
@@ -96,7 +94,7 @@ class Job:
             "shard": self.shard,
             "model": self.model.name,
             "weights": weights_hash(self.model.module),
-            "graph": graph_hash(capture(self.model.module, blank(self.model), anew=True)),
+            "graph": graph_hash(capture(self.model.module, self.model.blank(), anew=True)),
             "preprocess": json.loads(json.dumps(preprocess)),  # tuples become lists
             "assumed": list(self.model.assumed),
             "prepared": _prepared(self.model.preprocess),
@@ -118,13 +116,6 @@ class Job:
         names = ("model", "weights", "graph", "preprocess", "target", "settings")
         chosen = {name: self.manifest[name] for name in names}
         return _hash([json.dumps(chosen, sort_keys=True)])[:16]
-
-
-def blank(model: Model) -> Tensor:
-    """One black image as the network takes it, (1, C, H, W)."""
-    preprocess = model.preprocess
-    x = torch.zeros(1, len(preprocess.mean), *preprocess.size)
-    return x.to(next(model.module.parameters(), x))
 
 
 def _prepared(preprocess: Preprocess) -> str:

@@ -52,12 +52,9 @@ def free_bytes(device: str) -> int | None:
         if not torch.cuda.is_available():  # here, but perhaps on the nodes of a cluster
             return None
         return int(torch.cuda.mem_get_info(device)[0])
-    free = [n for n in (_available(), _left_in_group()) if n is not None]
+    available = _number(Path("/proc/meminfo"), "MemAvailable:", 1024)
+    free = [n for n in (available, _left_in_group()) if n is not None]
     return min(free) if free else None
-
-
-def _available() -> int | None:
-    return _number(Path("/proc/meminfo"), "MemAvailable:", 1024)
 
 
 def _left_in_group(folder: Path = Path("/sys/fs/cgroup")) -> int | None:

@@ -11,17 +11,7 @@ from torchfbi.batch.store import Store
 from torchfbi.batch.summary import NEAR
 from torchfbi.models.images import Array
 
-COLUMNS = (
-    "path",
-    "sha256",
-    "target",
-    "label",
-    "probability",
-    "image",
-    "support",
-    "values",
-    "error",
-)
+COLUMNS = ("index", "path", "sha256", "label", "probability", "support", "values", "error")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from torchfbi.batch.evidence import evidence_map
+from torchfbi.batch.evidence import evidence_map, seen
 from torchfbi.batch.store import Store
 from torchfbi.batch.summary import FEWEST, ClassSummary, Summary
 from torchfbi.models.model import guessed
@@ -104,13 +102,11 @@ def overview_page(store: Store, summary: Summary) -> str:
 def _tiny(row: dict[str, Any]) -> str:
     from torchfbi.plot import thumbnail
 
-    seen = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
-    return thumbnail.tiny(seen, evidence_map(row))
+    return thumbnail.tiny(seen(row), evidence_map(row))
 
 
 def picture(row: dict[str, Any]) -> str:
     """What the network saw with the evidence over it, as PNG in base64."""
     from torchfbi.plot import thumbnail
 
-    seen = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
-    return thumbnail.over(seen, evidence_map(row))
+    return thumbnail.over(seen(row), evidence_map(row))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchfbi.batch import cluster, local
 from torchfbi.batch.inputs import find
-from torchfbi.batch.job import Job, Slice, blank
+from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
 from torchfbi.batch.store import Store
@@ -32,7 +32,7 @@ ENGINES: dict[str, Callable[..., Iterator[tuple[Slice, list[Row]]]]] = {
 }
 
 
-class Step(NamedTuple):
+class Progress(NamedTuple):
     """How far a run is, in images.
 
     Args:
@@ -75,7 +75,7 @@ def run(
     verify: bool = False,
     mix: bool = False,
     inputs: dict[str, Tensor] | None = None,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Done:
     """Explain every image of a data set.
@@ -131,7 +131,8 @@ def run(
         verify=verify,
     )
     if not job.batch:
-        job = replace(job, batch=min(job.shard, _automatic(job)))
+        graph = capture(job.model.module, job.model.blank())
+        job = replace(job, batch=min(job.shard, batch_size(graph, device)))
     if min(job.shard, job.batch, job.threads) < 1:
         raise SettingsError("shard, batch and threads must be at least 1.")
     with store.opened(job, mix):
@@ -140,11 +141,11 @@ def run(
     return Done(len(job), failures(store), explained)
 
 
-def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Step], None]) -> int:
+def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Progress], None]) -> int:
     missing = store.missing(job)
     todo = sum(slice_.stop - slice_.start for slice_ in job.slices(missing))
     explained = failed = 0
-    progress(Step(len(job) - todo, len(job), failed))
+    progress(Progress(len(job) - todo, len(job), failed))
     if not missing:
         return 0
     parts: dict[int, dict[int, list[Row]]] = {shard: {} for shard in missing}
@@ -157,7 +158,7 @@ def _run(job: Job, store: Store, engine: Engine, progress: Callable[[Step], None
             if len(part) == sum(1 for _ in job.slices([slice_.shard])):
                 store.write(slice_.shard, [row for piece in part.values() for row in piece])
                 del parts[slice_.shard]
-            progress(Step(len(job) - todo + explained, len(job), failed))
+            progress(Progress(len(job) - todo + explained, len(job), failed))
     return explained
 
 
@@ -165,10 +166,6 @@ def _number(manifest: dict[str, Any], name: str) -> int | None:
     """What the first run chose; None where it says nothing of use."""
     found = manifest.get(name)
     return found if isinstance(found, int) and found > 0 else None
-
-
-def _automatic(job: Job) -> int:
-    return batch_size(capture(job.model.module, blank(job.model)), job.device)
 
 
 def failures(store: Store) -> list[tuple[str, str]]:

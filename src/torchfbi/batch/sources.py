@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from torchfbi.errors import FileFormatError, ImageError, ModelError
+from torchfbi.errors import FileFormatError, ImageError, needs
 from torchfbi.models.images import SUFFIXES
 
 MAX_BYTES = 2**30
@@ -188,12 +188,8 @@ class HuggingFace:
         self._starts = list(accumulate(sizes.values(), initial=0))
 
     def _load(self) -> dict[str, tuple[Any, str]]:
-        try:
+        with needs("datasets"):
             import datasets
-        except ModuleNotFoundError as error:
-            raise ModelError(
-                f"The package {error.name} is missing. Install it: pip install datasets"
-            ) from error
         try:
             found: Any = datasets.load_from_disk(str(self.folder))
         except Exception as error:  # a damaged folder raises nearly anything

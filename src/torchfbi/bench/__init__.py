@@ -1,6 +1,6 @@
 """What an explanation costs: the only place where anything is timed. It starts in ``run.run``."""
 
 from torchfbi.bench.cases import Case
-from torchfbi.bench.results import Result, Row
+from torchfbi.bench.results import Result, Timing
 
-__all__ = ["Case", "Result", "Row"]
+__all__ = ["Case", "Result", "Timing"]

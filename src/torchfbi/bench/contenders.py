@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import tempfile
 from collections.abc import Callable
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.bench.cases import Task
-from torchfbi.errors import InputError, ModelError
+from torchfbi.errors import InputError, needs
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.export.explainer import Question, trace
+from torchfbi.export.explainer import Inputs, trace
 from torchfbi.export.formats import FORMATS
 from torchfbi.method.settings import Settings
+from torchfbi.models.torchvision import import_torchvision
 from torchfbi.system.quiet import quiet
 
 Maker = Callable[[Task], Callable[[], Tensor]]
@@ -59,7 +61,7 @@ def gradient(task: Task) -> Callable[[], Tensor]:
 
 def guided_backprop(task: Task) -> Callable[[], Tensor]:
     """Captum's, which hooks the network's ReLU modules (and no other activation)."""
-    method = _captum().GuidedBackprop(task.module)
+    method = _library("captum.attr").GuidedBackprop(task.module)
 
     def run() -> Tensor:
         with quiet():  # that there are hooks, for as long as it runs
@@ -70,7 +72,7 @@ def guided_backprop(task: Task) -> Callable[[], Tensor]:
 
 def grad_cam(task: Task) -> Callable[[], Tensor]:
     """Captum's, at the last maps of the network, resized to the image."""
-    captum = _captum()
+    captum = _library("captum.attr")
     method = captum.LayerGradCam(task.module, last_maps(task))
     sides = tuple(task.x.shape[2:])
 
@@ -105,13 +107,26 @@ def last_maps(task: Task) -> nn.Module:
     return found[-1]
 
 
-def _captum() -> Any:
-    try:
-        return importlib.import_module("captum.attr")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install captum"
-        ) from error
+def epsilon_plus_flat(task: Task) -> Callable[[], Tensor]:
+    """Zennit's composite, on a copy that it may hook, with batch norms merged."""
+    canonizer = _library("zennit.canonizers").SequentialMergeBatchNorm()
+    composite = _library("zennit.composites").EpsilonPlusFlat(canonizers=[canonizer])
+    network = copy.deepcopy(task.module)
+    composite.register(network)
+
+    def run() -> Tensor:
+        leaf = task.x.detach().requires_grad_()
+        chosen = network(leaf).gather(1, task.target[:, None])
+        return torch.autograd.grad(chosen, leaf, torch.ones_like(chosen))[0]
+
+    return run
+
+
+def _library(name: str) -> Any:
+    if name.startswith("zennit"):
+        import_torchvision()  # Zennit does so too, and may need its operators declared
+    with needs(name.partition(".")[0]):
+        return importlib.import_module(name)
 
 
 def compiled(settings: Settings) -> Maker:
@@ -119,7 +134,7 @@ def compiled(settings: Settings) -> Maker:
 
     def make(task: Task) -> Callable[[], Tensor]:
         explainer = ForwardBackward(task.module, task.x, settings)
-        aoti, question = FORMATS["aoti"], Question.of(task.x, task.target, settings)
+        aoti, question = FORMATS["aoti"], Inputs.of(task.x, task.target, settings)
         with tempfile.TemporaryDirectory() as folder, quiet("stdout", "stderr"):
             path = Path(folder) / "explainer.pt2"
             aoti.write(trace(explainer, task.x, len(task.x)), path, {})
@@ -133,9 +148,10 @@ OURS: dict[str, Maker] = {
     **{name: fbi(settings) for name, settings in SETTINGS.items()},
     "gradient": gradient,
 }
-PEERS: dict[str, Maker] = {  # Captum's
+PEERS: dict[str, Maker] = {
     "guided backprop": guided_backprop,
     "Grad-CAM": grad_cam,
+    "EpsilonPlusFlat": epsilon_plus_flat,
 }
 COMPILED: dict[str, Maker] = {
     f"{name}, compiled": compiled(settings) for name, settings in SETTINGS.items()

@@ -14,7 +14,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class Timing:
     """One contender.
 
     Args:
@@ -67,7 +67,7 @@ class Result:
     capture: float
     again: float
     repeats: int
-    rows: tuple[Row, ...]
+    rows: tuple[Timing, ...]
 
     @property
     def title(self) -> str:

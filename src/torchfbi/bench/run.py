@@ -12,7 +12,7 @@ from torchfbi.bench.cases import Case, Task, build
 from torchfbi.bench.contenders import COMPILED, MAKERS, OURS, PEERS, SETTINGS, forward
 from torchfbi.bench.measure import measure, ratio, spread
 from torchfbi.bench.memory import in_a_process, tiny
-from torchfbi.bench.results import Result, Row
+from torchfbi.bench.results import Result, Timing
 from torchfbi.errors import first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.method.flow import LayerFlow
@@ -52,12 +52,12 @@ def run(
         # The reference is always in float32: what lower precision saves must show.
         exact = task if case.dtype == "float32" else build(replace(case, dtype="float32"))
         capture, again = capture_seconds(task)
-        rows = {REFERENCE: Row(REFERENCE)}
+        rows = {REFERENCE: Timing(REFERENCE)}
         calls: dict[str, Callable[[], object]] = {REFERENCE: forward(exact)}
         cases = {REFERENCE: (replace(case, dtype="float32"), REFERENCE)}
         if exact is not task:
             name = f"{REFERENCE}, {case.dtype}"
-            rows[name], calls[name], cases[name] = Row(name), forward(task), (case, REFERENCE)
+            rows[name], calls[name], cases[name] = Timing(name), forward(task), (case, REFERENCE)
         for name in [*OURS, *(COMPILED if compiled else ()), *(PEERS if peers else ())]:
             try:
                 calls[name] = MAKERS[name](task)
@@ -67,10 +67,10 @@ def run(
                     raise
                 calls.pop(name, None)
                 reason = first_line(error)
-                rows[name] = Row(name, failed=reason)
+                rows[name] = Timing(name, failed=reason)
                 continue
             alive = _alive(task, SETTINGS[name]) if name in SETTINGS else ()
-            rows[name] = Row(name, alive=alive)
+            rows[name] = Timing(name, alive=alive)
             if name not in COMPILED:
                 cases[name] = case, name
         seconds = measure(calls, repeats)

@@ -118,8 +118,15 @@ def _max_pool(target: Any, dims: int) -> Callable[[fx.Node], None]:
 def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
     def change(node: fx.Node) -> None:
         x, kernel, stride, padding, *rest = node.args
-        full = (_full(sizes, dims) for sizes in (kernel, stride or kernel, padding))
-        node.args = (x, *full, *rest)
+        kernel, stride, padding = (
+            _full(sizes, dims) for sizes in (kernel, stride or kernel, padding)
+        )
+        # An axis's only window may reach far beyond the map: an average over all, by a large number.
+        for axis in range(dims):
+            size, out = (n.meta["val"].shape[axis - dims] for n in (x, node))  # type: ignore[union-attr]
+            if str(out) == "1" and isinstance(size, int) and not padding[axis]:
+                kernel[axis] = min(kernel[axis], size)
+        node.args = (x, kernel, stride, padding, *rest)
 
     return change
 

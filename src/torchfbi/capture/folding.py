@@ -161,19 +161,19 @@ def fold_affine(graph: fx.Graph, tensors: Tensors) -> None:
         layer.args = (x, w, b, *rest)
 
 
-Step = tuple[Tensor | float, Tensor | float]
+Affine = tuple[Tensor | float, Tensor | float]
 """A factor and a summand for each map."""
 
 
 def _take_affine_users(
     graph: fx.Graph, layer: fx.Node, channel: int, tensors: Tensors
-) -> list[Step]:
+) -> list[Affine]:
     """Remove the affine operators that follow the layer one by one, and return what they did.
 
     Args:
         channel: the dimension of the layer's output that counts the maps.
     """
-    steps: list[Step] = []
+    steps: list[Affine] = []
     node, channel = layer, channel % layer.meta["val"].ndim
     while len(node.users) == 1:
         user = next(iter(node.users))
@@ -189,7 +189,7 @@ def _take_affine_users(
     return steps
 
 
-def _as_affine(user: fx.Node, node: fx.Node, channel: int, tensors: Tensors) -> Step | None:
+def _as_affine(user: fx.Node, node: fx.Node, channel: int, tensors: Tensors) -> Affine | None:
     """What ``user`` does to ``node``, if that is affine in each map with fixed numbers."""
 
     def vector(argument: Any) -> Tensor | None:
@@ -225,7 +225,7 @@ def _as_affine(user: fx.Node, node: fx.Node, channel: int, tensors: Tensors) -> 
 _ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
 
 
-def _batch_norm(node: fx.Node, channel: int, tensors: Tensors) -> Step | None:
+def _batch_norm(node: fx.Node, channel: int, tensors: Tensors) -> Affine | None:
     """gamma / sqrt(var + eps) and beta - mean gamma / sqrt(var + eps)."""
     if node.args[5] or channel != 1:
         return None  # by the batch's own statistics, or over a dense layer's positions

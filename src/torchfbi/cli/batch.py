@@ -12,11 +12,11 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from torchfbi.cli import options, report
-from torchfbi.errors import ModelError
+from torchfbi.errors import needs
 from torchfbi.system import page
 
 if TYPE_CHECKING:
-    from torchfbi.batch import Step
+    from torchfbi.batch import Progress
     from torchfbi.method.settings import Settings
     from torchfbi.models import Model
 
@@ -30,12 +30,8 @@ def engine() -> Any:
     Raises:
         ModelError: the extra is not installed.
     """
-    try:
+    with needs("torchfbi[batch]"):
         from torchfbi import batch
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install 'torchfbi[batch]'"
-        ) from error
     return batch
 
 
@@ -86,8 +82,7 @@ def batch(
         ),
     ] = False,
     mix: Annotated[
-        bool,
-        typer.Option("--mix", help="Go on though network, settings or versions have changed."),
+        bool, typer.Option("--mix", help="Go on though network, settings or versions have changed.")
     ] = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Draw each explanation as 'explain' does.")
@@ -147,8 +142,7 @@ def batch(
         before = done.images - done.explained
         report.console.print(
             f"{done.images:,} images, {len(done.failures):,} failed"
-            + (f"; {before:,} were there before" if before else ""),
-            highlight=False,
+            + (f"; {before:,} were there before" if before else "")
         )
         report.print_files(files)
     _complain(done.failures, done.images)
@@ -179,12 +173,12 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def _progress() -> Iterator[Callable[[Progress], None]]:
     # The rate over two minutes: batches of a large network are rare.
     with report.bar(_Rate(), speed_estimate_period=120) as bar:
         task = None
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             nonlocal task
             if task is None:  # what was there before does not count for the rate
                 task = bar.add_task("", completed=step.done, total=step.total)

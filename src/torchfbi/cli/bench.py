@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi import plot
 from torchfbi.bench.cases import Case
 from torchfbi.bench.machine import machine, processor
-from torchfbi.bench.results import Result, Row, to_dict
+from torchfbi.bench.results import Result, Timing, to_dict
 from torchfbi.bench.run import run
 from torchfbi.cli import options, report
 from torchfbi.errors import SettingsError
@@ -44,7 +43,7 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="How often each is timed.", min=1)] = 10,
     peers: Annotated[
-        bool, typer.Option("--peers", help="With Captum's GuidedBackprop and Grad-CAM.")
+        bool, typer.Option("--peers", help="With Captum's GuidedBackprop and Grad-CAM, and Zennit.")
     ] = False,
     compiled: Annotated[
         bool,
@@ -62,7 +61,7 @@ def bench(
     facts = machine()
     facts["threads"] = threads or facts["threads"]
     if not drawing.json:
-        report.console.print(_summary(facts), markup=False, highlight=False)
+        report.console.print(_summary(facts))
     figure = drawing.out / f"bench.{drawing.format}"
     results: list[Result] = []
     for case in cases:
@@ -94,7 +93,7 @@ def _summary(facts: dict[str, Any]) -> str:
 
 
 def _show(result: Result) -> None:
-    table = Table(title=Text(result.title), title_justify="left")
+    table = Table(title=result.title, title_justify="left")
     table.add_column("", no_wrap=True)
     for column in ("ms", "× forward", "quartiles", "MiB"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -104,12 +103,11 @@ def _show(result: Result) -> None:
     report.console.print(table)
     report.console.print(
         f"Captured in {result.capture:.2f} s; another explainer of it: "
-        f"{1000 * result.again:.0f} ms.\n",
-        highlight=False,
+        f"{1000 * result.again:.0f} ms.\n"
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: Timing) -> list[str]:
     if row.seconds is None or row.ratio is None:
         return ["", "", "", "", row.failed]
     return [

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.errors import ModelError, UnsupportedOperatorError
@@ -45,8 +44,6 @@ def check(
     With photos also how the network's inputs were made: by what the file tells, and by what its
     batch norms remember.
     """
-    import torch
-
     from torchfbi.capture.capture import capture
     from torchfbi.method.graph import is_activation
     from torchfbi.models import load
@@ -55,14 +52,12 @@ def check(
         network = options.network(model, weights=weights, labels=labels)
     else:
         network = load(model, pretrained=False)  # the weights do not matter here
-    example = torch.zeros(1, len(network.preprocess.mean), *network.preprocess.size)
-    example = example.to(next(network.module.parameters(), example))
     start = time.perf_counter()
     missing: dict[str, list[str]] = {}
     operators: dict[str, list[str]] = {}
     features = []
     try:
-        graph = capture(network.module, example)
+        graph = capture(network.module, network.blank())
         for node in graph.nodes:
             operators.setdefault(str(node.target), []).append(node.meta["layer"])
         features = [node.meta["layer"] for node in graph.nodes if is_activation(node)]
@@ -122,7 +117,7 @@ def _print_preprocess(network: Model) -> None:
         guess = part in network.assumed
         text = f"{part}: {getattr(network.preprocess, part)()}"
         report.console.print(
-            Text(f"{text}: assumed, nobody said so" if guess else text),
+            f"{text}: assumed, nobody said so" if guess else text,
             style="bold yellow" if guess else None,
             soft_wrap=True,
         )
@@ -140,7 +135,7 @@ def _print_compared(compared: list[Tried]) -> None:
         answers = ", ".join(f"{name} {p:.0%}" for name, p in one.answers[:ANSWERS])
         off = [f"{one.distance:.2g}"] if one.distance is not None else []
         table.add_row(
-            one.name, one.options, Text(answers), *off, style="bold" if one.name == "now" else None
+            one.name, one.options, answers, *off, style="bold" if one.name == "now" else None
         )
     report.console.print(table)
     report.console.print(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.errors import TargetError
@@ -132,7 +131,7 @@ def _write(
 
 def _print(found: Comparison) -> None:
     """The support of every map as a table."""
-    table = Table(title=Text(found.model), title_justify="left")
+    table = Table(title=found.model, title_justify="left")
     for column in ("image", "asked for", "method"):
         table.add_column(column)
     table.add_column("support", justify="right")
@@ -142,12 +141,12 @@ def _print(found: Comparison) -> None:
         table.add_column("verified")
     for row in found.to_dict()["rows"]:
         by = f" by {row['model']}" if row["model"] != found.model else ""
-        asked = Text(f"{row['label']} ({row['probability']:.1%}){by}")
-        where = [Text(row["photo"]), asked]
+        asked = f"{row['label']} ({row['probability']:.1%}){by}"
+        where = [row["photo"], asked]
         for cell in row["methods"]:
             support = "failed" if cell["error"] else f"{cell['support']:.1%}"
-            table.add_row(*where, Text(cell["method"]), support, *_verdict(cell["verdict"]))
-            where = [Text(""), Text("")]
+            table.add_row(*where, cell["method"], support, *_verdict(cell["verdict"]))
+            where = ["", ""]
         table.add_section()
     report.console.print(table)
 

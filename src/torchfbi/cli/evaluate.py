@@ -20,7 +20,7 @@ from torchfbi.evaluate import (
     DEFAULT_METHODS,
     METRICS,
     Metric,
-    Step,
+    Progress,
     pictures,
     ranking,
     registry,
@@ -171,11 +171,11 @@ def _suites(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Step], None]]:
+def _progress() -> Iterator[Callable[[Progress], None]]:
     with report.bar() as bar:
         task = bar.add_task("", total=None)
 
-        def show(step: Step) -> None:
+        def show(step: Progress) -> None:
             words = " · ".join(filter(None, (step.suite, step.method, step.metric)))
             bar.update(task, completed=step.done, total=step.total, description=words)
 
@@ -210,19 +210,19 @@ def _print(table: Numbers, suite: Suite) -> None:
     if metric := ranking.headline(table, suite.name):
         report.console.print(_ranking(table, suite, metric))
     if sentence := verdict.sentence(table, suite.name):
-        report.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+        report.console.print(sentence, soft_wrap=True)
     report.console.print()
 
 
 def _table(table: Numbers, suite: Suite, columns: list[Metric], first: bool) -> Table:
     title = f"{suite.name}: {len(suite)} scenes, {suite.model.name}" if first else None
-    drawn = Table(title=title and Text(title), title_justify="left")
+    drawn = Table(title=title, title_justify="left")
     drawn.add_column("method")
     drawn.add_column("mean rank" if first else "", justify="right")
     ranks = table.mean_ranks(suite.name)
     for metric in columns:
         heading = f"{metric.title} {page.ARROWS[metric.better]}"
-        drawn.add_column(Text(heading), justify="right")
+        drawn.add_column(heading, justify="right")
     for method in table.ordered(suite.name):
         name = Text(method.name)
         if method.family == "control":
@@ -233,7 +233,7 @@ def _table(table: Numbers, suite: Suite, columns: list[Metric], first: bool) -> 
 
 
 def _ranking(table: Numbers, suite: Suite, metric: str) -> Table:
-    drawn = Table(title=Text(f"{metric}, controls and all"), title_justify="left")
+    drawn = Table(title=f"{metric}, controls and all", title_justify="left")
     drawn.add_column("")
     drawn.add_column("method")
     drawn.add_column(metric, justify="right")
@@ -246,7 +246,7 @@ def _ranking(table: Numbers, suite: Suite, metric: str) -> Table:
         if ranked.ahead is not None:
             mean, low, high = map(verdict.number, ranked.ahead)
             ahead = f"{mean}  [{low}, {high}]"
-        drawn.add_row(str(place), name, verdict.number(ranked.entry.mean), Text(ahead))
+        drawn.add_row(str(place), name, verdict.number(ranked.entry.mean), ahead)
     return drawn
 
 

@@ -109,7 +109,7 @@ def explain(
     failures = report.each(images, work)
     overview = _overview(entries, failures, network, drawing) if len(images) > MANY else None
     if overview is not None:
-        report.notes.print(f"written: {overview}", markup=False, highlight=False, soft_wrap=True)
+        report.notes.print(f"written: {overview}", soft_wrap=True)
     if drawing.json:
         report.print_json(
             results + [{"photo": str(path), "error": text} for path, text in failures.items()]

@@ -65,20 +65,17 @@ def export(
             f"It takes {written.batch} image at a time: the walk through this network cannot be "
             "traced for any number."
             if written.batch == 1
-            else f"It takes {written.batch} images at a time, which the network fixes.",
-            highlight=False,
+            else f"It takes {written.batch} images at a time, which the network fixes."
         )
     report.console.print(
         f"The file agrees with this explainer: {agreement.exact} of {agreement.samples} supports "
         f"(on average {agreement.density:.1%} of the pixels) are identical, with values within "
-        f"{agreement.values:.0e} in the mean.",
-        highlight=False,
+        f"{agreement.values:.0e} in the mean."
     )
     if agreement.exact < agreement.samples:
         report.console.print(
             f"The others differ in up to {agreement.pixels} pixels, no more than this explainer's "
-            "own once an image is changed by 1e-6 of its values.",
-            highlight=False,
+            "own once an image is changed by 1e-6 of its values."
         )
     if not agreement.density:
         report.complain("the supports are empty, which proves little: try --check with photos.")
@@ -86,7 +83,5 @@ def export(
     if to == "web":
         report.console.print(
             f"See it: python -m http.server --directory {written.path} (any file server does)",
-            highlight=False,
-            markup=False,
             soft_wrap=True,
         )

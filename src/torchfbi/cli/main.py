@@ -27,6 +27,7 @@ COMMANDS = {
     "batch": "Explain every image of a data set; a bad one is a row with its error.",
     "summarize": "Show where the evidence lies in each class, and which images stray from theirs.",
     "flow": "Draw how the information flows from the top feature maps to the pixels.",
+    "video": "Explain a clip frame by frame, one class all along. Ctrl-C keeps what is done.",
     "compare": "Draw what several methods, or networks, say about the same images and classes.",
     "sweep": "Draw the explanation for every k and tau, with what it does to the class.",
     "evaluate": "Judge methods by metrics: a table with intervals, CSV, JSON and a report in HTML.",

@@ -41,13 +41,14 @@ class _Terminal(Console):
             yield Segment(text if control else shown(text), style, control)
 
 
-console = _Terminal()
-notes = _Terminal(stderr=True)
+console, notes = (
+    _Terminal(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True)
+)
 
 
 def complain(message: str) -> None:
     """One error on standard error."""
-    notes.print(f"torchfbi: {message}", style="red", markup=False, highlight=False, soft_wrap=True)
+    notes.print(f"torchfbi: {message}", style="red", soft_wrap=True)
 
 
 def print_json(result: Any) -> None:
@@ -57,7 +58,7 @@ def print_json(result: Any) -> None:
 
 def print_shares(shares: dict[str, float]) -> None:
     """What each of several inputs contributes to the answer."""
-    console.print(", ".join(f"{name}: {share:.1%}" for name, share in shares.items()), markup=False)
+    console.print(", ".join(f"{name}: {share:.1%}" for name, share in shares.items()))
 
 
 def print_top(explanation: Explanation, about: str = "", index: int = 0) -> None:
@@ -68,18 +69,18 @@ def print_top(explanation: Explanation, about: str = "", index: int = 0) -> None
     """
     target = None if explanation.target is None else int(explanation.target[index])
     photo = [explanation.photos[index].name] if explanation.photos else []
-    title = Text(": ".join(filter(None, [about, *photo])))
+    title = ": ".join(filter(None, [about, *photo]))
     table = Table(title=title, title_justify="left")
     table.add_column("class", justify="right")
     table.add_column("name")
     table.add_column("probability", justify="right")
     for number, name, probability in explanation.top(5, index):
         mark = "bold green" if number == target else None
-        table.add_row(str(number), Text(name), f"{probability:.1%}", style=mark)
+        table.add_row(str(number), name, f"{probability:.1%}", style=mark)
     console.print(table)
     warn(explanation.warnings(index))
-    console.print(f"explained: {explanation.title(index)}", markup=False, highlight=False)
-    console.print(support_line(explanation, index), markup=False, highlight=False)
+    console.print(f"explained: {explanation.title(index)}")
+    console.print(support_line(explanation, index))
 
 
 def support_line(explanation: Explanation, index: int = 0) -> str:
@@ -102,7 +103,7 @@ def print_line(explanation: Explanation, about: str, figure: Path, index: int = 
     words += [f"explained: {asked}"] if asked.rpartition(" (")[0] != said else []
     words += [explanation.verdicts[index].ruling] if explanation.verdicts else []
     line = f"{': '.join(filter(None, [about, *photo]))}: {'; '.join(words)}; {figure}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(line, soft_wrap=True)
     warn(explanation.warnings(index))
 
 
@@ -115,21 +116,21 @@ def warn(texts: Sequence[str]) -> None:
     for text in texts:
         if text not in said:
             said.add(text)
-            notes.print(text, style="bold yellow", markup=False, highlight=False)
+            notes.print(text, style="bold yellow")
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Whether explanations hold, in words."""
     for verdict in verdicts:
         style = {"holds": "green", "holds in part": "yellow", "does not hold": "red"}
-        console.print(f"verified: {verdict.ruling}", style=style[verdict.ruling], highlight=False)
-        console.print(verdict.sentence, markup=False, highlight=False)
+        console.print(f"verified: {verdict.ruling}", style=style[verdict.ruling])
+        console.print(verdict.sentence)
 
 
 def print_files(files: list[Path]) -> None:
     """Where the results lie."""
     for file in files:
-        console.print(f"written: {file}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"written: {file}", soft_wrap=True)
 
 
 def waiting(what: str) -> Status:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from torchfbi.cli import report
-from torchfbi.errors import ModelError, SettingsError
+from torchfbi.errors import SettingsError, needs
 
 if TYPE_CHECKING:
     from torchfbi.models import Model
@@ -41,14 +41,10 @@ def serve(
     max_seconds: Annotated[int, typer.Option(help="The longest wait for an answer.", min=1)] = 60,
 ) -> None:
     """Serve the web page: photos in, explanations out, by clicking. Nothing leaves this machine."""
-    try:
+    with needs("torchfbi[web]"):
         from torchfbi.web.limits import Limits
         from torchfbi.web.server import serve as run
         from torchfbi.web.server import stoppable
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install 'torchfbi[web]'"
-        ) from error
     if auth is not None and (":" not in auth or auth.startswith(":") or auth.endswith(":")):
         raise SettingsError("--auth is USER:PASSWORD, neither of them empty.")
     limits = Limits(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi.cli import options, report
 from torchfbi.cli.batch import engine, overview_of
@@ -52,14 +51,14 @@ def summarize(
         moved = {} if found is None else {"changes": asdict(found)}
         report.print_json({**summary.to_dict(), **moved, "files": list(map(str, files))})
         return
-    table = Table(title=Text(f"{summary.images:,} images, {summary.failed:,} failed"))
+    table = Table(title=f"{summary.images:,} images, {summary.failed:,} failed")
     table.add_column("class")
     for column in ("images", "support", "quartiles", "rim", "elsewhere", "strays"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in summary.frequent:
         low, median, high = one.fraction
         table.add_row(
-            Text(one.label),
+            one.label,
             f"{one.images:,}",
             f"{median:.1%}",
             f"{low:.1%}–{high:.1%}",
@@ -71,17 +70,15 @@ def summarize(
     if rare := summary.rare:
         report.console.print(
             f"and of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
-            f"{', '.join(one.label for one in rare)}",
-            markup=False, highlight=False,
-        )  # fmt: skip
+            f"{', '.join(one.label for one in rare)}"
+        )
     if any(one.verified for one in summary.classes):
         _print_verified(summary)
     strays = [(stray.distance, one.label, stray) for one in summary.classes for stray in one.strays]
     for distance, label, stray in sorted(strays, key=lambda found: -found[0])[:LISTED]:
         report.console.print(
-            f"{stray.path}: {distance:.2f} from {label}, {stray.where}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{stray.path}: {distance:.2f} from {label}, {stray.where}", soft_wrap=True
+        )
     if found is not None:
         _print_changes(found)
     files = [page.save(html, path)]  # last: the table is there if it fails
@@ -97,15 +94,11 @@ def _print_changes(found: Changes) -> None:
     report.console.print(
         f"{found.both:,} images in both runs ({found.new:,} new, {found.gone:,} gone): "
         f"{relabelled:,} have another class now, of {len(found.moved) - relabelled:,} more the "
-        "evidence moved.",
-        highlight=False,
+        "evidence moved."
     )
     for one in found.moved[:LISTED]:
         far = "" if one.distance is None else f", evidence {one.distance:.2f} sides away"
-        report.console.print(
-            f"{one.path}: {one.before} -> {one.now}{far}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        report.console.print(f"{one.path}: {one.before} -> {one.now}{far}", soft_wrap=True)
 
 
 def _print_verified(summary: Summary) -> None:
@@ -121,7 +114,7 @@ def _print_verified(summary: Summary) -> None:
             continue
         low, median, high = found.share or (math.nan,) * 3
         table.add_row(
-            Text(one.label),
+            one.label,
             *(f"{n:,}" for n in (found.images, found.holds, found.in_part, found.not_at_all)),
             *((f"{median:.1%}", f"{low:.1%}–{high:.1%}") if found.share else ("none", "")),
             f"{found.rim:.0%}",
@@ -133,5 +126,5 @@ def _print_verified(summary: Summary) -> None:
             report.console.print(
                 f"possible shortcut: {one.label}: {'; '.join(one.verified.signs)}; see "
                 f"{', '.join(one.verified.photos[:SHOWN])}",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                soft_wrap=True,
+            )

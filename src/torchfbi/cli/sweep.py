@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from torchfbi.cli import options, report
 
@@ -41,7 +40,7 @@ def sweep(
     if drawing.json:
         report.print_json({**grid.to_dict(), "files": [str(figure)]})
         return
-    table = Table(title=Text(f"{image.name}: what k and tau do"), title_justify="left")
+    table = Table(title=f"{image.name}: what k and tau do", title_justify="left")
     for column in ("k", "tau", "support", "p(class), support kept", "p(class), removed"):
         table.add_column(column, justify="right")
     for cell in grid.to_dict()["cells"]:

@@ -11,7 +11,7 @@ from torchfbi.evaluate.compare import Comparison, compare
 from torchfbi.evaluate.metric import Metric
 from torchfbi.evaluate.registry import METRICS
 from torchfbi.evaluate.results import Failure
-from torchfbi.evaluate.run import DEFAULT_METHODS, Step, evaluate
+from torchfbi.evaluate.run import DEFAULT_METHODS, Progress, evaluate
 from torchfbi.evaluate.table import Entry, Table
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     "Entry",
     "Failure",
     "Metric",
-    "Step",
+    "Progress",
     "Table",
     "compare",
     "evaluate",

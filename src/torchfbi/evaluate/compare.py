@@ -25,7 +25,7 @@ from torchfbi.method.settings import Settings
 from torchfbi.metrics import gini, morans_i
 from torchfbi.models import Model, load
 from torchfbi.models.images import Photo
-from torchfbi.plot.compare import Answer, Question, compare_figure
+from torchfbi.plot.compare import Drawn, Heading, compare_figure
 from torchfbi.system.versions import versions
 from torchfbi.verification import Verdict
 
@@ -113,7 +113,7 @@ class Comparison:
             dark: light text on a dark page.
         """
         questions = [
-            Question(r.picture, r.label, f"{r.probability:.1%}{r.model and f' by {r.model}'}")
+            Heading(r.picture, r.label, f"{r.probability:.1%}{r.model and f' by {r.model}'}")
             for r in self.rows
         ]
         return compare_figure(
@@ -125,17 +125,17 @@ class Comparison:
             dark=dark,
         )
 
-    def _answers(self, row: Row, over_photo: bool) -> list[Answer]:
+    def _answers(self, row: Row, over_photo: bool) -> list[Drawn]:
         answers = []
         for method, cell in zip(self.methods, row.cells, strict=True):
             if cell.values is None or cell.map is None:
-                answers.append(Answer("failed", None, cell.error))
+                answers.append(Drawn("failed", None, cell.error))
                 continue
             note = f"support {_share(cell.map[None]).item():.1%}"
             if method.reduction == "magnitude" and not over_photo:
-                answers.append(Answer("signal", cell.values.numpy(), note))
+                answers.append(Drawn("signal", cell.values.numpy(), note))
             else:
-                answers.append(Answer("evidence", cell.map.numpy(), note))
+                answers.append(Drawn("evidence", cell.map.numpy(), note))
         return answers
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,8 +246,7 @@ def side_by_side(found: Sequence[Comparison]) -> Comparison:
 def _row(
     model: Model, photo: Photo, target: str | int | None, methods: tuple[Method, ...], seed: int
 ) -> Row:
-    x = model.preprocess(photo)[0]
-    x = x.to(next(model.module.parameters(), x))
+    x = model.placed(model.preprocess(photo)[0])
     answer = probabilities(model, [x])
     model.labels.check(answer.shape[1])
     chosen = resolve(target, model.labels, 1)

@@ -25,19 +25,19 @@ class Metric:
         name: lower case, with hyphens.
         title: the heading of its column.
         better: which values are good.
-        needs: what must be known of a scene; it is measured on those scenes only.
         meaning: one sentence.
         source: where it is defined.
         measure: from one method on one batch to (N,) float64, NaN where it is not defined.
+        needs: what must be known of a scene; it is measured on those scenes only.
     """
 
     name: str
     title: str
     better: Better
-    needs: Needs
     meaning: str
     source: str
     measure: Callable[[Context], Tensor]
+    needs: Needs = "nothing"
 
     def applies(self, batch: Batch) -> bool:
         """Whether it can be measured on such scenes."""

@@ -38,7 +38,7 @@ DEFAULT_METHODS = (
 """Ours, a few that take about as long, and all controls."""
 
 
-class Step(NamedTuple):
+class Progress(NamedTuple):
     """How far an evaluation is.
 
     Args:
@@ -58,7 +58,7 @@ def evaluate(
     methods: Sequence[str | Settings | Method] = DEFAULT_METHODS,
     metrics: Sequence[str] = registry.DEFAULTS,
     out: str | os.PathLike[str] | None = None,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
     *,
     seed: int = 0,
     batch: int = 8,
@@ -113,14 +113,14 @@ class _Run:
     results: Results
     methods: tuple[Method, ...]
     metrics: tuple[Metric, ...]
-    progress: Callable[[Step], None]
+    progress: Callable[[Progress], None]
     batch: int
 
     def __call__(self, suites: tuple[Suite, ...], seed: int) -> None:
         self.done = 0
         parts = (len(self._metrics(batch)) for s in suites for batch in s.batches(self.batch))
         self.total = sum(parts) * len(self.methods)
-        self.progress(Step(0, self.total))
+        self.progress(Progress(0, self.total))
         for suite in suites:
             subject = Subject(suite, seed)
             shown = pictures.shown(suite, len(suites))
@@ -158,7 +158,7 @@ class _Run:
                     for kind, curves in context.plotted().items():
                         results.plot((suite, method, kind), scenes, curves)
             self.done += 1
-            self.progress(Step(self.done, self.total, *key))
+            self.progress(Progress(self.done, self.total, *key))
 
     def _try(self, metric: str, context: Context, work: Callable[[], Tensor]) -> Tensor | None:
         try:

@@ -20,10 +20,10 @@ from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.explanation import several
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.explanation.several import Inputs, are_several, named, of_one
 from torchfbi.export.agreement import Agreement, verify
-from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question, trace
+from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs, trace
 from torchfbi.export.formats import FORMATS, KEY, Format
 from torchfbi.export.metadata import describe
 from torchfbi.export.web import write_page
@@ -38,10 +38,10 @@ __all__ = [
     "TARGETS",
     "TOP_CLASS",
     "Agreement",
-    "Answer",
     "Explainer",
     "Exported",
-    "Question",
+    "Inputs",
+    "Outputs",
     "export",
 ]
 
@@ -92,8 +92,8 @@ def export(
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
-    Its inputs are those of ``Question``: image, target, k and tau where the settings use them, and
-    the other inputs of a network of several. Its outputs are those of ``Answer``: logits, values
+    Its inputs are those of ``Inputs``: image, target, k and tau where the settings use them, and
+    the other inputs of a network of several. Its outputs are those of ``Outputs``: logits, values
     and support. All else in the settings is fixed. The file holds the labels, the preprocessing,
     the settings and the versions as JSON under the name ``KEY``.
 
@@ -131,7 +131,7 @@ def export(
         images = pictures(model.preprocess.size)
     module: Any = model.module if isinstance(model, Model) else model
     others: dict[str, Tensor] = {}
-    if are_several(images):
+    if several.are_several(images):
         if to == "web":
             raise InputError("a page explains one photo: export a network of one input for it.")
         module, images, others = _split(module, images)
@@ -179,20 +179,20 @@ def export(
     return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement)
 
 
-def _split(module: Any, inputs: Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
+def _split(module: Any, inputs: several.Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
     """The module as one of its first image, that image, and the other inputs by name."""
-    given = named(module, inputs)
+    given = several.named(module, inputs)
     name = next((n for n, t in given.items() if t.ndim > 2 and t.is_floating_point()), None)
     others = {other: tensor.detach() for other, tensor in given.items() if other != name}
     if name is None:
         raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")
-    if taken := others.keys() & set(Question._fields):
+    if taken := others.keys() & set(Inputs._fields):
         raise InputError(
             f"the network's input {min(taken)!r} has the name of one that the file has anyway: "
             "give it another in the network's forward."
         )
     first = {other: tensor[:1] for other, tensor in given.items()}
-    return of_one(module, first, name, free=True), given[name], others
+    return several.of_one(module, first, name, free=True), given[name], others
 
 
 def _traced(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchfbi.errors import ExportError
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.export.explainer import TOP_CLASS, Answer, Explainer, Question
+from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs
 from torchfbi.export.formats import Run
 from torchfbi.method.settings import Settings
 
@@ -101,7 +101,7 @@ def verify(
         walker: the eager one.
         images: (N, C, ...), as many as the batch where it is fixed.
         batch: its size where it is fixed.
-        others: further inputs, as in a ``Question``.
+        others: further inputs, as in ``Inputs``.
 
     Raises:
         ExportError: an explanation differs by more than rounding accounts for, or all of them
@@ -110,9 +110,9 @@ def verify(
     found: list[Difference] = []
     densities: list[float] = []
     for question in _questions(walker, images, batch, others):
-        answers = Answer(*(tensor.to(images.device) for tensor in run(question)))
+        answers = Outputs(*(tensor.to(images.device) for tensor in run(question)))
         for i in range(len(question.image)):
-            answer = Answer(*(tensor[i : i + 1] for tensor in answers))
+            answer = Outputs(*(tensor[i : i + 1] for tensor in answers))
             found.append(compare(walker, question.part(slice(i, i + 1)), answer))
             densities.append(answer.support.float().mean().item())
     exact = [difference for difference in found if difference.exact]
@@ -128,7 +128,7 @@ def verify(
     )
 
 
-def compare(walker: ForwardBackward, question: Question, found: Answer) -> Difference:
+def compare(walker: ForwardBackward, question: Inputs, found: Outputs) -> Difference:
     """Compare an answer to a question about one sample with the eager one.
 
     Thresholds come in steps, and activations pass or do not, so that one rounding, which every
@@ -141,14 +141,14 @@ def compare(walker: ForwardBackward, question: Question, found: Answer) -> Diffe
     eager, image = Explainer(walker), question.image
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        expected = Answer(*eager(**question.named()))
+        expected = Outputs(*eager(**question.named()))
         edge = round(EDGE * expected.support.numel())
         edge = edge if walker.settings.values == "evidence" else 0
         difference = _difference(found, expected)._replace(edge=edge)
         for _ in range(0 if difference.exact else TRIES):
             noise = _rounding(image.dtype) * torch.randn(image.shape, generator=random).to(image)
             moved = question._replace(image=image * (1 + noise))
-            own = _difference(Answer(*eager(**moved.named())), expected)
+            own = _difference(Outputs(*eager(**moved.named())), expected)
             if difference.within(own):
                 return difference
     if not difference.exact:
@@ -165,7 +165,7 @@ def _refusal(difference: Difference) -> str:
     )
 
 
-def _difference(found: Answer, expected: Answer) -> Difference:
+def _difference(found: Outputs, expected: Outputs) -> Difference:
     def share(found: Tensor, expected: Tensor) -> float:
         scale = expected.abs().mean().clamp(min=torch.finfo(expected.dtype).tiny)
         return ((found - expected).abs().mean() / scale).item()
@@ -183,14 +183,14 @@ def _rounding(dtype: torch.dtype) -> float:
 
 def _questions(
     walker: ForwardBackward, images: Tensor, batch: int | None, others: Mapping[str, Tensor]
-) -> list[Question]:
+) -> list[Inputs]:
     settings = walker.settings
     last = walker.graph.logits.meta["val"].shape[1] - 1
     asked = torch.tensor([TOP_CLASS, last, 0], device=images.device)
     targets = asked[torch.arange(len(images), device=images.device) % len(asked)]
     return [
-        Question.of(images, targets, settings, others),
-        Question.of(images, targets, _changed(settings), others).part(slice(batch or 1)),
+        Inputs.of(images, targets, settings, others),
+        Inputs.of(images, targets, _changed(settings), others).part(slice(batch or 1)),
     ]
 
 

@@ -24,7 +24,7 @@ TOP_CLASS = -1
 """The target that asks for each sample's most probable class."""
 
 
-class Question(NamedTuple):
+class Inputs(NamedTuple):
     """What an exported explainer is given.
 
     Args:
@@ -49,7 +49,7 @@ class Question(NamedTuple):
         own = {"image": self.image, "target": self.target, "k": self.k, "tau": self.tau}
         return {name: t for name, t in own.items() if t is not None} | dict(self.others)
 
-    def part(self, samples: slice) -> Question:
+    def part(self, samples: slice) -> Inputs:
         """The same of some of its samples."""
         others = {name: tensor[samples] for name, tensor in self.others.items()}
         image, target = self.image[samples], self.target[samples]
@@ -62,7 +62,7 @@ class Question(NamedTuple):
         target: Tensor,
         settings: Settings,
         others: Mapping[str, Tensor] = MappingProxyType({}),
-    ) -> Question:
+    ) -> Inputs:
         """The question that these settings ask."""
 
         def number(value: float | None) -> Tensor | None:
@@ -74,7 +74,7 @@ class Question(NamedTuple):
         return cls(image, target, number(k), number(settings.tau), others)
 
 
-class Answer(NamedTuple):
+class Outputs(NamedTuple):
     """What an exported explainer returns.
 
     Args:
@@ -107,7 +107,7 @@ class Explainer(nn.Module):
         tau: Tensor | None = None,
         **others: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The fields of an ``Answer`` to a ``Question``; a file must not need our classes."""
+        """The fields of ``Outputs`` to ``Inputs``; a file must not need our classes."""
         walker = copy.copy(self.walker)
         places = {str(node.meta.get("layer")): node.target for node in walker.graph.constants}
         given = {places.get(FREE + name): tensor for name, tensor in others.items()}
@@ -145,14 +145,14 @@ def trace(
         walker: the explainer, of a network whose logits are (N, classes).
         example: (N, C, ...) of the sizes that it was made for; its values do not count.
         size: of the batch; None leaves it free.
-        others: further inputs, as in a ``Question``.
+        others: further inputs, as in ``Inputs``.
     """
     image, *further = (
         tensor.new_zeros(size or 2, *tensor.shape[1:]) for tensor in (example, *others.values())
     )
     target = torch.full((len(image),), TOP_CLASS, device=image.device)
     others = dict(zip(others, further, strict=True))
-    question = Question.of(image, target, walker.settings, others).named()
+    question = Inputs.of(image, target, walker.settings, others).named()
     shapes: dict[str, Any] = dict.fromkeys(question)
     if size is None:
         batch = Dim("batch")

@@ -12,9 +12,9 @@ import torch
 from torch.export import ExportedProgram
 
 from torchfbi.errors import ExportError
-from torchfbi.export.explainer import Answer, Question
+from torchfbi.export.explainer import Inputs, Outputs
 
-Run = Callable[[Question], Answer]
+Run = Callable[[Inputs], Outputs]
 
 KEY = "torchfbi"
 """Under this name the metadata lie in every file, as JSON."""
@@ -45,9 +45,9 @@ def _write_program(program: ExportedProgram, path: Path, metadata: dict[str, Any
 def _open_program(path: Path) -> Run:
     module = torch.export.load(path).module()
 
-    def run(question: Question) -> Answer:
+    def run(question: Inputs) -> Outputs:
         with torch.no_grad():
-            return Answer(*module(**question.named()))
+            return Outputs(*module(**question.named()))
 
     return run
 
@@ -67,7 +67,7 @@ def _write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, Any]) 
         dynamo=True,
         opset_version=OPSET,
         input_names=[str(name) for name in names],
-        output_names=list(Answer._fields),
+        output_names=list(Outputs._fields),
         external_data=False,
         verbose=False,
         optimize=False,  # its rules take as long as all the rest, and ONNX Runtime has its own
@@ -83,9 +83,9 @@ def _open_onnx(path: Path) -> Run:
     runtime = _import("onnxruntime")
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(question: Question) -> Answer:
+    def run(question: Inputs) -> Outputs:
         inputs = {name: tensor.cpu().numpy() for name, tensor in question.named().items()}
-        return Answer(*map(torch.from_numpy, session.run(Answer._fields, inputs)))
+        return Outputs(*map(torch.from_numpy, session.run(Outputs._fields, inputs)))
 
     return run
 
@@ -120,7 +120,7 @@ def _write_aoti(program: ExportedProgram, path: Path, metadata: dict[str, Any]) 
 
 def _open_aoti(path: Path) -> Run:
     model = import_module("torch._inductor").aoti_load_package(str(path))
-    return lambda question: Answer(*model(**question.named()))
+    return lambda question: Outputs(*model(**question.named()))
 
 
 def _read_aoti(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torchfbi.errors import InputError, ModelError, SettingsError
+from torchfbi.errors import InputError, SettingsError, needs
 
 
 def patches(height: int, width: int, side: int = 8) -> Tensor:
@@ -63,12 +63,8 @@ def superpixels(picture: npt.NDArray[np.uint8], count: int) -> Tensor:
     """
     if count < 1:
         raise SettingsError(f"count={count}: there is at least one superpixel.")
-    try:
+    with needs("torchfbi[demo]"):
         from skimage.segmentation import slic
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install 'torchfbi[demo]'"
-        ) from error
     found = slic(picture, n_segments=count, start_label=0)
     return torch.from_numpy(np.unique(found, return_inverse=True)[1].reshape(found.shape))
 

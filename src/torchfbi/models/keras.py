@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError, first_line
+from torchfbi.errors import ModelError, first_line, needs
 from torchfbi.models import files
 from torchfbi.models.keras_applications import APPLICATIONS, Application
 from torchfbi.models.labels import Labels
@@ -46,11 +46,8 @@ def import_keras() -> Any:
         before = os.environ.get("KERAS_BACKEND")
         os.environ["KERAS_BACKEND"] = chosen or "torch"
         try:
-            keras = importlib.import_module("keras")
-        except ModuleNotFoundError as error:
-            raise ModelError(
-                f"The package {error.name} is missing. Install it: pip install keras"
-            ) from error
+            with needs("keras"):
+                keras = importlib.import_module("keras")
         finally:
             if before is None:
                 del os.environ["KERAS_BACKEND"]

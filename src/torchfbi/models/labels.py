@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from torchfbi.errors import ModelError, TargetError
+from torchfbi.errors import ModelError, TargetError, needs
 from torchfbi.system.reading import whole
 
-MOST_BYTES = 2**26
+MOST_BYTES = 2**24
 """Of a file of class names; the 21841 of the whole ImageNet take half a MiB."""
 
 _DATASET_NAME_IS_CLEARER = {282, 285, 638, 744, 836}
@@ -171,12 +171,8 @@ def _parse(text: str, suffix: str) -> Any:
     if suffix == ".json":
         return json.loads(text)
     if suffix in (".yaml", ".yml"):
-        try:
+        with needs("pyyaml"):
             import yaml  # type: ignore[import-untyped]
-        except ModuleNotFoundError as error:
-            raise ModelError(
-                "The package yaml is missing. Install it: pip install pyyaml"
-            ) from error
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
@@ -56,6 +57,15 @@ class Model:
                     "torchfbi.Labels([...])."
                 )
             object.__setattr__(self, "labels", Labels(names))
+
+    def placed(self, x: Tensor) -> Tensor:
+        """The tensor in the network's dtype and on its device."""
+        return x.to(next(self.module.parameters(), x))
+
+    def blank(self) -> Tensor:
+        """One black image as the network takes it, (1, C, H, W)."""
+        channels = len(self.preprocess.mean)
+        return self.placed(torch.zeros(1, channels, *self.preprocess.size))
 
     def warnings(self) -> tuple[str, ...]:
         """What of the preprocessing was assumed, as a sentence; empty where all of it is known."""

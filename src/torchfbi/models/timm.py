@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 import torch
 from torch.overrides import TorchFunctionMode
 
-from torchfbi.errors import ModelError, first_line
+from torchfbi.errors import ModelError, first_line, needs
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.parameters import known
@@ -26,12 +26,8 @@ def import_timm() -> Any:
         ModelError: one of the two is missing.
     """
     import_torchvision()
-    try:
+    with needs("timm"):
         return importlib.import_module("timm")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install timm"
-        ) from error
 
 
 def names() -> list[str]:

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 import torch
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, needs
 from torchfbi.models.labels import Labels
 from torchfbi.models.model import Listing, Model
 from torchfbi.models.preprocess import Preprocess
@@ -43,11 +43,10 @@ def import_torchvision() -> Any:
     """
     with _importing:
         try:
-            return _import()
-        except ModuleNotFoundError as error:
-            raise ModelError(
-                f"The package {error.name} is missing. Install it: pip install torchvision"
-            ) from error
+            with needs("torchvision"):
+                return _import()
+        except ModelError:
+            raise
         except Exception as error:
             raise ModelError(
                 f"torchvision does not import beside torch {torch.__version__} ({error}). "

@@ -4,7 +4,7 @@ The thirteen convolutions are those that Keras publishes, ported from the Visual
 (Simonyan and Zisserman 2015, configuration D; CC BY 4.0). They come in the ONNX file of a package
 that put a head of its own on them; nothing of that package is copied or run, the file is read where
 it lies. The published dense layers, 124 of 138 million parameters, come in no package: those here
-are two smaller ones, distilled from another network's answers (``torchfbi.models.distil``).
+are two smaller ones, distilled from another network's answers (``docs/distil.py``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FEATURES, CLASSES = 1280, 1000
 """Units of the two dense layers: as many as the teacher's last feature has maps, and ImageNet's."""
 
 HEAD_FILE = Path(__file__).with_name("vgg16_head.npz")
-"""What ``torchfbi.models.distil`` found: the first dense layer, how many times the teacher's last
+"""What ``docs/distil.py`` found: the first dense layer, how many times the teacher's last
 layer is taken as the second, and as JSON how it was found and what it is worth (``about``)."""
 
 PREPROCESS = Preprocess(256, 224, interpolation="bicubic", **STYLES["caffe"])
@@ -127,7 +127,7 @@ def dense(file: Path, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """The dense layers as a state dict of ``head()``, float32.
 
     Args:
-        file: as ``torchfbi.models.distil`` writes it.
+        file: as ``docs/distil.py`` writes it.
         weight, bias: of the teacher's last layer, (1000, 1280) and (1000,).
     """
     with np.load(file) as saved:

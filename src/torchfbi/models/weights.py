@@ -71,6 +71,11 @@ def no_network(path: Path) -> str:
                 "its weights (torch.save(model.state_dict(), ...)), and name the network: "
                 "torchfbi.load('net.py:make', weights=...)."
             )
+        case "other" if path.suffix == ".py":
+            return (
+                f"{path} is Python code: name the function in it that returns the network, "
+                f"{path}:FUNCTION."
+            )
         case "other" if path.suffix not in _NAMED:
             return f"{path} is neither a network nor a file of weights that torchfbi reads."
     return (

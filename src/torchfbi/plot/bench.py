@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torchfbi.plot.style import MARGIN, SMALL, Sheet
 
 if TYPE_CHECKING:
-    from torchfbi.bench import Result, Row
+    from torchfbi.bench import Result, Timing
 
 _WIDTH, _TOP, _NAMES, _NUMBERS, _PITCH, _HEAD, _GAP = 10.0, 0.85, 1.5, 2.4, 0.27, 0.3, 0.22
 
@@ -71,13 +71,13 @@ def _bars(sheet: Sheet, result: Result, y: float, longest: float) -> None:
     axes.axvline(1.0, color=theme.ink, linewidth=0.6, linestyle=(0, (2, 3)))
 
 
-def _bar(axes: Axes, row: Row, place: float, colour: str, ink: str) -> None:
+def _bar(axes: Axes, row: Timing, place: float, colour: str, ink: str) -> None:
     if row.ratio is not None:
         axes.barh(place, row.ratio.median, 0.62, color=colour)
         axes.plot([row.ratio.low, row.ratio.high], [place, place], color=ink, linewidth=1.6)
 
 
-def _numbers(row: Row) -> str:
+def _numbers(row: Timing) -> str:
     if row.ratio is None or row.seconds is None:
         return row.failed
     memory = "" if row.memory is None else f"  ·  {row.memory.peak / 2**20:,.0f} MiB"

@@ -19,7 +19,7 @@ _PAD = 0.08
 """Inches around the text in a cell."""
 
 
-class Question(NamedTuple):
+class Heading(NamedTuple):
     """What a row asks.
 
     Args:
@@ -33,7 +33,7 @@ class Question(NamedTuple):
     note: str
 
 
-class Answer(NamedTuple):
+class Drawn(NamedTuple):
     """One method's answer.
 
     Args:
@@ -49,8 +49,8 @@ class Answer(NamedTuple):
 
 
 def compare_figure(
-    questions: Sequence[Question],
-    answers: Sequence[Sequence[Answer]],
+    questions: Sequence[Heading],
+    answers: Sequence[Sequence[Drawn]],
     methods: Sequence[str],
     title: str,
     subtitle: str,
@@ -101,7 +101,7 @@ Box = tuple[float, float, float, float]
 """Left, top, width and height in inches."""
 
 
-def _answer(sheet: Sheet, question: Question, answer: Answer, box: Box, label: str) -> None:
+def _answer(sheet: Sheet, question: Heading, answer: Drawn, box: Box, label: str) -> None:
     x, y, width, height = box
     shape = question.picture.shape[0], question.picture.shape[1]
     axes = sheet.panel(*box, label=label)

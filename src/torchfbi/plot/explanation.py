@@ -164,9 +164,9 @@ def _evidence(sheet: Sheet, explanation: Explanation, index: int, box: Box, seen
         note = "in colour: what speaks for it"
         if explanation.verdicts:
             masks = explanation.verdicts[index].masks()
-            note = "outlined: enough for the network" if "sufficient" in masks else note
             for name, colour in (("sufficient", sheet.theme.accent), ("second", _SECOND)):
-                if name in masks:
+                if name in masks and not masks[name].all():
+                    note = "outlined: enough for the network"
                     _contour(axes, masks[name].cpu().numpy(), shape, colour)
         sheet.write(x, y + side + 0.08, note, size=SMALL, colour=sheet.theme.muted, width=width)
     else:

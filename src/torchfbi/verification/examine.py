@@ -36,8 +36,9 @@ BEATEN = {
 """Which part must give less than which share of the probability that which other one gives. Objects
 stand in the middle and have edges: there a map need not be so much better."""
 
-EDGES = 0.85
-"""Above this rank correlation with the image's edges a map is no more than them."""
+KNOWN = 0.85
+"""Above this rank correlation with the image's edges, or with nearness to its centre, a map is no
+more than them, however well they do on this image."""
 
 NOISE = 3.0
 """Below this many standard deviations (``controls.likeness``) neighbouring patches of a map are no
@@ -92,12 +93,13 @@ def examine(
 
 @dataclass
 class _Tested:
-    """The parts by name, how firm the sufficient one is, how much the order is one by edges, and
-    how much more alike the map's neighbours are than shuffled ones."""
+    """The parts by name, how firm the sufficient one is, the checks for which the order is too near
+    to one that knows nothing of the network, and how much more alike the map's neighbours are
+    than shuffled ones."""
 
     parts: dict[str, Part] = field(default_factory=dict)
     stability: Stability | None = None
-    edges: float = 0.0
+    known: tuple[str, ...] = ()
     likeness: float = 0.0
 
 
@@ -113,11 +115,13 @@ def _tested(
     length = int(claimed.patches.sum())
     each = [grid.order(one.cpu(), generator) for one in controls.edges(question.image)]
     edges = max(each, key=lambda other: correlation(order, other))
+    centre = grid.order(controls.centre(grid), generator)
+    blind = {"better than edges": edges, "better than the centre": centre}
     others = {
         "control": controls.elsewhere(sufficient.patches),
         "random": grid.order(torch.randn(grid.sizes, generator=generator), generator) < length,
         "edges": edges < length,
-        "centre": grid.order(controls.centre(grid), generator) < length,
+        "centre": centre < length,
     }
     asked = question.keep(torch.stack(list(others.values())))
     found: dict[str, Found | None] = {
@@ -136,7 +140,7 @@ def _tested(
     return _Tested(
         {name: _part(question, one) for name, one in found.items() if one is not None},
         firm,
-        correlation(order, edges),
+        tuple(name for name, other in blind.items() if correlation(order, other) >= KNOWN),
         controls.likeness(grid.means(evidence.double())),
     )
 
@@ -167,8 +171,8 @@ def _checks(found: _Tested, rival: Rival | None) -> dict[str, bool]:
     parts = found.parts
     checks["sufficient"] = parts["claimed"].share <= SMALL
     for name, (control, part, limit) in BEATEN.items():
-        checks[name] = _total(parts[control]) < limit * _total(parts[part])
-    checks["better than edges"] &= found.edges < EDGES
+        better = _total(parts[control]) < limit * _total(parts[part])
+        checks[name] = better and name not in found.known
     checks["more than noise"] = found.likeness >= NOISE
     checks["necessary"] = "necessary" in parts or "second" in parts
     checks["stable"] = firm.share >= STEADY

@@ -9,15 +9,17 @@ from torchfbi.models.images import Photo
 from torchfbi.models.photos import CAT
 
 NAMES = {
-    "chelsea.png": "A tabby cat",
     "coffee.png": "A cup of coffee",
-    "rocket.jpg": "A rocket at its launch pad",
+    "camera.png": "A photographer with his camera",
     "motorcycle_left.png": "A motorcycle in a garage",
     "astronaut.png": "An astronaut",
-    "camera.png": "A photographer with his camera",
-    "cat.jpg": "A tabby cat",
+    "chelsea.png": "A tabby cat",
+    "rocket.jpg": "A rocket at its launch pad",
     "coffee.jpg": "A cup of coffee",
+    "cat.jpg": "A tabby cat",
 }
+"""The first is explained on arrival: one whose explanation holds. Cat and rocket are those of the
+embedded network that do not."""
 
 
 def examples() -> dict[str, Photo]:

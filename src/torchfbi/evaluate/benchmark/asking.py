@@ -50,8 +50,7 @@ def prepare(model: Model, picture: npt.NDArray[np.uint8]) -> Tensor:
         (C, H, W).
     """
     as_it_is = replace(model.preprocess, crop=picture.shape[:2], fit="stretch")
-    x, _ = as_it_is(Photo(picture))
-    return x.to(next(model.module.parameters(), x))
+    return model.placed(as_it_is(Photo(picture))[0])
 
 
 def probabilities(model: Model, images: Sequence[Tensor]) -> Tensor:

@@ -90,8 +90,7 @@ def _scenes(
 ) -> list[Scene]:
     photo = Photo.read(path)
     objects = read(path, photo.shape)
-    x, _ = model.preprocess(photo)
-    x = x.to(next(model.module.parameters(), x))
+    x = model.placed(model.preprocess(photo)[0])
     pixels = model.preprocess.denormalise(x)
     named = _by_class(objects, number_of)
     if not named:

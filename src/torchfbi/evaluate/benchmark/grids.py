@@ -103,9 +103,7 @@ def photo_grids(model: Model, n: int = 2, count: int = 12, seed: int = 0) -> Sui
     if package is None or package.origin is None:
         raise ModelError("the photos are in scikit-image: pip install 'torchfbi[demo]'")
     folder = Path(package.origin).parent / "data"
-    inputs = [model.preprocess(Photo.read(folder / name))[0] for name in PHOTOS]
-    like = next(model.module.parameters(), inputs[0])
-    inputs = [x.to(like) for x in inputs]
+    inputs = [model.placed(model.preprocess(Photo.read(folder / name))[0]) for name in PHOTOS]
     tops = zip(*probabilities(model, inputs).max(1), strict=True)
     tiles = [
         Scene(f"{model.labels[int(top)]} ({name})", model.preprocess.denormalise(x), x, int(top))

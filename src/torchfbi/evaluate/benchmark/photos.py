@@ -81,6 +81,7 @@ def photos(
     if not 0 <= sure < 1:
         raise SettingsError(f"sure={sure}: it is a probability in [0, 1).")
     root = Path(path).expanduser()
+    base = root.parent if root.is_file() else root
     found = _found(root)
     scenes: list[Scene] = []
     refused: list[str] = []
@@ -94,11 +95,10 @@ def photos(
             refused.append(f"{named.path.name}: {error}")
             continue
         looked += 1
-        x, _ = model.preprocess(photo)
-        x = x.to(next(model.module.parameters(), x))
+        x = model.placed(model.preprocess(photo)[0])
         p = probabilities(model, [x])[0]
         if int(p.argmax()) == target and p[target] > sure:
-            name = named.path.relative_to(_base(root)).as_posix()
+            name = named.path.relative_to(base).as_posix()
             scenes.append(Scene(name, model.preprocess.denormalise(x), x, target))
         if len(scenes) == wanted:
             break
@@ -194,10 +194,6 @@ def _listed(path: Path) -> list[Named]:
             f"{path}: its first line must name the columns path and class, and each line give both."
         )
     return [Named(path.parent / row["path"], row["class"]) for row in rows]
-
-
-def _base(root: Path) -> Path:
-    return root.parent if root.is_file() else root
 
 
 def _pictures(folder: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import needs
 from torchfbi.evaluate.peers.method import Attribute
 from torchfbi.evaluate.peers.network import Operator, graph_of, to_image, top_layer
 from torchfbi.evaluate.peers.own import GUIDED_BACKPROP, walk
@@ -102,10 +102,6 @@ def guided_grad_cam(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> 
 
 
 def _pytorch_grad_cam() -> Any:
-    try:
-        import_torchvision()  # the library imports it, and may need its operators declared
+    import_torchvision()  # the library imports it, and may need its operators declared
+    with needs("torchfbi[gradcam]"):
         return importlib.import_module("pytorch_grad_cam")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install torchfbi[gradcam]"
-        ) from error

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import needs
 from torchfbi.evaluate.peers.network import logits_of, probabilities_of
 from torchfbi.system.quiet import quiet
 
@@ -181,9 +181,5 @@ class _Ridge:
 
 
 def _captum() -> Any:
-    try:
+    with needs("torchfbi[captum]"):
         return importlib.import_module("captum.attr")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install torchfbi[captum]"
-        ) from error

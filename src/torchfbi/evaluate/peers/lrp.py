@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import CaptureError, ModelError
+from torchfbi.errors import CaptureError, needs
 from torchfbi.evaluate.peers.method import Attribute
 from torchfbi.evaluate.peers.network import graph_of
 from torchfbi.models.torchvision import import_torchvision
@@ -148,10 +148,6 @@ def _norms_after(network: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _library(name: str, extra: str) -> Any:
-    try:
-        import_torchvision()  # Zennit imports it, and may need its operators declared
+    import_torchvision()  # Zennit imports it, and may need its operators declared
+    with needs(f"torchfbi[{extra}]"):
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"The package {error.name} is missing. Install it: pip install torchfbi[{extra}]"
-        ) from error

@@ -14,7 +14,7 @@ from torchfbi.errors import ModelError
 from torchfbi.models.onnx_import import memory, sizes
 from torchfbi.models.onnx_import.reading import File, Node
 from torchfbi.models.onnx_import.registry import Call, find
-from torchfbi.models.onnx_import.steps import Layer, SizeStep, Step, Weight, find_scope, misfit
+from torchfbi.models.onnx_import.steps import Layer, Operation, SizeStep, Weight, find_scope, misfit
 
 
 class Builder:
@@ -26,7 +26,7 @@ class Builder:
         self.parameters: dict[str, nn.Parameter] = {}
         self.sizes: set[str] = set()
         self.entries = 0
-        self.steps: list[Step] = []
+        self.steps: list[Operation] = []
         self._check_operators()
         for node in file.nodes:
             try:
@@ -73,7 +73,7 @@ class Builder:
 
     def _append(self, run: Any, node: Node, fixed: dict[int, Any]) -> None:
         computed = tuple(name for i, name in enumerate(node.inputs) if i not in fixed)
-        self.steps.append(Step(run, computed, node.outputs, node))
+        self.steps.append(Operation(run, computed, node.outputs, node))
 
     def _is_size(self, node: Node, names: list[str]) -> bool:
         if node.operator in ("Shape", "Size"):

@@ -13,7 +13,7 @@ from torchfbi.models.onnx_import import memory
 from torchfbi.models.onnx_import.builder import Builder
 from torchfbi.models.onnx_import.reading import File
 from torchfbi.models.onnx_import.recognise import recognise
-from torchfbi.models.onnx_import.steps import Step, misfit
+from torchfbi.models.onnx_import.steps import Operation, misfit
 
 
 class Network(nn.Module):
@@ -44,7 +44,7 @@ class Network(nn.Module):
         results = {name: values[name] for name in self.outputs}
         return results if len(results) > 1 else results[self.outputs[0]]
 
-    def run(self, values: dict[str, Any]) -> Iterator[Step]:
+    def run(self, values: dict[str, Any]) -> Iterator[Operation]:
         """Compute all values; yields each step just before it is taken."""
         for i, step in enumerate(self.steps):
             yield step

@@ -14,7 +14,7 @@ from torchfbi.models.onnx_import.reading import Node
 from torchfbi.models.onnx_import.registry import Call, Operator
 
 
-class Step(NamedTuple):
+class Operation(NamedTuple):
     """One call of the forward pass: values by name in, values by name out."""
 
     run: Any

@@ -3,6 +3,7 @@
 import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
 import { explainNext, showAlbum } from "./album.js";
 import { Asking } from "./asking.js";
+import { hasWebcam, showWebcam } from "./camera.js";
 import { showFlow } from "./flow.js";
 import { compare, sweep } from "./grids.js";
 import { listSettings, readSettings, showSettings } from "./settings.js";
@@ -268,7 +269,11 @@ $("save").onclick = async () => {
 
 // Photo, network, preset, settings, class.
 $("choose").onclick = () => $("file").click();
-$("camera").onclick = () => $("shot").click();
+const phone = matchMedia("(pointer: coarse)").matches;
+$("camera").onclick = () => {
+  if (phone) return $("shot").click();
+  showWebcam((photo) => take([photo])).catch(({ message }) => say(`There is no camera to be used: ${message}`, "wrong"));
+};
 takePhotos($("file"), $("drop"), take);
 $("shot").onchange = () => {
   if ($("shot").files.length) take([$("shot").files[0]]);
@@ -343,8 +348,8 @@ async function listNames() {
   if (model === wish.model) $("names").replaceChildren(...names.map((value) => element("option", "", { value })));
 }
 
-if (matchMedia("(pointer: coarse)").matches) $("elsewhere").hidden = true;
-else $("camera").hidden = true;
+$("elsewhere").hidden = phone;
+$("camera").hidden = !phone && !hasWebcam;
 document.documentElement.dataset.ready = "true";
 say("");
 if (early) take(early);

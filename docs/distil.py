@@ -1,6 +1,6 @@
 """The dense layers of ``vgg16-distilled``, found by what the embedded network says of photos.
 
-``python -m torchfbi.models.distil PHOTOS`` finds them anew from a folder of any photos; labels are
+``python docs/distil.py PHOTOS`` finds them anew from a folder of any photos; labels are
 not needed. Of every photo both networks look at the same crops, each at 7 x 7 positions, so that
 the mean over any window of them is one more crop. The first dense layer is the ridge regression of
 the teacher's last feature (a hint, as Romero et al. 2015 call it) on the means of VGG-16's maps.
@@ -195,7 +195,7 @@ def agreement(head: Head, maps: Maps, classifier: nn.Linear) -> dict[str, float]
 
 def main() -> None:
     """Look, learn, save, and say how well it went."""
-    parser = argparse.ArgumentParser(prog="python -m torchfbi.models.distil", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python docs/distil.py", description=__doc__)
     parser.add_argument("photos", type=Path, help="a folder of photos")
     parser.add_argument("--crops", type=int, default=7, help="of each photo (7)")
     parser.add_argument("--cache", type=Path, default=Path("fbi-out/distil"), help="for the maps")
