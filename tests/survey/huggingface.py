@@ -21,6 +21,7 @@ _TOWERS = ("clip", "siglip")
 """Image and text encoders whose images are compared with texts."""
 
 _LAYERS = 2
+_SIDE = 224
 _TEXTS = 5
 
 
@@ -56,6 +57,8 @@ def build(name: str) -> tuple[nn.Module, int]:
 
 
 def _shorten(config: Any) -> None:
+    if isinstance(getattr(config, "image_size", None), int):
+        config.image_size = min(config.image_size, _SIDE)
     if hasattr(config, "depths"):
         return  # it has stages, which belong together
     for field in ("num_hidden_layers", "encoder_layers"):

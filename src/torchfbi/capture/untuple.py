@@ -74,7 +74,7 @@ def _gathered(
 ) -> tuple[Any, tuple[Any, ...]] | None:
     """What was chosen, taken from where it was: the choice itself is held constant."""
     args: Any = source.args
-    x, dim = args[0], args[dim_at]
+    x, dim = args[0], args[dim_at] if dim_at < len(args) else source.kwargs.get("dim", -1)
     if x.meta["val"].ndim == 0:
         return None
     index = call_before(node, operator.getitem, source, 1)
