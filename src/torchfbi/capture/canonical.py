@@ -140,7 +140,8 @@ def _addmm(node: fx.Node) -> None:
 
 def _matmul(node: fx.Node) -> None:
     """x W with a fixed matrix W is a dense layer; a product of two activations stays one."""
-    node.target = {aten.linalg_matmul.default: aten.matmul.default}.get(node.target, node.target)
+    if node.target is aten.linalg_matmul.default:
+        node.target = aten.matmul.default
     x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
     if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
         node.target = aten.linear.default
@@ -206,21 +207,19 @@ def _slice(node: fx.Node) -> None:
     """All of a dimension is the tensor itself. What lies in one of several parts that were put
     together is of that part alone, so that the others, such as a detector's coordinates beside its
     classes, may be what they are."""
-    whole, dim, start, end, step = (*node.args,)
+    args: Any = node.args
+    whole, dim, start, end, step = args
     if start in (0, None) and end in (sys.maxsize, None) and step == 1:
-        node.replace_all_uses_with(whole)  # type: ignore[arg-type]
+        node.replace_all_uses_with(whole)
         node.graph.erase_node(node)
-    elif getattr(whole, "target", None) is aten.cat.default:
-        _slice_of_a_part(node, *whole.args, dim, start, end, step)  # type: ignore[union-attr]
-
-
-def _slice_of_a_part(
-    node: fx.Node, parts: Any, along: int, dim: int, start: Any, end: Any, step: int
-) -> None:
-    shapes = [part.meta["val"].shape for part in parts]
-    sizes = [shape[dim] for shape in shapes]
+        return
+    if whole.target is not aten.cat.default:
+        return
+    parts, along = whole.args
+    sizes = [part.meta["val"].shape[dim] for part in parts]
     numbers = [n for n in (*sizes, start, end) if n is not None]
-    if (along - dim) % len(shapes[0]) or not all(isinstance(n, int) for n in numbers):
+    other = (along - dim) % whole.meta["val"].ndim
+    if other or not all(isinstance(n, int) for n in numbers):
         return
     taken, before = range(sum(sizes))[start:end], 0
     for part, size in zip(parts, sizes, strict=True):
