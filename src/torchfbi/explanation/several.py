@@ -146,6 +146,7 @@ def of_one(
     single = copy.copy(module)
     own = {buffer: inputs[other].detach() for other, buffer in held.items()}
     single._buffers = {**module._buffers, **own}
+    single._non_persistent_buffers_set = {*module._non_persistent_buffers_set, *own}  # no weights
     single.forward = _OfOne(single, name, held)
     return single
 
