@@ -13,6 +13,11 @@ from torchfbi.errors import TargetError
 from torchfbi.method.graph import Graph
 from torchfbi.method.settings import SeedKind
 
+RIVALS = 0.75
+"""How much a class's rivals count in the ``contrast`` seed. With all of it, what the classes have in
+common, an animal's fur, speaks for none; with none of it, two cats are drawn alike (measured:
+docs/study.md)."""
+
 Target = Tensor | Callable[[Tensor], Tensor] | int | None
 
 
@@ -23,8 +28,8 @@ def seed(logits: Tensor, chosen: Tensor, kind: SeedKind) -> Tensor:
         logits: z, (N, classes), floating point.
         chosen: c, (N,), integer in [0, classes); or the seed itself, like ``logits``.
         kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
-            e_c. ``contrast``: e_c minus the softmax of the other logits, that is
-            e_c - sum_{j != c} p_j / (1 - p_c) e_j.
+            e_c. ``contrast``: e_c minus three quarters of the softmax of the other logits,
+            e_c - 3/4 sum_{j != c} p_j / (1 - p_c) e_j.
 
     Returns:
         A tensor like ``logits``.
@@ -40,7 +45,7 @@ def seed(logits: Tensor, chosen: Tensor, kind: SeedKind) -> Tensor:
     if kind == "one-hot" or classes == 1:
         return one_hot
     rivals = torch.softmax(logits.masked_fill(is_target, -math.inf), 1)
-    return one_hot - rivals
+    return one_hot - RIVALS * rivals
 
 
 def ask(target: Target, logits: Tensor, graph: Graph) -> Tensor:
