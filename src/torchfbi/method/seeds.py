@@ -14,7 +14,7 @@ from torchfbi.method.graph import Graph
 from torchfbi.method.settings import SeedKind
 
 RIVALS = 0.75
-"""How much a class's rivals count in the ``contrast`` seed. With all of it, what the classes have in
+"""How much a class's rivals count in the ``contrast`` seed. With all of it, what classes have in
 common, an animal's fur, speaks for none; with none of it, two cats are drawn alike (measured:
 docs/study.md)."""
 
