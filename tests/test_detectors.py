@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from torchfbi import ForwardBackward, Settings, explain
-from torchfbi.errors import TargetError
+from torchfbi.errors import InputError, TargetError, UnsupportedOperatorError
 from torchfbi.method.seeds import seed
+from torchfbi.models.second_stage import SecondStage
+from torchfbi.models.torchvision import import_torchvision
 from torchfbi.targets import box, overlapping
 
 CLASSES, PLACES = 5, 16
@@ -64,6 +68,99 @@ def test_a_class_is_asked_against_its_rivals_at_that_candidate() -> None:
     drawn = [patch.get_bbox().extents.tolist() for patch in panels["evidence"].patches]
     scaled = [28.0 * edge for edge in (4, 2, 8, 10)]  # 16 pixels are drawn as 448
     assert drawn[-2:] == [scaled] * 2  # a line, and a wider one beneath it
+
+
+class Expecting(nn.Module):
+    """YOLOv8 and later, as exported: coordinates by the expectation of a softmax over distances,
+    beside the classes' probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 4, stride=4), nn.ReLU())
+        self.distances, self.classes = nn.Conv2d(8, 4 * 6, 1), nn.Conv2d(8, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.features(x)
+        distances = self.distances(seen).flatten(2).unflatten(1, (4, 6)).softmax(2)
+        boxes = (distances * torch.arange(6).to(x)[:, None]).sum(2)
+        return torch.cat([boxes, self.classes(seen).flatten(2).sigmoid()], 1)
+
+
+class Classes(nn.Module):
+    """Of these the classes alone."""
+
+    def __init__(self, yolo: nn.Module, start: int) -> None:
+        super().__init__()
+        self.yolo, self.start = yolo, start
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.yolo(x)[:, self.start :]
+
+
+@pytest.mark.parametrize("start", [4, 5, -CLASSES])
+def test_classes_beside_expected_coordinates_are_asked_alone(start: int) -> None:
+    torch.manual_seed(0)
+    net, x = Expecting().double().eval(), torch.randn(2, 3, 16, 16).double()
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(leaf)[:, -CLASSES + 3, 5].sum(), leaf)
+    channel = 2 if start == 5 else 3
+    found = explain(Classes(net, start).eval(), x, box(5, channel, "one-hot", dim=1), "plain")
+    torch.testing.assert_close(found.values, gradient)
+    for refused in (net, Classes(net, 3).eval()):
+        with pytest.raises(UnsupportedOperatorError, match="softmax"):
+            explain(refused, x, box(5, 4 + 3, dim=1))
+
+
+class Pyramid(nn.Module):
+    """A backbone of four maps, each half as large as the one before."""
+
+    out_channels = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 4, stride=4)
+        self.halves = nn.ModuleList(nn.Conv2d(4, 4, 3, 2, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        maps = [self.stem(x)]
+        for half in self.halves:
+            maps.append(half(maps[-1].relu()))
+        return {str(i): level for i, level in enumerate(maps)}
+
+
+@pytest.mark.parametrize("where", [(4, 6, 30, 40), (0, 10, 128, 500), (3, 3, 3.5, 9)])
+def test_the_second_stage_says_of_a_box_what_torchvisions_does(where, monkeypatch) -> None:
+    import_torchvision()
+    detection = importlib.import_module("torchvision.models.detection")
+    roi_align = importlib.import_module("torchvision.ops.roi_align")
+    torch.manual_seed(0)
+    sizes = ((32,), (64,), (128,), (256,))
+    anchors = detection.anchor_utils.AnchorGenerator(sizes, ((1.0,),) * 4)
+    detector = detection.FasterRCNN(Pyramid(), CLASSES, rpn_anchor_generator=anchors)
+    detector = detector.double().eval()
+    x, heads = torch.randn(1, 3, 512, 128).double(), detector.roi_heads
+    # What torchvision runs where its compiled operators are missing, without compiling it.
+    monkeypatch.setattr(roi_align, "_roi_align", roi_align._roi_align.__wrapped__)
+    monkeypatch.setattr(roi_align, "_has_ops", lambda: False)
+    leaf = x.clone().requires_grad_()
+    boxes = [torch.tensor([where], dtype=torch.float64)]
+    pooled = heads.box_roi_pool(detector.backbone(leaf), boxes, [(512, 128)])
+    logits, moves = heads.box_predictor(heads.box_head(pooled))
+    (gradient,) = torch.autograd.grad(logits[:, 2].sum(), leaf)
+    stage = SecondStage(detector, where)
+    torch.testing.assert_close(stage(x)["bbox_regression"], moves)
+    found = explain(stage, x, 2, "plain", output="cls_logits")
+    torch.testing.assert_close(found.logits, logits)
+    torch.testing.assert_close(found.values, gradient)
+
+
+def test_a_box_that_is_none_or_a_detector_of_one_stage_is_refused() -> None:
+    with pytest.raises(InputError, match="no second stage"):
+        SecondStage(nn.Linear(1, 1), (0, 0, 1, 1))
+    detector = nn.Module()
+    detector.roi_heads = nn.Identity()
+    with pytest.raises(InputError, match="no box"):
+        SecondStage(detector, (2, 0, 1, 1))
 
 
 def test_the_candidate_at_a_box() -> None:

@@ -170,3 +170,19 @@ def test_the_flow_tells_the_evidence_at_each_feature() -> None:
             reached = reached.any(1) if reached.ndim > 2 else reached
             assert torch.equal(seen.support, support(seen.evidence) if after else reached)
             torch.testing.assert_close(seen.density, seen.support.flatten(1).float().mean(1))
+
+
+def test_a_border_that_a_maximum_never_takes_is_no_place() -> None:
+    """Padding with minus infinity before it is pooled is the pooling's own padding."""
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 4)
+    alone = nn.ConstantPad2d(1, -torch.inf), nn.MaxPool2d(3, 2)
+    x = torch.randn(2, 3, 8, 8)
+    padded, pooled = (
+        ForwardBackward(nn.Sequential(first, nn.ReLU(), *pool, last, nn.Flatten()).eval(), x)(x, 1)[
+            0
+        ]
+        for pool in (alone, (nn.MaxPool2d(3, 2, 1),))
+    )
+    assert padded.any()
+    torch.testing.assert_close(padded, pooled)

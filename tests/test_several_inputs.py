@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from photos import CAT, COFFEE
 from torchfbi import Labels, Model, explain
+from torchfbi.batch import Store
 from torchfbi.errors import InputError, TrainingModeError
 from torchfbi.explanation.several import InputExplanations
+from torchfbi.export import export
 from torchfbi.models.preprocess import Preprocess
 
 
@@ -197,6 +199,33 @@ def test_the_command_line_names_the_other_inputs(run, tmp_path) -> None:
         refused = run(*asked, *wrong)
         assert refused.code == 2
         assert message in refused.err
-    refused = run("batch", str(tmp_path), "--model", "nets.py:make")
-    assert refused.code == 2
-    assert "wrap it in a module of one input" in refused.err
+    (tmp_path / "list.txt").write_text(f"{CAT}\n")
+    many = ("batch", "list.txt", "--model", "nets.py:make", "-o", "rows", "--no-overview")
+    done = run(*many, *given, "-t", "a")
+    assert done.code == 0, done.err
+    (row,) = Store(tmp_path / "rows").every()
+    expected = np.load(rows[0]["files"][1])["values"][0]
+    found = np.float32(row["values"]) * row["scale"]
+    np.testing.assert_allclose(found, expected.ravel(), atol=1e-3 * abs(expected).max())
+    np.save(tmp_path / "table.npy", np.array([[0.5, 1.0]], np.float32))
+    for wrong, message in (((), "--input table=FILE"), (given, "--mix")):
+        refused = run(*many, *wrong, "-t", "a")
+        assert refused.code == 2
+        assert message in refused.err
+
+
+def test_an_exported_explainer_takes_the_other_inputs(tmp_path) -> None:
+    net = WithTable().eval()
+    inputs = (torch.randn(3, 1, 6, 6), torch.randn(3, 3), torch.tensor([0, 2, 1]))
+    export(net, tmp_path / "net.pt2", "pt2", "plain", images=inputs)
+    explainer = torch.export.load(tmp_path / "net.pt2").module()
+    for part in (slice(3), slice(1, 2)):
+        given = dict(zip(("image", "table", "hospital"), (t[part] for t in inputs), strict=True))
+        target = torch.tensor([1, 0, 1])[part]
+        logits, values, _ = explainer(**given, target=target)
+        found = explain(net, given, target, "plain")["image"]
+        torch.testing.assert_close(values, found.values)
+        torch.testing.assert_close(logits, found.logits)
+    model = Model(net, Preprocess(6, 6, (0.5,), (0.2,), channels="L"), Labels("ab"), "net")
+    with pytest.raises(InputError, match="a page explains one photo"):
+        export(model, tmp_path / "page", "web", images=inputs)

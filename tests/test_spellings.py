@@ -55,6 +55,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "circular padding": lambda x: F.pad(x, [1, 1, 1, 1], "circular"),
     "nan_to_num": lambda x: x.nan_to_num(),
     "lerp": lambda x: torch.lerp(x, C, 0.3),
+    "product by linalg": lambda x: torch.linalg.matmul(x, C.relu()),
     "trace": lambda x: torch.einsum("nchh->nc", x),
     "diagonal by einsum": lambda x: torch.einsum("nchh,ch->nch", x, C[:, 0]),
     "a number first": lambda x: torch.sub(0.5, torch.add(1.0, torch.mul(2.0, x), alpha=3)),
@@ -64,7 +65,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "min over a dimension": lambda x: torch.min(x, 2, keepdim=True).values,
     "max of rectified maps": lambda x: torch.max(x.relu(), 1)[0],
     "topk": lambda x: x.flatten(2).topk(5, 2)[0],
-    "sort": lambda x: x.sort(1, descending=True)[0],
+    "sort": lambda x: torch.sort(x, dim=1, descending=True, stable=True)[0],
     "kthvalue": lambda x: x.kthvalue(2, 1)[0],
     "median": lambda x: x.median(1)[0],
     "cummax": lambda x: x.cummax(1)[0],
@@ -79,6 +80,7 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
         [F.adaptive_max_pool2d(x, k).flatten(1) for k in (1, 2, 4)], 1
     ),
     "unpooling": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+    "averages by a size beyond the maps": lambda x: F.avg_pool2d(x, (99_999, 2), ceil_mode=True),
     # places
     "a list of channels": lambda x: x[:, [2, 1, 0]],
     "a list from the end": lambda x: x[:, [-1, 0, -1]],

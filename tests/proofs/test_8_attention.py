@@ -172,6 +172,13 @@ def linear_by_relu(net: Any, x: Tensor) -> Tensor:
     return merged(out[..., :-1] / (net.hold(out[..., -1:]) + 0.1))
 
 
+def state_space(net: Any, x: Tensor) -> Tensor:
+    """EfficientViM: what B writes into a state by steps that sum to one, C reads out of it."""
+    steps, b, c = net.qkv(x).chunk(3, 2)
+    state = x.mT @ net.hold((steps + net.bias[0, :, :1]).softmax(1) * b)
+    return ((state + state.relu()) @ net.hold(c).mT).flatten(1)
+
+
 def outlook(net: Any, x: Tensor) -> Tensor:
     """VOLO: each place weighs the window around it, and the windows are laid onto each other."""
     image = x.mT.unflatten(2, (3, 3))
@@ -219,6 +226,7 @@ ATTENTIONS = [
     of_scores_alone,
     linear_by_softmax,
     linear_by_relu,
+    state_space,
     outlook,
     shifted_windows,
     block_with_tokens,
@@ -325,6 +333,12 @@ def bilinear_pooling(net: Any, x: Tensor) -> Tensor:
     return x.mT @ x
 
 
+def weighed_bilinear_pooling(net: Any, x: Tensor) -> Tensor:
+    """A state that nothing reads."""
+    steps, b, _ = net.qkv(x).chunk(3, 2)
+    return x.mT @ (steps.softmax(1) * b)
+
+
 def two_features(net: Any, x: Tensor) -> Tensor:
     q, k, _ = net.heads(x)
     return torch.einsum("bhid,bhjd->bhij", q.relu(), k)
@@ -343,6 +357,7 @@ REFUSED = {
     fixed_values: "scaled_dot_product_attention",
     product_of_probabilities: "matmul",
     bilinear_pooling: "matmul",
+    weighed_bilinear_pooling: "matmul",
     two_features: "einsum",
     features_meet_attended_features: "matmul",
 }

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from survey import huggingface
 from survey.names import family
@@ -124,7 +126,7 @@ def examine(name: str, seed: int = 0) -> Row:
     Raises:
         ModelError: there is no such architecture, or its library is missing.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _InDouble():
         torch.manual_seed(seed)
         module, own = _build(name)
         module = module.double()
@@ -148,6 +150,26 @@ def examine(name: str, seed: int = 0) -> Row:
         except TorchFBIError as error:
             return Row(**found, refused=first_line(error))
         return _tried(Row(**found, captured=True), module, x, graph)
+
+
+class _InDouble(TorchFunctionMode):
+    """Networks that compute norms and angles in single precision whatever their weights are do it
+    in double: else nothing could be told from rounding."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float:
+                return args[0]
+            if func is Tensor.to or "dtype" in kwargs:
+                args, kwargs = tree_map(_doubled, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _doubled(argument: Any) -> Any:
+    return torch.float64 if argument is torch.float32 else argument
 
 
 def _build(name: str) -> tuple[nn.Module, int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchfbi.errors import ModelError
 
 _NO_IMAGE_CLASSIFIERS = {
+    "dinat",  # wants a package of compiled operators
     "imagegpt",  # takes numbers of colours
     "shieldgemma2",  # a language model
     "siglip2",  # takes patches that were cut before
@@ -20,6 +21,7 @@ _TOWERS = ("clip", "siglip")
 """Image and text encoders whose images are compared with texts."""
 
 _LAYERS = 2
+_SIDE = 224
 _TEXTS = 5
 
 
@@ -29,8 +31,7 @@ def names() -> list[str]:
         auto = importlib.import_module("transformers.models.auto.modeling_auto")
     except ImportError:
         return []
-    known = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    classifiers = [name for name in known if name not in _NO_IMAGE_CLASSIFIERS]
+    classifiers = set(auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES) - _NO_IMAGE_CLASSIFIERS
     return sorted([*classifiers, *(f"{name}-tower" for name in _TOWERS)])
 
 
@@ -46,6 +47,9 @@ def build(name: str) -> tuple[nn.Module, int]:
             return _tower(transformers, name.removesuffix("-tower"))
         config = transformers.AutoConfig.for_model(name)
         _shorten(config)
+        auto = importlib.import_module("transformers.models.auto.modeling_auto")
+        kinds = auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[name]
+        config.architectures = [kinds] if isinstance(kinds, str) else [*kinds[:1]]
         model = transformers.AutoModelForImageClassification.from_config(config)
     except Exception as error:
         raise ModelError(f"transformers:{name} cannot be built: {error}") from error
@@ -53,6 +57,8 @@ def build(name: str) -> tuple[nn.Module, int]:
 
 
 def _shorten(config: Any) -> None:
+    if isinstance(getattr(config, "image_size", None), int):
+        config.image_size = min(config.image_size, _SIDE)
     if hasattr(config, "depths"):
         return  # it has stages, which belong together
     for field in ("num_hidden_layers", "encoder_layers"):

@@ -10,14 +10,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from torchfbi.batch import cluster, inputs, local
+from torchfbi.batch import cluster, local
+from torchfbi.batch.inputs import find
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.memory import batch_size
 from torchfbi.batch.rows import Row
 from torchfbi.batch.store import Store
 from torchfbi.capture.capture import capture
 from torchfbi.errors import SettingsError
+from torchfbi.explanation.several import holding
 from torchfbi.method.settings import Settings
 from torchfbi.models import Model, load
 
@@ -71,6 +74,7 @@ def run(
     device: str = "cpu",
     verify: bool = False,
     mix: bool = False,
+    inputs: dict[str, Tensor] | None = None,
     progress: Callable[[Progress], None] | None = None,
     **options: Any,
 ) -> Done:
@@ -97,6 +101,8 @@ def run(
         device: where the network runs.
         verify: test on each image whether its explanation holds; see docs/verify.md.
         mix: go on in a folder whose rows come from another network, setting or version.
+        inputs: further inputs of a network of several, by the names of its forward's arguments,
+            (1, ...): held for all images, and with them a part of the network.
         progress: called at the start and after every batch.
         options: of the engine: ``workers`` of the local one; see ``torchfbi.batch.cluster``.
 
@@ -110,9 +116,10 @@ def run(
         raise SettingsError(f"engine is {engine!r}: choose {' or '.join(ENGINES)}.")
     store = Store(out)
     first = store.manifest() or {}
+    model = load(model) if isinstance(model, str) else model
     job = Job(
-        inputs.find(images, without=out),
-        load(model) if isinstance(model, str) else model,
+        find(images, without=out),
+        holding(model, inputs) if inputs else model,
         Settings.contrast() if settings is None else settings,
         target,
         shard=shard or _number(first, "shard") or 128,

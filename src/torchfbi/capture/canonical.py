@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -117,8 +118,15 @@ def _max_pool(target: Any, dims: int) -> Callable[[fx.Node], None]:
 def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
     def change(node: fx.Node) -> None:
         x, kernel, stride, padding, *rest = node.args
-        full = (_full(sizes, dims) for sizes in (kernel, stride or kernel, padding))
-        node.args = (x, *full, *rest)
+        kernel, stride, padding = (
+            _full(sizes, dims) for sizes in (kernel, stride or kernel, padding)
+        )
+        # An axis's only window may reach far beyond the map: averages over all, by a large number.
+        for axis in range(dims):
+            size, out = (n.meta["val"].shape[axis - dims] for n in (x, node))  # type: ignore[union-attr]
+            if str(out) == "1" and isinstance(size, int) and not padding[axis]:
+                kernel[axis] = min(kernel[axis], size)
+        node.args = (x, kernel, stride, padding, *rest)
 
     return change
 
@@ -132,6 +140,8 @@ def _addmm(node: fx.Node) -> None:
 
 def _matmul(node: fx.Node) -> None:
     """x W with a fixed matrix W is a dense layer; a product of two activations stays one."""
+    if node.target is aten.linalg_matmul.default:
+        node.target = aten.matmul.default
     x, weight = (argument for argument in node.args if isinstance(argument, fx.Node))
     if weight.op == "get_attr" and weight.meta["val"].ndim == 2:
         node.target = aten.linear.default
@@ -159,12 +169,8 @@ def _fused_attention(node: fx.Node) -> None:
 def _addcmul(node: fx.Node) -> None:
     """x + value y z."""
     x, y, z = node.args
-    with node.graph.inserting_before(node):
-        product = node.graph.call_function(aten.mul.Tensor, (y, z))
-    vals = [factor.meta["val"] for factor in (y, z)]  # type: ignore[union-attr]
-    product.meta = {**node.meta, "val": vals[0] * vals[1]}
     node.target = aten.add.Tensor
-    node.args = (x, product)
+    node.args = (x, call_before(node, aten.mul.Tensor, y, z))
     node.kwargs = {"alpha": node.kwargs["value"]} if "value" in node.kwargs else {}
 
 
@@ -174,12 +180,9 @@ def _maximum(node: fx.Node) -> None:
     fixed, varying = sorted(node.all_input_nodes, key=lambda source: source.op != "get_attr")
     if fixed.op != "get_attr" or varying.op == "get_attr":
         return
-    with node.graph.inserting_before(node):
-        excess = node.graph.call_function(aten.sub.Tensor, (varying, fixed))
-        rectified = node.graph.call_function(aten.relu.default, (excess,))
-    excess.meta, rectified.meta = dict(node.meta), dict(node.meta)
+    excess = call_before(node, aten.sub.Tensor, varying, fixed)
     node.target = aten.add.Tensor
-    node.args = (rectified, fixed)
+    node.args = (call_before(node, aten.relu.default, excess), fixed)
 
 
 def _index(node: fx.Node) -> None:
@@ -193,14 +196,36 @@ def _index(node: fx.Node) -> None:
         node.target, node.args = aten.index_select.default, (x, dim, positive)
 
 
+def _slice(node: fx.Node) -> None:
+    """All of a dimension is the tensor itself. What lies in one of several parts that were put
+    together is of that part alone, so that the others, such as a detector's coordinates beside its
+    classes, may be what they are."""
+    args: Any = node.args
+    whole, dim, start, end, step = args
+    if start in (0, None) and end in (sys.maxsize, None) and step == 1:
+        node.replace_all_uses_with(whole)
+        node.graph.erase_node(node)
+        return
+    if whole.target is not aten.cat.default:
+        return
+    parts, along = whole.args
+    sizes = [part.meta["val"].shape[dim] for part in parts]
+    numbers = [n for n in (*sizes, start, end) if n is not None]
+    other = (along - dim) % whole.meta["val"].ndim
+    if other or not all(isinstance(n, int) for n in numbers):
+        return
+    taken, before = range(sum(sizes))[start:end], 0
+    for part, size in zip(parts, sizes, strict=True):
+        if taken and before <= taken[0] and taken[-1] < before + size:
+            node.args = (part, dim, taken[0] - before, taken[-1] + 1 - before, step)
+        before += size
+
+
 def _squeeze(node: fx.Node) -> None:
     """The dimensions that are 1 for every batch: one image alone stays a batch."""
     x: Any = node.args[0]
-    node.target = aten.squeeze.dims
-    node.args = (
-        x,
-        [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1],
-    )
+    ones = [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1]
+    node.target, node.args = aten.squeeze.dims, (x, ones)
 
 
 def _expand_as(node: fx.Node) -> None:
@@ -275,6 +300,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.max.other: _maximum,
     aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
     aten.index.Tensor: _index,
+    aten.slice.Tensor: _slice,
     aten.squeeze.default: _squeeze,
     aten.batch_norm.default: composites.batch_norm,
     aten.var.correction: composites.variance,
@@ -289,6 +315,7 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten._scaled_dot_product_efficient_attention.default: _fused_attention,
     aten.mm.default: _matmul,
     aten.matmul.default: _matmul,
+    aten.linalg_matmul.default: _matmul,
     aten.pad.default: _pad,
     # A view would ask for the memory layout that the model had before its copies were dropped.
     aten.view.default: _spell(aten.reshape.default, lambda x, shape: (x, shape)),

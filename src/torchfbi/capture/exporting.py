@@ -233,7 +233,8 @@ def _other_inputs(module: nn.Module) -> str:
     if not needed:
         return ""
     return (
-        f". Its forward wants {', '.join(needed)} as well: give explain all of them, (image, "
-        f"{', '.join(needed)}), on the command line --input {needed[0]}=FILE; elsewhere wrap it in "
-        "a module of one input that passes the others fixed."
+        f". Its forward wants {', '.join(needed)} as well: give explain or export all of them, "
+        f"(image, {', '.join(needed)}); on the command line explain and batch take --input "
+        f"{needed[0]}=FILE. Elsewhere wrap it in a module of one input that passes the others "
+        "fixed."
     )

@@ -11,6 +11,9 @@ from torch import Tensor, fx
 aten = torch.ops.aten
 Tensors = dict[str, Tensor]
 
+FREE = "torchfbi_input_"
+"""How the names of buffers begin that an exported explainer takes as inputs: never folded."""
+
 
 def add_tensor(graph: fx.Graph, tensors: Tensors, name: str, value: Tensor) -> fx.Node:
     """A new ``get_attr`` node, at the graph's current insertion point."""
@@ -26,7 +29,8 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
     for node in list(graph.nodes):
         inputs = node.all_input_nodes
         if node.op != "call_function" or any(
-            source.op != "get_attr" and source not in several for source in inputs
+            (source.op != "get_attr" and source not in several) or is_free(source)
+            for source in inputs
         ):
             continue
         args, kwargs = fx.node.map_arg(
@@ -34,7 +38,7 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
             lambda source: several[source] if source in several else tensors[str(source.target)],
         )
         # A view would ask for the layout that its tensor had before its copy was dropped.
-        run: Any = aten.reshape.default if node.target is aten.view.default else node.target
+        run: Any = aten.reshape.default if node.target in _VIEWS else node.target
         value = run(*args, **kwargs)
         if isinstance(value, tuple | list):
             several[node] = value
@@ -52,6 +56,14 @@ def fold_constants(graph: fx.Graph, tensors: Tensors) -> None:
         graph.erase_node(node)
     for node in reversed(several):
         graph.erase_node(node)
+
+
+_VIEWS = {aten.view.default, aten._unsafe_view.default}
+
+
+def is_free(node: fx.Node) -> bool:
+    """Whether it is an input of an exported explainer."""
+    return str(node.meta.get("layer", "")).startswith(FREE)
 
 
 def _replace_by_number(user: fx.Node, node: fx.Node, value: Any) -> None:

@@ -12,6 +12,9 @@ made them, never by their place:
    one map such as ReLU on both, and not on the values (Katharopoulos et al. 2020; Shen et al.
    2021).
 3. in a further product, what 2 found to be a query.
+4. the input and output maps of a state space: softmax(D) B and C in C (softmax(D) B X), of which D,
+   B and C are parts of one tensor (Lee et al. 2025, "EfficientViM"; held as in Jafari et al. 2024,
+   "MambaLRP").
 
 Whatever else is multiplied stays free on both sides; a matrix product of such factors is refused.
 What depends on the batch size alone, a class token's copies say, is held as well.
@@ -19,7 +22,7 @@ What depends on the batch size alone, a class token's copies say, is held as wel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -76,6 +79,7 @@ def hold(graph: fx.Graph) -> None:
         queries.update(_hold_linear_attention(node))
     for node in products:
         _hold_queries(node, queries)
+        _hold_state_space(node, products)
 
 
 def _carried(graph: fx.Graph) -> set[fx.Node]:
@@ -162,6 +166,36 @@ def _hold_queries(node: fx.Node, queries: set[fx.Node]) -> None:
     known = [factor for factor in factors if _origin(factor) in queries]
     if len(factors) == 2 and len(known) == 1:
         _detach(known[0], [node])
+
+
+def _hold_state_space(inner: fx.Node, products: Iterable[fx.Node]) -> None:
+    """Rule 4."""
+    for maps, _ in _both_ways(_factors(inner)) if inner.target in PRODUCTS else []:
+        weighed = _origin(maps)
+        factors = tensor_arguments(weighed) if weighed.target is aten.mul.Tensor else []
+        steps = [_origin(factor) for factor in factors if is_held(factor)]
+        parts = [_origin(factor) for factor in factors if not is_held(factor)]
+        if len(steps) != 1 or len(parts) != 1 or not _is_softmax(steps[0]):
+            continue
+        for outer in products:
+            for query, states in _both_ways(_factors(outer)):
+                of_one = _origin(query) is parts[0] is _origin(steps[0].args[0])
+                if of_one and outer.target in PRODUCTS and _depends_on(states, inner):
+                    _detach(query, [outer])
+                    _detach(maps, [inner])
+                    return
+
+
+def _depends_on(node: fx.Node, other: fx.Node) -> bool:
+    queue, seen = [node], set[fx.Node]()
+    while queue:
+        current = queue.pop()
+        if current is other:
+            return True
+        if current not in seen:
+            seen.add(current)
+            queue += current.all_input_nodes
+    return False
 
 
 def _both_ways(pair: list[fx.Node]) -> list[tuple[fx.Node, fx.Node]]:

@@ -61,6 +61,7 @@ _CHOICES: dict[Any, tuple[int, int | None]] = {
     aten.kthvalue.default: (2, 3),
     aten.topk.default: (2, None),
     aten.sort.default: (1, None),
+    aten.sort.stable: (1, None),
     aten.cummax.default: (1, None),
     aten.cummin.default: (1, None),
 }
@@ -73,7 +74,7 @@ def _gathered(
 ) -> tuple[Any, tuple[Any, ...]] | None:
     """What was chosen, taken from where it was: the choice itself is held constant."""
     args: Any = source.args
-    x, dim = args[0], args[dim_at]
+    x, dim = args[0], args[dim_at] if dim_at < len(args) else source.kwargs.get("dim", -1)
     if x.meta["val"].ndim == 0:
         return None
     index = call_before(node, operator.getitem, source, 1)

@@ -48,6 +48,7 @@ def batch(
     network: Model,
     settings: Settings,
     target: options.Target = None,
+    other: options.Input = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for the rows, where it also goes on.")
     ] = Path("fbi-out/batch"),
@@ -100,8 +101,11 @@ def batch(
 
     The same command goes on where it was stopped or killed.
     """
+    from torchfbi.cli import inputs
+
     running = engine()
-    extra: dict[str, Any] = {"workers": workers}
+    held = {name: given.tensor for name, given in inputs.read(other or [], network).items()}
+    extra: dict[str, Any] = {"workers": workers, "inputs": held}
     if engine_name == "ray":
         extra |= {"address": address, "cpus": cpus, "gpus": gpus}
     with _progress() as progress:

@@ -49,15 +49,7 @@ def explain(
         bool,
         typer.Option("--require-verified", help="Exit with 1 unless every explanation holds."),
     ] = False,
-    other: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            help="Another input of the network, by the name of its forward's argument: a photo, or "
-            "an .npy of shape (1, ...).",
-            metavar="NAME=FILE",
-        ),
-    ] = None,
+    other: options.Input = None,
 ) -> None:
     """Explain what the network sees in each photo. Several classes share one forward pass."""
     from torchfbi import api

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from torchfbi import api
 from torchfbi.errors import InputError, SettingsError
 from torchfbi.explanation.explanation import Explanation
-from torchfbi.explanation.several import InputExplanations
+from torchfbi.explanation.several import InputExplanations, of_the_photo
 from torchfbi.method.settings import Settings
 from torchfbi.models import Model
 from torchfbi.models.images import Photo
@@ -77,11 +76,7 @@ def explain(
     Raises:
         InputError: all inputs were named. And what ``torchfbi.explain`` raises.
     """
-    names = inspect.signature(network.module.forward).parameters
-    free = [name for name in names if name not in others]
-    if not free:
-        raise InputError("every input was given by --input: leave the photo's own out.")
-    inputs = {free[0]: Input.read(image, network), **others}
+    inputs = {of_the_photo(network.module, others): Input.read(image, network), **others}
     tensors = {name: each.tensor for name, each in inputs.items()}
     found: InputExplanations = api.explain(
         network, tensors, target, settings, low_memory=low_memory

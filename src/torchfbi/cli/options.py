@@ -42,6 +42,15 @@ Target = Annotated[
         show_default=False,
     ),
 ]
+Input = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        help="Another input of the network, by the name of its forward's argument: a photo, or "
+        "an .npy of shape (1, ...).",
+        metavar="NAME=FILE",
+    ),
+]
 Targets = Annotated[
     list[str] | None,
     typer.Option(

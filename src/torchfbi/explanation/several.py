@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi.capture.folding import FREE
 from torchfbi.errors import InputError
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.explanation.forward_backward import ForwardBackward
@@ -131,16 +131,69 @@ def named(module: Any, inputs: Inputs) -> dict[str, Tensor]:
     return found
 
 
-def of_one(module: nn.Module, inputs: dict[str, Tensor], name: str) -> nn.Module:
-    """The module as a function of one of its inputs, the others held. It shares all parts."""
-    held = {other: value.detach() for other, value in inputs.items() if other != name}
+def of_one(
+    module: nn.Module, inputs: dict[str, Tensor], name: str, *, free: bool = False
+) -> nn.Module:
+    """The module as a function of one of its inputs, the others held. It shares all parts.
 
-    def forward(self: nn.Module, x: Tensor) -> Any:
-        return type(self).forward(self, **{**held, name: x})
-
+    Args:
+        inputs: by name; one that is held is of as many samples as the images, or of one for all.
+        name: the one that is left.
+        free: the held ones are inputs of what is exported.
+    """
+    prefix = FREE if free else "held_"
+    held = {other: prefix + other for other in inputs if other != name}
     single = copy.copy(module)
-    single.forward = types.MethodType(forward, single)  # bound anew where it is copied
+    own = {buffer: inputs[other].detach() for other, buffer in held.items()}
+    single._buffers = {**module._buffers, **own}
+    single._non_persistent_buffers_set = {*module._non_persistent_buffers_set, *own}  # no weights
+    single.forward = _OfOne(single, name, held)
     return single
+
+
+@dataclass
+class _OfOne:
+    """The forward of one input. A class, as it travels to other processes."""
+
+    network: nn.Module
+    name: str
+    held: dict[str, str]
+
+    def __call__(self, x: Tensor) -> Any:
+        given = {other: getattr(self.network, buffer) for other, buffer in self.held.items()}
+        for other, value in given.items():
+            if len(value) == 1:
+                given[other] = value.expand(x.shape[0], *value.shape[1:])
+        return type(self.network).forward(self.network, **{**given, self.name: x})
+
+
+def holding(model: Model, others: dict[str, Tensor]) -> Model:
+    """The network as one of photos alone: its first input that is not among the others.
+
+    Args:
+        others: inputs by the names of the forward's arguments, of one sample, (1, ...).
+
+    Raises:
+        InputError: they are not the network's, not of one sample, or all that it has.
+    """
+    name = of_the_photo(model.module, others)
+    if more := {other: tuple(t.shape) for other, t in others.items() if not t.ndim or len(t) != 1}:
+        raise InputError(f"the inputs {more} are held for all images: give one sample, (1, ...).")
+    like = next(iter(others.values()))
+    named(model.module, {name: like, **others})  # whether they fit
+    return replace(model, module=of_one(model.module, {name: like, **others}, name))
+
+
+def of_the_photo(module: nn.Module, others: Collection[str]) -> str:
+    """The first input that is not named.
+
+    Raises:
+        InputError: all are.
+    """
+    free = [name for name in inspect.signature(module.forward).parameters if name not in others]
+    if not free:
+        raise InputError("every input was given by name: leave the photo's own out.")
+    return free[0]
 
 
 def _renewed(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.export import ExportedProgram
 
 from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.explanation import several
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.agreement import Agreement, verify
 from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs, trace
@@ -90,10 +92,10 @@ def export(
 ) -> Exported:
     """Write an explainer as one graph, and make sure that it says what the eager one says.
 
-    Its inputs are those of ``Inputs``: image, target, and k and tau where the settings use
-    them; its outputs those of ``Outputs``: logits, values and support. All else in the settings is
-    fixed. The file holds the labels, the preprocessing, the settings and the versions as JSON
-    under the name ``KEY``.
+    Its inputs are those of ``Inputs``: image, target, k and tau where the settings use them, and
+    the other inputs of a network of several. Its outputs are those of ``Outputs``: logits, values
+    and support. All else in the settings is fixed. The file holds the labels, the preprocessing,
+    the settings and the versions as JSON under the name ``KEY``.
 
     Args:
         model: as for ``explain``; its logits must be (N, classes).
@@ -103,7 +105,8 @@ def export(
             ``web``: a folder with a page that runs the ONNX file in the browser, of a ``Model``.
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         images: what the file is verified on, as for ``explain``; a bare module needs a tensor.
-            For a ``Model`` three random pictures by default.
+            For a ``Model`` three random pictures by default. For a network of several inputs all of
+            them: the first image among them is explained, the others keep their names.
         output: which output is explained where the network returns several.
         batch: fixes how many images it takes, which makes ``aoti`` faster; free by default, unless
             the network fixes it, or the walk through it cannot be traced for any number: then 1.
@@ -126,8 +129,13 @@ def export(
         if not isinstance(model, Model):
             raise InputError("give images, a tensor (N, C, ...), on which the file is verified.")
         images = pictures(model.preprocess.size)
+    module: Any = model.module if isinstance(model, Model) else model
+    others: dict[str, Tensor] = {}
+    if several.are_several(images):
+        if to == "web":
+            raise InputError("a page explains one photo: export a network of one input for it.")
+        module, images, others = _split(module, images)
     x, _, _ = as_batch(model, images)
-    module = model.module if isinstance(model, Model) else model
     walker = ForwardBackward(module, x, settings, output)
     if walker.graph.logits.meta["val"].ndim != 2:
         shape = tuple(walker.graph.logits.meta["val"].shape)
@@ -148,20 +156,21 @@ def export(
     if to == "web" and batch not in (None, 1):
         raise InputError(f"batch is {batch}: a page explains one photo at a time.")
     with quiet("stdout", "stderr"):
-        program, batch = _traced(walker, x, batch)
+        program, batch = _traced(walker, x, batch, others)
     if batch is not None:
-        x = _repeated(x, batch)
+        x, *further = (_repeated(tensor, batch) for tensor in (x, *others.values()))
+        others = dict(zip(others, further, strict=True))
     kind = FORMATS["onnx" if to == "web" else to]
     target = Path(path)
     if to != "web" and not target.suffix:
         target = target.with_name(target.name + kind.suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    metadata = describe(model, walker, batch)
+    metadata = describe(model, walker, batch, others)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
         with quiet("stdout", "stderr"):
             _write(kind, program, part, metadata)
-            agreement = verify(kind.open(part), walker, x, batch)
+            agreement = verify(kind.open(part), walker, x, batch, others)
         if to == "web":
             write_page(part, target, metadata, None if runtime is None else Path(runtime))
         else:
@@ -170,14 +179,30 @@ def export(
     return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement)
 
 
+def _split(module: Any, inputs: several.Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
+    """The module as one of its first image, that image, and the other inputs by name."""
+    given = several.named(module, inputs)
+    name = next((n for n, t in given.items() if t.ndim > 2 and t.is_floating_point()), None)
+    others = {other: tensor.detach() for other, tensor in given.items() if other != name}
+    if name is None:
+        raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")
+    if taken := others.keys() & set(Inputs._fields):
+        raise InputError(
+            f"the network's input {min(taken)!r} has the name of one that the file has anyway: "
+            "give it another in the network's forward."
+        )
+    first = {other: tensor[:1] for other, tensor in given.items()}
+    return several.of_one(module, first, name, free=True), given[name], others
+
+
 def _traced(
-    walker: ForwardBackward, x: Tensor, batch: int | None
+    walker: ForwardBackward, x: Tensor, batch: int | None, others: Mapping[str, Tensor]
 ) -> tuple[ExportedProgram, int | None]:
     """The program, and how many images it takes: as many as asked for, or else one where no program
     takes any number."""
     for size in (batch,) if batch is not None else (None, 1):
         try:
-            return trace(walker, x if size is None else _repeated(x, size), size), size
+            return trace(walker, x, size, others), size
         except TorchFBIError:
             raise
         except Exception as error:  # torch.export raises nearly anything

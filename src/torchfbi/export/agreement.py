@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -82,7 +84,11 @@ class Agreement(NamedTuple):
 
 
 def verify(
-    run: Run, walker: ForwardBackward, images: Tensor, batch: int | None = None
+    run: Run,
+    walker: ForwardBackward,
+    images: Tensor,
+    batch: int | None = None,
+    others: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Agreement:
     """Compare an exported explainer with the eager one.
 
@@ -95,6 +101,7 @@ def verify(
         walker: the eager one.
         images: (N, C, ...), as many as the batch where it is fixed.
         batch: its size where it is fixed.
+        others: further inputs, as in ``Inputs``.
 
     Raises:
         ExportError: an explanation differs by more than rounding accounts for, or all of them
@@ -102,11 +109,11 @@ def verify(
     """
     found: list[Difference] = []
     densities: list[float] = []
-    for question in _questions(walker, images, batch):
+    for question in _questions(walker, images, batch, others):
         answers = Outputs(*(tensor.to(images.device) for tensor in run(question)))
         for i in range(len(question.image)):
             answer = Outputs(*(tensor[i : i + 1] for tensor in answers))
-            found.append(compare(walker, _sample(question, i), answer))
+            found.append(compare(walker, question.part(slice(i, i + 1)), answer))
             densities.append(answer.support.float().mean().item())
     exact = [difference for difference in found if difference.exact]
     if not exact:
@@ -174,20 +181,16 @@ def _rounding(dtype: torch.dtype) -> float:
     return max(ROUNDING, torch.finfo(dtype).eps)
 
 
-def _sample(question: Inputs, i: int) -> Inputs:
-    image, target = question.image[i : i + 1], question.target[i : i + 1]
-    return question._replace(image=image, target=target)
-
-
-def _questions(walker: ForwardBackward, images: Tensor, batch: int | None) -> list[Inputs]:
+def _questions(
+    walker: ForwardBackward, images: Tensor, batch: int | None, others: Mapping[str, Tensor]
+) -> list[Inputs]:
     settings = walker.settings
     last = walker.graph.logits.meta["val"].shape[1] - 1
     asked = torch.tensor([TOP_CLASS, last, 0], device=images.device)
     targets = asked[torch.arange(len(images), device=images.device) % len(asked)]
-    some = slice(batch or 1)
     return [
-        Inputs.of(images, targets, settings),
-        Inputs.of(images[some], targets[some], _changed(settings)),
+        Inputs.of(images, targets, settings, others),
+        Inputs.of(images, targets, _changed(settings), others).part(slice(batch or 1)),
     ]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.export.explainer import TOP_CLASS
@@ -16,7 +17,10 @@ SCHEMA = 1
 
 
 def describe(
-    model: Model | nn.Module, walker: ForwardBackward, batch: int | None
+    model: Model | nn.Module,
+    walker: ForwardBackward,
+    batch: int | None,
+    others: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """Labels, preprocessing, settings and versions as plain JSON values.
 
@@ -35,6 +39,7 @@ def describe(
             "target": {"top class": TOP_CLASS},
             "k": None if settings.k == 1 else settings.k,
             "tau": settings.tau,
+            **{name: list(tensor.shape[1:]) for name, tensor in others.items()},
         },
         "batch": batch,
         "preprocess": preprocess,

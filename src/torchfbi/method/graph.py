@@ -131,7 +131,8 @@ class Graph:
             shape, channel = node.meta["val"].shape, channel_dim(node)
             behind = bool(affine) and position[node] >= min(affine)
             same = str(shape[0]) == str(self.image.meta["val"].shape[0])  # no windows among them
-            if behind and same and len(shape) == self.image.meta["val"].ndim:
+            alike = same and len(shape) == self.image.meta["val"].ndim
+            if behind and alike and not _is_bordered(node):
                 size = [str(n) for dim, n in enumerate(shape) if dim not in (0, channel)]
                 found.setdefault(tuple(size), self._activated(node))
         return list(reversed(found.values()))
@@ -198,6 +199,12 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"Graph({len(self.nodes)} operators, {len(self.features)} features)"
+
+
+def _is_bordered(node: fx.Node) -> bool:
+    """Whether there is a border of other numbers than zero, such as the minus infinity around what
+    is pooled: it speaks for nothing in the image."""
+    return node.target is aten.constant_pad_nd.default and node.args[2:] not in ((), (0,))
 
 
 def is_activation(node: fx.Node) -> bool:
