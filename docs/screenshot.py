@@ -50,7 +50,7 @@ def main() -> None:
             assert server.stdout is not None
             lines = iter(server.stdout.readline, "")
             url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-            size: Any = {"width": 1270, "height": 760}
+            size: Any = {"width": 1270, "height": 800}
             page, wrong = open_page(browser, url, viewport=size)
             drawn(page, "espresso", 0.0)
             uploads, changes = [], []

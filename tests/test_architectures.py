@@ -20,6 +20,7 @@ from torchfbi import ForwardBackward, Settings
 from torchfbi.capture.capture import capture
 from torchfbi.errors import UnsupportedOperatorError
 from torchfbi.models import load
+from torchfbi.models.timm import import_timm
 from torchfbi.models.untrained import shaken
 
 IS_THE_GRADIENT = [
@@ -123,9 +124,9 @@ def test_activations_inside_are_those_of_the_module(name: str) -> None:
 
 
 def test_recurrence_is_refused_with_its_layers() -> None:
-    net = load("timm:sequencer2d_s", pretrained=False).module
+    net = import_timm().create_model("sequencer2d_s", layers=(1, 1, 1, 1)).eval().double()
     with pytest.raises(UnsupportedOperatorError, match=r"aten.lstm.input  at .*rnn_v"):
-        capture(net, torch.zeros(1, 3, 224, 224))
+        capture(net, images(net, 224))
 
 
 ROWS = [

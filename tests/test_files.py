@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from photos import CAT, COFFEE
@@ -79,50 +78,13 @@ def test_functions_that_make_no_network(factory: Path, function: str, message: s
         load("nowhere.py:make")
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_weights_from_a_file(
-    factory: Path, model: Model, tmp_path: Path, suffix: str, wrapped: bool
-) -> None:
-    path = tmp_path / f"weights.{suffix}"
-    state = {name: value + 1 for name, value in model.module.state_dict().items()}
-    if wrapped:
-        state = {f"module.{name}": value for name, value in state.items()}
-    if suffix == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
-    loaded = load(f"{factory}:make", weights=path)
-    for name, value in model.module.state_dict().items():
-        assert torch.equal(loaded.module.state_dict()[name], value + 1)
-    assert path.name in loaded.name
-
-
-class Evil:
-    """Unpickled, it would write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (self.path,))
-
-
-def test_a_pickle_that_could_run_code_is_refused(factory: Path, tmp_path: Path) -> None:
-    trace, path = tmp_path / "trace", tmp_path / "evil.pt"
-    torch.save({"state_dict": Evil(trace)}, path)
-    with pytest.raises(ModelError, match=r"evil\.pt: it is a pickle that could run code"):
-        load(f"{factory}:make", weights=path)
-    torch.save(nn.Linear(2, 2), path)
-    with pytest.raises(ModelError, match=r"it needs torch\.nn\.modules\.linear\.Linear\. Where"):
-        load(f"{factory}:make", weights=path)
-    assert not trace.exists()
-
-
 def test_weights_that_do_not_fit(factory: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
     torch.save(nn.Linear(2, 2).state_dict(), path)
     with pytest.raises(ModelError, match=r"other\.pt does not fit .*Missing key"):
+        load(f"{factory}:make", weights=path)
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(ModelError, match=r"it needs torch\.nn\.modules\.linear\.Linear\. Where"):
         load(f"{factory}:make", weights=path)
     torch.save([1, 2], path)
     with pytest.raises(ModelError, match="holds no state dict"):

@@ -35,7 +35,7 @@ E5 = math.exp(5)
     [
         ("paper", [3.0, -2.0, -2.0]),
         ("one-hot", [1.0, 0.0, 0.0]),
-        ("contrast", [1.0, -E5 / (E5 + 1) / 2, -1 / (E5 + 1) / 2]),
+        ("contrast", [1.0, -0.75 * E5 / (E5 + 1), -0.75 / (E5 + 1)]),
     ],
 )
 def test_seeds_by_hand(kind: Any, expected: list[float]) -> None:
@@ -43,12 +43,14 @@ def test_seeds_by_hand(kind: Any, expected: list[float]) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(2, 20))
-def test_contrast_is_the_class_minus_half_of_its_rivals(number: int, classes: int) -> None:
+def test_contrast_is_the_class_minus_three_quarters_of_its_rivals(
+    number: int, classes: int
+) -> None:
     torch.manual_seed(number)
     z, c = 3 * torch.randn(4, classes, dtype=torch.float64), torch.randint(classes, (4,))
     p = z.softmax(1)
     rows = torch.arange(4)
-    expected = -p / (1 - p[rows, c])[:, None] / 2
+    expected = -p / (1 - p[rows, c])[:, None] * 0.75
     expected[rows, c] = 1
     torch.testing.assert_close(seed(z, c, "contrast"), expected)
 
@@ -63,7 +65,7 @@ def test_contrast_ignores_a_constant(number: int, classes: int) -> None:
 
 def test_contrast_stays_finite_when_the_class_is_certain() -> None:
     answer = seed(tensor([1e4, 1, 1], [1, 1e4, 0]), torch.tensor([0, 0]), "contrast")
-    torch.testing.assert_close(answer, tensor([1, -0.25, -0.25], [1, -0.5, 0]))
+    torch.testing.assert_close(answer, tensor([1, -0.375, -0.375], [1, -0.75, 0]))
 
 
 @pytest.mark.parametrize("kind", SEEDS)

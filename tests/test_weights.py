@@ -76,6 +76,18 @@ def test_several_networks_in_one_file(tmp_path: Path) -> None:
         with_weights(network(), tmp_path / "a.pt")
 
 
+def test_a_head_with_other_classes(tmp_path: Path) -> None:
+    fine_tuned = {**state(), "3.weight": torch.ones(5, 144), "3.bias": torch.zeros(5)}
+    torch.save(fine_tuned, tmp_path / "a.pt")
+    loaded = with_weights(network(), tmp_path / "a.pt")
+    assert torch.equal(loaded.module[3].weight, fine_tuned["3.weight"])
+    assert not any(value.requires_grad for value in loaded.module[3].parameters())
+    assert list(loaded.labels) == list(Labels.numbered(5))
+    torch.save({**fine_tuned, "3.weight": torch.ones(5, 143)}, tmp_path / "a.pt")
+    with pytest.raises(ModelError, match="size mismatch for 3"):
+        with_weights(network(), tmp_path / "a.pt")
+
+
 def test_weights_of_another_network_still_do_not_fit(tmp_path: Path) -> None:
     torch.save({f"model.{k}": v for k, v in state().items() if "3" not in k}, tmp_path / "a.pt")
     with pytest.raises(ModelError, match="does not fit mine: Missing key"):

@@ -169,12 +169,8 @@ def _fused_attention(node: fx.Node) -> None:
 def _addcmul(node: fx.Node) -> None:
     """x + value y z."""
     x, y, z = node.args
-    with node.graph.inserting_before(node):
-        product = node.graph.call_function(aten.mul.Tensor, (y, z))
-    vals = [factor.meta["val"] for factor in (y, z)]  # type: ignore[union-attr]
-    product.meta = {**node.meta, "val": vals[0] * vals[1]}
     node.target = aten.add.Tensor
-    node.args = (x, product)
+    node.args = (x, call_before(node, aten.mul.Tensor, y, z))
     node.kwargs = {"alpha": node.kwargs["value"]} if "value" in node.kwargs else {}
 
 
@@ -184,12 +180,9 @@ def _maximum(node: fx.Node) -> None:
     fixed, varying = sorted(node.all_input_nodes, key=lambda source: source.op != "get_attr")
     if fixed.op != "get_attr" or varying.op == "get_attr":
         return
-    with node.graph.inserting_before(node):
-        excess = node.graph.call_function(aten.sub.Tensor, (varying, fixed))
-        rectified = node.graph.call_function(aten.relu.default, (excess,))
-    excess.meta, rectified.meta = dict(node.meta), dict(node.meta)
+    excess = call_before(node, aten.sub.Tensor, varying, fixed)
     node.target = aten.add.Tensor
-    node.args = (rectified, fixed)
+    node.args = (call_before(node, aten.relu.default, excess), fixed)
 
 
 def _index(node: fx.Node) -> None:
@@ -231,11 +224,8 @@ def _slice(node: fx.Node) -> None:
 def _squeeze(node: fx.Node) -> None:
     """The dimensions that are 1 for every batch: one image alone stays a batch."""
     x: Any = node.args[0]
-    node.target = aten.squeeze.dims
-    node.args = (
-        x,
-        [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1],
-    )
+    ones = [dim for dim, n in enumerate(x.meta["val"].shape) if isinstance(n, int) and n == 1]
+    node.target, node.args = aten.squeeze.dims, (x, ones)
 
 
 def _expand_as(node: fx.Node) -> None:

@@ -115,9 +115,8 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
         if _has_inner_graphs(program) or rewrite.has_aliased_mutation(program.graph):
             # It also inlines the parts under another mode, with autocast's casts written out.
             program = program.run_decompositions({})
-        batch = programs.batch_size(
-            program
-        )  # before anything runs on its tensors and fixes their sizes
+        # Before anything runs on its tensors and fixes their sizes.
+        batch = programs.batch_size(program)
         graph, tensors, outputs = _lift(program)
         logits, tail = rewrite.strip_tail(_choose(outputs, output))
         graph.output(logits)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchfbi.batch import Changes, Summary
 
 LISTED = 20
-"""How many strays are printed; the page and the JSON have all."""
+"""How many strays, and names of rare classes, are printed; the page and the JSON have all."""
 
 SHOWN = 3
 """How many photos are named with a possible shortcut; the page and the JSON have all."""
@@ -51,7 +51,8 @@ def summarize(
         moved = {} if found is None else {"changes": asdict(found)}
         report.print_json({**summary.to_dict(), **moved, "files": list(map(str, files))})
         return
-    table = Table(title=f"{summary.images:,} images, {summary.failed:,} failed")
+    report.console.print(f"{summary.images:,} images, {summary.failed:,} failed")
+    table = Table()
     table.add_column("class")
     for column in ("images", "support", "quartiles", "rim", "elsewhere", "strays"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -66,11 +67,13 @@ def summarize(
             f"{one.elsewhere:.2f}",
             f"{len(one.strays)}",
         )
-    report.console.print(table)
+    if summary.frequent:
+        report.console.print(table)
     if rare := summary.rare:
+        more = f", and {len(rare) - LISTED} more" if len(rare) > LISTED else ""
         report.console.print(
-            f"and of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
-            f"{', '.join(one.label for one in rare)}"
+            f"of fewer than {FEWEST} images, {sum(one.images for one in rare)} in all: "
+            f"{', '.join(one.label for one in rare[:LISTED])}{more}"
         )
     if any(one.verified for one in summary.classes):
         _print_verified(summary)
@@ -102,25 +105,33 @@ def _print_changes(found: Changes) -> None:
 
 
 def _print_verified(summary: Summary) -> None:
-    """How many explanations of each class hold, how much suffices, and what looks like a
-    shortcut."""
-    table = Table(title="Verified", title_justify="left")
+    """How many explanations hold, of all classes and of each frequent one, how much suffices, and
+    what looks like a shortcut."""
+    found = [one.verified for one in summary.classes if one.verified is not None]
+    holds, in_part, not_at_all = (
+        sum(getattr(one, what) for one in found) for what in ("holds", "in_part", "not_at_all")
+    )
+    report.console.print(
+        f"verified: {holds:,} hold, {in_part:,} hold in part, {not_at_all:,} do not hold"
+    )
+    table = Table()
     table.add_column("class")
     for column in ("images", "hold", "in part", "do not", "suffices", "quartiles", "rim", "spread"):
         table.add_column(column, justify="right", no_wrap=True)
-    for one in summary.classes:
-        found = one.verified
-        if found is None:
+    for one in summary.frequent:
+        tested = one.verified
+        if tested is None:
             continue
-        low, median, high = found.share or (math.nan,) * 3
+        low, median, high = tested.share or (math.nan,) * 3
         table.add_row(
             one.label,
-            *(f"{n:,}" for n in (found.images, found.holds, found.in_part, found.not_at_all)),
-            *((f"{median:.1%}", f"{low:.1%}–{high:.1%}") if found.share else ("none", "")),
-            f"{found.rim:.0%}",
-            f"{found.spread:.2f}",
+            *(f"{n:,}" for n in (tested.images, tested.holds, tested.in_part, tested.not_at_all)),
+            *((f"{median:.1%}", f"{low:.1%}–{high:.1%}") if tested.share else ("none", "")),
+            f"{tested.rim:.0%}",
+            f"{tested.spread:.2f}",
         )
-    report.console.print(table)
+    if table.row_count:
+        report.console.print(table)
     for one in summary.shortcuts:
         if one.verified is not None:
             report.console.print(

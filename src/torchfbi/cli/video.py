@@ -31,7 +31,6 @@ def video(
     ],
     network: Model,
     settings: Settings,
-    drawing: options.Drawing,
     target: Annotated[
         str | None,
         typer.Option(
@@ -51,6 +50,12 @@ def video(
             "--format", "-f", help="mp4, webm or gif; by default as the clip.", show_default=False
         ),
     ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for the results.")] = Path(
+        "fbi-out"
+    ),
+    dark: Annotated[bool, typer.Option("--dark", help="On a dark background.")] = False,
+    as_json: options.Json = False,
+    open_: options.Open = False,
 ) -> None:
     """Explain a clip frame by frame, one class all along. Ctrl-C keeps what is done."""
     from torchfbi import api
@@ -65,7 +70,7 @@ def video(
     number = int(asked(answers.mean(0)[None]) if callable(asked) else asked)
     probabilities = answers[:, number].tolist()
     clearest = probabilities.index(max(probabilities))
-    path = report.Names(drawing.out).new(clip.name, network.labels[number])
+    path = report.Names(out).new(clip.name, network.labels[number])
     files = [path.with_name(f"{path.name}.{end}") for end in (kind, "json")]
     manifest: dict[str, Any] = {}
     samples: list[dict[str, Any]] = []
@@ -80,7 +85,7 @@ def video(
                 explanation = replace(explanation, verdicts=verdicts)
             manifest.update(explanation.manifest())
             samples.append({"time": time, **manifest["samples"][0]})
-            yield drawn.frame(explanation, now, times, probabilities, drawing.dark)
+            yield drawn.frame(explanation, now, times, probabilities, dark)
             done()
             if stopped.is_set():
                 return
@@ -90,17 +95,16 @@ def video(
         moving = pictures(lambda: progress.advance(task), stopped)
         drawn.save(moving, times, files[0], 1 / rate)
         atomic.write(files[1], json.dumps({**manifest, "samples": samples}, indent=1).encode())
-    if drawing.json:
+    if as_json:
         report.print_json({"samples": samples, "files": list(map(str, files))})
     else:
         report.console.print(
             f"explained: {network.labels[number]}, {len(samples)} of {len(times)} frames; most "
-            f"probable at {times[clearest]:.1f} s ({probabilities[clearest]:.1%})",
-            markup=False, highlight=False,
-        )  # fmt: skip
+            f"probable at {times[clearest]:.1f} s ({probabilities[clearest]:.1%})"
+        )
         report.print_verdicts(verdicts)
         report.print_files(files)
-    drawing.show(files[0])
+    options.show(files[0], open_)
     if stopped.is_set():
         raise KeyboardInterrupt
 

@@ -13,10 +13,10 @@ from torchfbi.errors import TargetError
 from torchfbi.method.graph import Graph
 from torchfbi.method.settings import SeedKind
 
-RIVALS = 0.5
-"""How much a class's rivals count in the ``contrast`` seed. With all of it what the classes have in
-common, an animal's fur, speaks for none; with none of it the map hardly tells classes apart
-(measured: docs/study.md)."""
+RIVALS = 0.75
+"""How much a class's rivals count in the ``contrast`` seed. With all of it, what classes have in
+common, an animal's fur, speaks for none; with none of it, two cats are drawn alike (measured:
+docs/study.md)."""
 
 Target = Tensor | Callable[[Tensor], Tensor] | int | None
 
@@ -28,8 +28,8 @@ def seed(logits: Tensor, chosen: Tensor, kind: SeedKind) -> Tensor:
         logits: z, (N, classes), floating point.
         chosen: c, (N,), integer in [0, classes); or the seed itself, like ``logits``.
         kind: ``paper``: max z at c, min z elsewhere (section 2, "Dense layers"). ``one-hot``:
-            e_c. ``contrast``: e_c minus half of the softmax of the other logits, that is
-            e_c - 1/2 sum_{j != c} p_j / (1 - p_c) e_j.
+            e_c. ``contrast``: e_c minus three quarters of the softmax of the other logits,
+            e_c - 3/4 sum_{j != c} p_j / (1 - p_c) e_j.
 
     Returns:
         A tensor like ``logits``.

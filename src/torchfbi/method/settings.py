@@ -25,8 +25,8 @@ class Settings:
     Args:
         preset: the name of the preset that these settings started from; a label only.
         seed: what is put at the logits z for the probed class c. ``paper``: max z at c, min z
-            elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``contrast``: e_c minus half of
-            its rivals, weighted by their softmax probabilities among themselves.
+            elsewhere (section 2, "Dense layers"); ``one-hot``: e_c; ``contrast``: e_c minus three
+            quarters of its rivals, weighted by their softmax probabilities among themselves.
         gamma: of the excitation walk, in [0, 1e12]: how much more of the signal goes to what
             excited a unit; 0 is the plain adjoint (``torchfbi.method.adjoints.excitation``).
         tau: keep those entries of a feature whose product of signal and activation exceeds this

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageSequence
 
-from torchfbi.errors import ImageError, ModelError, TorchFBIError
+from torchfbi.errors import ImageError, TorchFBIError, needs
 from torchfbi.models.images import MAX_PIXELS, Photo
 
 CONTAINERS = "mov,matroska,avi,mpeg,mpegts,ogg,flv,asf"
@@ -26,12 +26,8 @@ def library() -> Any:
     Raises:
         ModelError: it is not installed.
     """
-    try:
+    with needs("torchfbi[video]"):
         return importlib.import_module("av")
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            "Videos need the package av: pip install 'torchfbi[video]'. A GIF needs none."
-        ) from error
 
 
 def frames(path: str | os.PathLike[str], rate: float) -> Iterator[tuple[float, Photo]]:

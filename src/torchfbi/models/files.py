@@ -40,8 +40,10 @@ def from_function(place: str) -> Model:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Where torchvision is not made for this PyTorch, the file's own import of it would fail.
-    if "torchvision" in path.read_text("utf-8", "replace"):
+    # Where torchvision is not made for this PyTorch, the file's own import of it would fail, and
+    # timm's.
+    code = path.read_text("utf-8", "replace")
+    if "torchvision" in code or "timm" in code:
         import_torchvision()
     try:
         spec.loader.exec_module(module)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -27,6 +28,13 @@ SUFFIXES = frozenset(
     [".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"],
 )
 """What is taken for a picture in a folder, in upper or lower case."""
+
+
+def pictures(folder: Path) -> Iterator[Path]:
+    """The pictures right in a folder, by their names; hidden ones are left out."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
 
 
 @dataclass(frozen=True, eq=False)

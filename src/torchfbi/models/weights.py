@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import ModelError, first_line
+from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.system.reading import unpacked
 
@@ -85,7 +86,7 @@ def no_network(path: Path) -> str:
 
 
 def with_weights(model: Model, path: Path) -> Model:
-    """The same network with the weights of a file.
+    """The same network with the weights of a file, and as many classes as they have.
 
     Args:
         model: from its architecture, say ``load("torchvision:resnet18", pretrained=False)``.
@@ -96,12 +97,28 @@ def with_weights(model: Model, path: Path) -> Model:
         ModelError: the file cannot be read, or does not fit the network.
     """
     state = _of_network(_read_state(path), model.module, path)
+    model = _with_as_many_classes(model, state)
     try:
         model.module.load_state_dict(state)
     except RuntimeError as error:
         problems = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise ModelError(f"{path} does not fit {model.name}: {problems}") from None
     return replace(model, name=f"{model.name} with {path.name}")
+
+
+def _with_as_many_classes(model: Model, state: dict[str, Tensor]) -> Model:
+    """The network, whose head was exchanged if the weights are of one with other classes, as after
+    fine-tuning."""
+    labels = model.labels
+    for name, layer in list(model.module.named_modules()):
+        weight = state.get(f"{name}.weight")
+        is_head = isinstance(layer, nn.Linear) and layer.out_features == len(model.labels)
+        if is_head and weight is not None and weight.shape != layer.weight.shape:
+            bias = layer.bias is not None
+            head = nn.utils.skip_init(nn.Linear, layer.in_features, len(weight), bias)  # type: ignore[no-untyped-call]
+            model.module.set_submodule(name, head.eval().requires_grad_(False))
+            labels = Labels.numbered(len(weight))
+    return replace(model, labels=labels)
 
 
 def _of_network(state: dict[str, Tensor], module: nn.Module, path: Path) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from itertools import islice
@@ -18,7 +18,7 @@ from torchfbi.evaluate.benchmark.asking import check, probabilities
 from torchfbi.evaluate.benchmark.outlines import Mask, Outlined, Reader
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
-from torchfbi.models.images import SUFFIXES, Photo
+from torchfbi.models.images import Photo, pictures
 from torchfbi.models.labels import plain
 
 NumberOf = Callable[[str], int | None]
@@ -66,7 +66,7 @@ def folder(
     number_of = cache(partial(class_of, model.labels))
     scenes: list[Scene] = []
     refused: list[str] = []
-    for picture in islice(_pictures(root), count):
+    for picture in islice(pictures(root), count):
         try:
             scenes += _scenes(model, picture, read, number_of, refused)
         except (ImageError, FileFormatError) as error:
@@ -77,12 +77,6 @@ def folder(
     masked = sum(scene.mask is not None for scene in scenes)
     description = f"Pictures from {root.name}, {masked} of {len(scenes)} with their objects' masks."
     return Suite(root.name, description, model, tuple(scenes), tuple(refused))
-
-
-def _pictures(root: Path) -> Iterator[Path]:
-    for path in sorted(root.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path
 
 
 def _scenes(

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from torchfbi.errors import FileFormatError, ImageError, SettingsError
 from torchfbi.evaluate.benchmark.asking import check, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
-from torchfbi.models.images import SUFFIXES, Photo
+from torchfbi.models.images import Photo, pictures
 from torchfbi.models.labels import plain
 from torchfbi.system.reading import whole
 
@@ -165,9 +164,9 @@ def _found(root: Path) -> list[Named]:
         return _listed(root)
     if not root.is_dir():
         raise ImageError(f"{root} is no folder and no CSV file of photos (seen from {Path.cwd()}).")
-    beside = [Named(path, _category(path)) for path in _pictures(root)]
+    beside = [Named(path, _category(path)) for path in pictures(root)]
     folders = sorted(path for path in root.iterdir() if path.is_dir())
-    below = [Named(path, folder.name) for folder in folders for path in _pictures(folder)]
+    below = [Named(path, folder.name) for folder in folders for path in pictures(folder)]
     if beside and below:
         raise ImageError(
             f"{root} holds both photos and folders of photos: whether folders or names say the "
@@ -194,9 +193,3 @@ def _listed(path: Path) -> list[Named]:
             f"{path}: its first line must name the columns path and class, and each line give both."
         )
     return [Named(path.parent / row["path"], row["class"]) for row in rows]
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path

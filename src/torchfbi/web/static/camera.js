@@ -7,9 +7,8 @@ export const hasWebcam = Boolean(navigator.mediaDevices?.getUserMedia); // of th
 /** Show what the camera sees until a picture is taken, which `take` gets, or the dialog is closed. */
 export async function showWebcam(take) {
   const stream = await navigator.mediaDevices.getUserMedia({ video: true });
-  $("snap").disabled = true;
-  $("live").onloadeddata = () => ($("snap").disabled = false);
   $("live").srcObject = stream;
+  await new Promise((ready) => ($("live").onloadeddata = ready));
   $("webcam").onclose = () => stream.getTracks().forEach((track) => track.stop());
   $("snap").onclick = async () => {
     const { videoWidth, videoHeight } = $("live");
