@@ -79,7 +79,8 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=x).logits
+        found = self.model(pixel_values=x)
+        logits: Tensor = found.logits if "logits" in found else found.last_hidden_state
         return logits
 
 
