@@ -160,7 +160,7 @@ def test_a_region_seeds_each_of_its_pixels_like_a_classifier() -> None:
     for sample, y, x in np.ndindex(2, 4, 5):
         z = output[sample, :, y, x]
         rivals = torch.softmax(z[[0, 2]], 0)
-        expected = torch.stack([-rivals[0], torch.ones(()), -rivals[1]]) * mask[y, x]
+        expected = torch.stack([-0.75 * rivals[0], torch.ones(()), -0.75 * rivals[1]]) * mask[y, x]
         torch.testing.assert_close(contrast[sample, :, y, x], expected)
 
 

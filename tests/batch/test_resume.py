@@ -23,7 +23,7 @@ from torch import Tensor
 from batching import pictures, tiny
 from torchfbi import Labels, Model, Photo, Preprocess, Settings, atomic
 from torchfbi.batch import Progress, inputs, run, store
-from torchfbi.batch.job import Job, blank
+from torchfbi.batch.job import Job
 from torchfbi.capture.capture import capture
 from torchfbi.errors import FileFormatError, SettingsError, StorageError
 from torchfbi.models.preprocess import Region
@@ -189,7 +189,7 @@ def _code_that_was_captured_before(photos: Path) -> Model:
     model, doubled = tiny(), list[bool]()
     forward = model.module.forward
     model.module.forward = lambda x: forward(x) * 2 if doubled else forward(x)
-    capture(model.module, blank(model))  # as by an earlier run of this process
+    capture(model.module, model.blank())  # as by an earlier run of this process
     doubled.append(True)
     return model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -103,17 +104,17 @@ def test_a_batch_that_is_fixed(tmp_path: Path, images: Tensor) -> None:
 def test_a_walk_that_cannot_have_a_free_batch_takes_one_image(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fixed(walker: ForwardBackward, x: Tensor, size: int | None) -> object:
+    def fixed(walker: ForwardBackward, x: Tensor, size: int | None, others: Any) -> object:
         if size is None:
             raise RuntimeError("Constraints violated (batch)!\n - Not all values of batch ...")
-        return trace(walker, x, size)
+        return trace(walker, x, size, others)
 
     monkeypatch.setattr("torchfbi.export.trace", fixed)
     result = run("export", "--model", "digits", "--to", "pt2", "-o", "net")
     assert result.code == 0
     assert "It takes 1 image at a time" in result.out
     assert FORMATS["pt2"].read(tmp_path / "net.pt2")["batch"] == 1
-    monkeypatch.setattr("torchfbi.export.trace", lambda *_: fixed(*_[:2], None))
+    monkeypatch.setattr("torchfbi.export.trace", lambda *_: fixed(*_[:2], None, ()))
     refused = run("export", "--model", "digits", "--to", "pt2", "-o", "none")
     assert refused.code == 2
     assert "cannot be traced: Constraints violated" in refused.err

@@ -50,14 +50,15 @@ def test_two_pixels_through_the_paper() -> None:
 
 
 def test_two_pixels_through_the_contrast() -> None:
-    # seed for c = 0 of two classes: e_0 - e_1; W^T s = (1, -2); s * a = (4, -12).
+    # seed for c = 0 of two classes: e_0 - 3/4 e_1;
+    # W^T s = (1, -1.75); s * a = (4, -10.5).
     settings = Settings.contrast(values="signal")
-    assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [2.0, -4.0]
+    assert walked(TWO_PIXELS, image(2, 3), settings, target=0) == [2.0, -3.5]
     # tau = 1 keeps the first entry alone, and tau = 4 none: above is strict.
     assert walked(TWO_PIXELS, image(2, 3), settings.override(tau=1.0), target=0) == [2.0, 0.0]
     assert walked(TWO_PIXELS, image(2, 3), settings.override(tau=4.0), target=0) == [0.0, 0.0]
     # No feature lies behind an affine layer here: the evidence is that at the image itself, s * x.
-    assert walked(TWO_PIXELS, image(2, 3), Settings.contrast(), target=0) == [4.0, -12.0]
+    assert walked(TWO_PIXELS, image(2, 3), Settings.contrast(), target=0) == [4.0, -10.5]
     # Where x is negative it changes sign: z = ReLU(-x) has the signal -1 there.
     net = Toy(lambda toy, x: toy.relu(-x), [[1.0, 1.0]], [0.0])
     settings = Settings.plain(values="evidence")

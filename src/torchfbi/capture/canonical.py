@@ -197,16 +197,13 @@ def _index(node: fx.Node) -> None:
 
 
 def _slice(node: fx.Node) -> None:
-    """All of a dimension is the tensor itself. What lies in one of several parts that were put
-    together is of that part alone, so that the others, such as a detector's coordinates beside its
-    classes, may be what they are."""
+    """What lies in one of several parts that were put together is of that part alone, so that the
+    others, such as a detector's coordinates beside its classes, may be what they are."""
     args: Any = node.args
     whole, dim, start, end, step = args
-    if start in (0, None) and end in (sys.maxsize, None) and step == 1:
-        node.replace_all_uses_with(whole)
-        node.graph.erase_node(node)
-        return
-    if whole.target is not aten.cat.default:
+    while _is_all(whole):
+        whole = whole.args[0]
+    if _is_all(node) or whole.target is not aten.cat.default:
         return
     parts, along = whole.args
     sizes = [part.meta["val"].shape[dim] for part in parts]
@@ -219,6 +216,14 @@ def _slice(node: fx.Node) -> None:
         if taken and before <= taken[0] and taken[-1] < before + size:
             node.args = (part, dim, taken[0] - before, taken[-1] + 1 - before, step)
         before += size
+
+
+def _is_all(node: Any) -> bool:
+    """Whether it is a slice that takes the whole dimension."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    _, _, start, end, step = node.args
+    return start in (0, None) and end in (sys.maxsize, None) and step == 1
 
 
 def _squeeze(node: fx.Node) -> None:
