@@ -86,7 +86,7 @@ study: $(READY)
 	$(BIN)/python docs/study.py $(PHOTOS)
 
 # The tables in docs/architectures.md: hours on one core. It goes on where it stopped;
-# `make survey NAMES='timm:swin*'` examines some alone, and writes no page.
+# `make survey NAMES='timm:swin*'` examines some alone; the page holds all that was examined.
 survey: $(READY)
 	PYTHONPATH=tests $(BIN)/python -m survey $(NAMES)
 
