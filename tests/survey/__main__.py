@@ -1,7 +1,7 @@
 """``python -m survey [NAME]...``: which architectures work, as a page of the docs.
 
-Without names all of torchvision and transformers and one of each kind in timm are examined, with names
-such as ``timm:swin*`` those alone. The page holds all that was examined so far.
+Without names all of torchvision and transformers and one of each kind in timm are examined, with
+names such as ``timm:swin*`` those alone. The page holds all that was examined so far.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 Written by `make survey`; do not edit. Every network has random weights, batch norm statistics
 and layer scales, so that no branch is dead, and is examined in float64, with two images of the
 smallest side out of 64, 96, 128, 192, 224, 256 pixels and its own that it takes; a network of timm
-that can be made for images of 96, 112 or 128 pixels is. Kinds are examined one of each family first,
+that can be made for images of 96, 112 or 128 pixels is. One kind of each family is examined first,
 and of each kind the smallest of those whose names differ only in words and numbers of size. Before
 attention was walked, 221 of 330 kinds of timm were explained (67 %) and 68 of torchvision's 80
 architectures.
