@@ -112,14 +112,8 @@ def epsilon_plus_flat(task: Task) -> Callable[[], Tensor]:
     canonizer = _library("zennit.canonizers").SequentialMergeBatchNorm()
     composite = _library("zennit.composites").EpsilonPlusFlat(canonizers=[canonizer])
     network = copy.deepcopy(task.module)
-    composite.register(network)
-
-    def run() -> Tensor:
-        leaf = task.x.detach().requires_grad_()
-        chosen = network(leaf).gather(1, task.target[:, None])
-        return torch.autograd.grad(chosen, leaf, torch.ones_like(chosen))[0]
-
-    return run
+    composite.register(network)  # its gradient is the relevance from here on
+    return gradient(task._replace(module=network))
 
 
 def _library(name: str) -> Any:

@@ -121,7 +121,8 @@ def _avg_pool(dims: int) -> Callable[[fx.Node], None]:
         kernel, stride, padding = (
             _full(sizes, dims) for sizes in (kernel, stride or kernel, padding)
         )
-        # An axis's only window may reach far beyond the map: averages over all, by a large number.
+        # An axis's only window may reach far beyond the map, in which case the adjoint, which lays
+        # windows out, would need memory for all that lies beyond.
         for axis in range(dims):
             size, out = (n.meta["val"].shape[axis - dims] for n in (x, node))  # type: ignore[union-attr]
             if str(out) == "1" and isinstance(size, int) and not padding[axis]:

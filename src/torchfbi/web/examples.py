@@ -18,8 +18,8 @@ NAMES = {
     "coffee.jpg": "A cup of coffee",
     "cat.jpg": "A tabby cat",
 }
-"""The first is explained on arrival: one whose explanation holds. Cat and rocket are those of the
-embedded network that do not."""
+"""The first is explained on arrival: one whose explanation by the embedded network holds. Those of
+cat and rocket do not, and come after them."""
 
 
 def examples() -> dict[str, Photo]:
