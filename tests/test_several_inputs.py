@@ -46,6 +46,15 @@ class WithTable(nn.Module):
         return {"logits": self.head(torch.cat([seen, table], 1))}
 
 
+class OneByOne(WithTable):
+    """It asks how many there are, so that its batch is fixed."""
+
+    def forward(self, image: Tensor, table: Tensor, hospital: Tensor) -> dict[str, Tensor]:
+        each = zip(image.split(1), table.split(1), hospital.split(1), strict=True)
+        found = [super(OneByOne, self).forward(*one)["logits"] for one in each]
+        return {"logits": torch.cat(found)}
+
+
 @pytest.fixture
 def siamese() -> tuple[Siamese, tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
@@ -226,6 +235,13 @@ def test_an_exported_explainer_takes_the_other_inputs(tmp_path) -> None:
         found = explain(net, given, target, "plain")["image"]
         torch.testing.assert_close(values, found.values)
         torch.testing.assert_close(logits, found.logits)
+    fixed, one = OneByOne().eval(), tuple(t[:1] for t in inputs)
+    export(fixed, tmp_path / "one.pt2", "pt2", "plain", images=one)
+    explainer = torch.export.load(tmp_path / "one.pt2").module()
+    for given in (one, (one[0], -one[1], one[2] + 2)):  # they are inputs of this file as well
+        named = dict(zip(("image", "table", "hospital"), given, strict=True))
+        logits, *_ = explainer(**named, target=torch.tensor([1]))
+        torch.testing.assert_close(logits, fixed(*given)["logits"])
     model = Model(net, Preprocess(6, 6, (0.5,), (0.2,), channels="L"), Labels("ab"), "net")
     with pytest.raises(InputError, match="a page explains one photo"):
         export(model, tmp_path / "page", "web", images=inputs)

@@ -339,6 +339,12 @@ def weighed_bilinear_pooling(net: Any, x: Tensor) -> Tensor:
     return x.mT @ (steps.softmax(1) * b)
 
 
+def state_that_is_not_what_is_read(net: Any, x: Tensor) -> Tensor:
+    """C reads the features, and not what B wrote."""
+    steps, b, c = net.qkv(x).chunk(3, 2)
+    return (x.mT @ (steps.softmax(1) * b)).flatten(1) + (x.relu().mT @ c).flatten(1)
+
+
 def two_features(net: Any, x: Tensor) -> Tensor:
     q, k, _ = net.heads(x)
     return torch.einsum("bhid,bhjd->bhij", q.relu(), k)
@@ -358,6 +364,7 @@ REFUSED = {
     product_of_probabilities: "matmul",
     bilinear_pooling: "matmul",
     weighed_bilinear_pooling: "matmul",
+    state_that_is_not_what_is_read: "matmul",
     two_features: "einsum",
     features_meet_attended_features: "matmul",
 }
