@@ -107,6 +107,26 @@ def test_modes_switched_inside_the_forward_are_a_part_of_it() -> None:
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
 
 
+def test_a_forward_that_asks_for_gradients() -> None:
+    net = Lambda(torch.enable_grad()(lambda x: x.relu().mean((2, 3))))
+    net.forward = torch.enable_grad()(net.forward)
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(ForwardBackward(net, x)(x)[1], net(x).detach())
+
+
+@pytest.mark.parametrize("check", [torch.equal, torch.allclose])
+def test_checks_of_constants_are_answered(check) -> None:
+    net = Lambda(lambda x: (x.relu() if check(MATRIX, MATRIX) else 1 / 0).mean((2, 3)))
+    x = torch.randn(1, 3, 8, 8)
+    torch.testing.assert_close(ForwardBackward(net, x)(x)[1], net(x).detach())
+
+
+def test_what_no_operator_of_pytorch_did_is_refused_by_its_name() -> None:
+    with pytest.raises(UnsupportedOperatorError, match="  _add_batch_dim  at _add_batch_dim") as e:
+        capture(Lambda(torch.vmap(lambda t: t.mean((1, 2)))), X)
+    assert "0x" not in str(e.value)
+
+
 def test_branches_inside_the_forward_are_refused() -> None:
     def branching(x: Tensor) -> Tensor:
         return torch.cond(x.sum() > 0, lambda x: x.relu(), lambda x: x.clone(), (x,)).flatten(1)
@@ -148,8 +168,12 @@ def test_control_flow_is_refused_with_its_place(capfd: pytest.CaptureFixture[str
     def branch(x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
 
-    with pytest.raises(ControlFlowError, match=r"test_capture\.py, line \d+.*torch\.where"):
-        capture(Lambda(branch), X)
+    def compares(x: Tensor) -> Tensor:
+        return x if torch.equal(x, x.relu()) else -x
+
+    for decides in (branch, compares):
+        with pytest.raises(ControlFlowError, match=r"test_capture\.py, line \d+.*torch\.where"):
+            capture(Lambda(decides), X)
     assert capfd.readouterr() == ("", "")  # torch.export's own noise stays inside
 
 

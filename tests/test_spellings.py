@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchfbi import Settings, explain
-from torchfbi.errors import CaptureError, OutputError, UnsupportedOperatorError
+from torchfbi.errors import CaptureError, InputError, OutputError, UnsupportedOperatorError
 
 F64 = torch.float64
 C = torch.linspace(-0.6, 0.9, 288, dtype=F64).reshape(8, 6, 6)
@@ -270,6 +270,15 @@ def test_other_samples_than_images_are_refused() -> None:
     """Of two images, and of no other number of them, it makes four."""
     with pytest.raises(OutputError, match="4 answers for 2 images"):
         explain(Net(lambda x: x[[0, 1, 0, 1]]), torch.randn(2, 3, 8, 8, dtype=F64), 1)
+
+
+@pytest.mark.parametrize(
+    "odd", [Tensor.to_sparse, lambda x: x.to("meta"), lambda x: torch.nested.nested_tensor([*x])]
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_images_without_an_array_of_values_are_refused(odd) -> None:
+    with pytest.raises(InputError, match="dense tensor"):
+        explain(Net(torch.relu), odd(torch.randn(2, 3, 8, 8, dtype=F64)), 1)
 
 
 def test_what_is_left_over_keeps_its_own_name() -> None:

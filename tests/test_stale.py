@@ -152,6 +152,13 @@ def test_a_hook_that_is_gone_is_gone(net: Any) -> None:
     assert shows(net, after.values, after.logits)
 
 
+def test_what_a_hook_keeps_of_the_capture(net: Any) -> None:
+    net.kept = []
+    net.first.register_forward_hook(lambda part, given, answer: net.kept.append(answer))
+    before, after = (explain(net, X, 0, "plain").values for _ in range(2))
+    assert torch.equal(before, after)
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export's own
 @pytest.mark.parametrize("how", [lambda t: t.mul_(3), lambda t: t.data[..., :1].mul_(3)])
 def test_the_state_of_an_exported_program(how: Callable[[Tensor], Any]) -> None:

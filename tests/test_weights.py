@@ -126,9 +126,23 @@ def test_an_exported_program_under_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of quantised tensors
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ],
+)
+def test_what_was_downloaded_instead_is_told(start: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_bytes(start)
+    with pytest.raises(ModelError, match=told):
+        with_weights(network(), tmp_path / "net.pth")
+
+
 def test_quantised_weights_are_named(tmp_path: Path) -> None:
     quantised = {k: v for k, v in state().items() if v.is_floating_point()}
     quantised["0.weight"] = torch.quantize_per_tensor(quantised["0.weight"], 0.1, 0, torch.qint8)
-    torch.save(quantised, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="weights are quantised"):
-        with_weights(network(), tmp_path / "a.pt")
+    for weight in (quantised["0.weight"], quantised["0.weight"].int_repr()):
+        torch.save({**state(), "0.weight": weight}, tmp_path / "a.pt")
+        with pytest.raises(ModelError, match="weights are quantised"):
+            with_weights(network(), tmp_path / "a.pt")

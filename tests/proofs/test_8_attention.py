@@ -289,6 +289,33 @@ def test_proof_8_an_explanation_tells_their_shares() -> None:
         torch.testing.assert_close(share, explanation.shares[name])
 
 
+class Rows(nn.Module):
+    """A transformer's layer on tokens (N, T, C), or (T, N, C) as older ones have them."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.position = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 9, 8))
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first)
+        self.head, self.turn = nn.Linear(8, 4), int(not batch_first)
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.stem(x).flatten(2).mT + self.position
+        tokens = self.layer(tokens.transpose(0, self.turn) + self.position.transpose(0, self.turn))
+        return self.head(tokens.mean(1 - self.turn))
+
+
+@pytest.mark.parametrize("samples", [2, 9])
+def test_proof_8_tokens_may_come_before_samples(samples: int) -> None:
+    x = torch.randn(samples, 3, 12, 12).double()
+    first, later = (explain(Rows(order), x, 1, "plain") for order in (True, False))
+    torch.testing.assert_close(later.values, first.values)
+    for name, share in first.shares.items():
+        torch.testing.assert_close(later.shares[name], share)
+    assert all(len(layer.support) == samples for layer in later.layers)
+
+
 def test_proof_8_a_name_of_many_parameters_is_short() -> None:
     class Decoder(nn.Module):
         """A learned query that is a dense layer's answer before it meets the image."""

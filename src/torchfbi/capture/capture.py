@@ -198,7 +198,9 @@ def _check_operators(graph: Graph) -> None:
         if node in graph.path and adjoints.find(node.target) is None:
             several = node.target is operator.getitem  # one of an operator's several outputs
             unknown = node.all_input_nodes[0] if several else node
-            missing.setdefault(str(unknown.target), []).append(unknown.meta["layer"])
+            target = unknown.target
+            name = str(target) if hasattr(target, "_schema") else target.__name__  # type: ignore[union-attr]
+            missing.setdefault(name, []).append(unknown.meta["layer"])
         elif node in graph.path and _over_samples(node):
             name = f"{node.target} over the samples of a batch"
             missing.setdefault(name, []).append(node.meta["layer"])

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
@@ -184,8 +184,13 @@ def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _decides(error: Exception) -> bool:
-    text = str(error)
-    return any(word in text for word in ("data-dependent", "dynamic control flow", "fake tensor"))
+    words = ("data-dependent", "dynamic control flow", "fake tensor", ".numpy() is not supported")
+    return _needs_values(error) or any(word in str(error) for word in words)
+
+
+def _needs_values(error: Exception) -> bool:
+    """Whether an operator returns a number or a decision, as ``torch.equal`` does."""
+    return isinstance(error, DataDependentOutputException)
 
 
 def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exception:
@@ -201,7 +206,7 @@ def _diagnosis(module: nn.Module, example: Tensor, error: Exception) -> Exceptio
             f"{_other_inputs(module)}"
         )
     text = str(error)
-    if "data-dependent" in text or "dynamic control flow" in text:
+    if _needs_values(error) or "data-dependent" in text or "dynamic control flow" in text:
         frames = traceback.extract_tb(error.__traceback__)
         places = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
         where = f" ({places[-1].filename}, line {places[-1].lineno})" if places else ""

@@ -103,8 +103,8 @@ TRIES = 3
 
 
 class WithoutAutograd(TorchFunctionMode):
-    """Tensors as nobody differentiates them: ``.data`` is ``.detach()``, and hooks for gradients
-    are left out."""
+    """Tensors as nobody differentiates them: ``.data`` is ``.detach()``, hooks for gradients are
+    left out, and no part asks for gradients (``torch.enable_grad``) or does without."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -113,7 +113,7 @@ class WithoutAutograd(TorchFunctionMode):
             return args[0].detach()
         if func is Tensor.register_hook:
             return RemovableHandle(OrderedDict())
-        if func in (Tensor.retain_grad, _REQUIRES_GRAD):
+        if func in (Tensor.retain_grad, _REQUIRES_GRAD, torch._C._set_grad_enabled):
             return None
         if func is Tensor.requires_grad_:
             return args[0]

@@ -283,7 +283,7 @@ def name_layers(graph: fx.Graph) -> None:
         if node.op != "call_function":
             continue
         path, leaf = _module_path(node)
-        operation = str(node.target).removeprefix("aten.").split(".")[0].rstrip("_")
+        operation = getattr(node.target, "__name__", str(node.target)).split(".")[0].rstrip("_")
         base = path if leaf else ".".join(filter(None, [path, operation]))
         counts[base] = counts.get(base, 0) + 1
         node.meta["layer"] = base if counts[base] == 1 else f"{base}:{counts[base]}"

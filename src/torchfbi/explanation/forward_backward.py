@@ -64,6 +64,8 @@ class ForwardBackward(Captured):
     ) -> None:
         if not example.is_floating_point():
             raise InputError(f"images must be floating point, not {example.dtype}: use .float().")
+        if example.is_nested or example.is_meta or example.layout != torch.strided:
+            raise InputError("images must be one dense tensor (N, C, ...) that has values.")
         forked.on_one_thread()
         super().__init__(module, example, output)
         self._sizes = tuple(example.shape[1:])
@@ -192,7 +194,7 @@ class ForwardBackward(Captured):
             if visit is not None and node in graph.features:
                 visit(observe(step, settings))
             if absorbed is not None:
-                reached(step, absorbed)
+                reached(step, absorbed, len(x))
 
         start, overwrite = self._seed(target, logits), visit is None
         s = self._engine.backward(values, start, look, overwrite=overwrite, walks=walks)

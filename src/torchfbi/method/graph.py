@@ -209,9 +209,10 @@ def _is_bordered(node: fx.Node) -> bool:
 
 def is_activation(node: fx.Node) -> bool:
     """Whether the node is an activation function, whose output is a feature: one number a sample
-    is none."""
-    found = find(node.target)
-    return found is not None and found.activation and node.meta["val"].ndim > 1
+    is none, nor are rows of tokens before the samples, as maps are chosen sample by sample."""
+    found, shape = find(node.target), node.meta["val"].shape
+    samples_first = not any(isinstance(size, torch.SymInt) for size in shape[1:])
+    return found is not None and found.activation and len(shape) > 1 and samples_first
 
 
 def is_spatial(node: fx.Node) -> bool:

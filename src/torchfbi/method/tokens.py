@@ -25,13 +25,14 @@ def joins(node: fx.Node) -> list[fx.Node]:
     return [source for source in tensor_arguments(node) if is_held(source)]
 
 
-def reached(step: Step, total: dict[str, Tensor]) -> None:
+def reached(step: Step, total: dict[str, Tensor], samples: int) -> None:
     """Add up what each tensor that ``joins`` contributes to the answer: the sum of itself times the
     signal that reached it.
 
     Args:
         step: at any operator.
         total: by the tensors' names, (N,) float each; added to.
+        samples: N.
     """
     node, s = step.node, step.signal
     if not joins(node):
@@ -47,8 +48,17 @@ def reached(step: Step, total: dict[str, Tensor]) -> None:
         parts = list(s.unbind(dim) if stacked else torch.split(s, sizes, dim))
     for source, part in zip(sources, parts, strict=False):
         if is_held(source):
-            name, found = name_of(source), (part * step.values[source]).flatten(1).sum(1)
+            each = (part * step.values[source]).movedim(_samples_dim(node, samples), 0)
+            name, found = name_of(source), each.reshape(samples, -1).sum(1)
             total[name] = total[name] + found if name in total else found
+
+
+def _samples_dim(node: fx.Node, samples: int) -> int:
+    """The dimension that counts the samples, or their parts: transformers of before have rows of
+    tokens first."""
+    shape = list(node.meta["val"].shape)
+    free = [dim for dim, size in enumerate(shape) if not isinstance(size, int)]
+    return free[0] if free else shape.index(samples) if samples in shape else 0
 
 
 def name_of(node: fx.Node) -> str:

@@ -98,6 +98,13 @@ def with_weights(model: Model, path: Path) -> Model:
     """
     state = _of_network(_read_state(path), model.module, path)
     model = _with_as_many_classes(model, state)
+    own = model.module.state_dict()
+    if any(
+        not v.is_floating_point() and own[n].is_floating_point()
+        for n, v in state.items()
+        if n in own
+    ):
+        raise ModelError(f"{path}: {_QUANTISED}")
     try:
         model.module.load_state_dict(state)
     except RuntimeError as error:
@@ -160,6 +167,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds a whole network ({found}), no state dict: {_LOADED[found]}")
     if found == "HDF5":
         raise ModelError(f"{path}: it is HDF5, which holds weights for Keras alone.")
+    with path.open("rb") as file:
+        start = file.read(40)
+    if instead := next((told for first, told in _INSTEAD.items() if start.startswith(first)), None):
+        raise ModelError(f"{path}: it is {instead}")
     if found == "other" and path.suffix in _NAMED:
         found = "safetensors" if path.suffix == ".safetensors" else "pickle"
     if found == "other":
@@ -178,13 +189,20 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise ModelError(f"{path}: it holds no state dict: save model.state_dict().")
     if any(value.is_quantized for value in content.values()):
-        raise ModelError(
-            f"{path}: its weights are quantised, and integers have no adjoint: save those of the "
-            "network as it was before it was converted."
-        )
+        raise ModelError(f"{path}: {_QUANTISED}")
     return dict(content)
 
 
+_QUANTISED = (
+    "its weights are quantised, and integers have no adjoint: save those of the network as it was "
+    "before it was converted."
+)
+
+
+_INSTEAD = {
+    b"version https://git-lfs": "a pointer to a file in Git LFS: get that (git lfs pull).",
+    b"<": "a web page: get the file that it speaks of.",
+}
 _NAMED = (".safetensors", ".pt", ".pth")
 _LOADED = {
     "TorchScript": "build the original nn.Module and save its model.state_dict().",
