@@ -23,8 +23,8 @@ from test_docs import SERVED, blocks
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.web import views
-from torchfbi.web.asking import changes
 from torchfbi.web.configuration import controls, helps
+from torchfbi.web.query import changes
 from torchfbi.web.service import Answer, Question
 
 pytestmark = pytest.mark.usefixtures("shared_networks")

@@ -19,7 +19,6 @@ from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, stronge
 from torchfbi.plot.sweep import tau_name
 from torchfbi.sweep import Sweep
 from torchfbi.verification.words import gist
-from torchfbi.web.asking import changes
 from torchfbi.web.pictures import (
     LONGEST,
     forward_uri,
@@ -29,6 +28,7 @@ from torchfbi.web.pictures import (
     revealed_uri,
     signed_uri,
 )
+from torchfbi.web.query import changes
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
