@@ -204,8 +204,8 @@ def verify_maps(
         if expected is not None and abs(occlusion.probability - float(expected[i])) > SAME:
             raise InputError(
                 f"this network gives {label(int(target[i]))} a probability of "
-                f"{occlusion.probability:.3f}, the explanation says {float(expected[i]):.3f}: it is "
-                "of another network, or the network or its input has changed. Explain it anew."
+                f"{occlusion.probability:.3f}, the explanation says {float(expected[i]):.3f}: it "
+                "is of another network, or the network or its input has changed. Explain it anew."
             )
         own, rival, again = maps[i].cpu(), None, None
         if others is not None:
