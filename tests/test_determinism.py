@@ -75,7 +75,8 @@ def on_two_threads(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor
     """In a process of its own: threads that were once started cannot be forked later."""
     path = str(tmp_path_factory.mktemp("threads") / "values.pt")
     script = ON_TWO_THREADS.format(tests=str(Path(__file__).parent), path=path)
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    # Passive: a thread that waits leaves its core to whoever shares it.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=600)
     return torch.load(path)
 
