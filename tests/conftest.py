@@ -1,5 +1,6 @@
 """What all tests share: the same examples and random numbers in every run, on one thread."""
 
+import contextlib
 import functools
 import gc
 from pathlib import Path
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, settings
 
 from browser import browser  # noqa: F401  # a fixture
 from torchfbi.cli.main import main
+from torchfbi.errors import ModelError
 from torchfbi.models import Model, embedded
+from torchfbi.models.torchvision import import_torchvision
 
 settings.register_profile(
     "proofs",
@@ -25,6 +28,10 @@ settings.load_profile("proofs")
 # On busy cores PyTorch's threads wait for each other at every group of a depthwise convolution:
 # one network took minutes instead of a second.
 torch.set_num_threads(1)
+
+# Before Quantus does, which cannot where the compiled operators do not fit.
+with contextlib.suppress(ModelError):
+    import_torchvision()
 
 
 def pytest_collection_finish() -> None:
