@@ -17,7 +17,7 @@ from torchfbi.models.torchvision import import_torchvision
 
 settings.register_profile(
     "proofs",
-    max_examples=40,  # always the same ones: more prove no more
+    max_examples=40,  # the same ones in every run
     derandomize=True,
     deadline=None,
     database=None,
