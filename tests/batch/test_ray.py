@@ -1,4 +1,4 @@
-"""Both engines give the same table: on a real Ray cluster of two nodes in this machine."""
+"""Both engines give the same table: on a real Ray cluster of three nodes in this machine."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def nodes() -> Iterator[Any]:
 
     nodes = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        nodes.add_node(num_cpus=1)
+        for _ in range(2):
+            nodes.add_node(num_cpus=1)
         yield nodes
     finally:
         ray.shutdown()
