@@ -37,7 +37,6 @@ HOLDS_GATES = {
 ATTENDS = {
     "timm:edgenext_xx_small": {"depths": (1, 1, 2, 2)},  # of channels
     "timm:efficientvit_b0": {"depths": (1, 1, 1, 1)},  # linear
-    "timm:halonet26t": {},  # in halos, by unfold
     # In windows that shift.
     "timm:swin_tiny_patch4_window7_224": {"depths": (2, 1), "embed_dim": 24, "num_heads": (2, 3)},
     "timm:test_vit": {},

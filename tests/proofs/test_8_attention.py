@@ -197,6 +197,15 @@ def shifted_windows(net: Any, x: Tensor) -> Tensor:
     return mixed.roll((1, 1), (2, 3))
 
 
+def halos(net: Any, x: Tensor) -> Tensor:
+    """HaloNet: each place asks the windows around it, which overlap."""
+    image = x.mT.unflatten(2, (3, 3))
+    around = F.pad(image, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+    around = around.permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(0, 2)
+    weights = (x.flatten(0, 1)[:, None] @ around.mT).softmax(-1)
+    return (net.hold(weights) @ around).unflatten(0, (-1, TOKENS))
+
+
 def block_with_tokens(net: Any, x: Tensor) -> Tensor:
     """A class token, position embeddings, two pre-norm blocks of attention and a gated MLP."""
     start = net.query.reshape(1, 1, FEATURES).expand(len(x), -1, -1)
@@ -229,6 +238,7 @@ ATTENTIONS = [
     state_space,
     outlook,
     shifted_windows,
+    halos,
     block_with_tokens,
 ]
 
