@@ -2,7 +2,7 @@
 
 export const $ = (id) => document.getElementById(id);
 
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 
 /** An element with its text, and whatever else is said of it. */
 export function element(tag, text = "", properties = {}) {
