@@ -10,7 +10,7 @@ const KNOBS = ["k", "tau"]; // those that the network was exported without are n
 const settings = Object.fromEntries(KNOBS.map((name) => [name, metadata.inputs[name]]));
 
 // What is shown: the photo, its prepared input, and the answer of the network.
-const shown = { photo: null, input: null, target: null, explanation: null };
+const shown = { photo: null, input: null, target: null, explanation: null, classes: 0 };
 let asked = 0;
 
 /** Explain a class of the photo; -1 asks for the top class. */
@@ -38,6 +38,7 @@ worker.onmessage = ({ data }) => {
 function answer({ logits, values, support, milliseconds }) {
   const probabilities = softmax(logits);
   const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  shown.classes = logits.length;
   if (shown.target < 0) shown.target = best[0];
   const listed = [...new Set([...best.slice(0, 5), shown.target])];
   listClasses($("classes"), listed.map((number) => [number, label(number), probabilities[number]]), choose);
@@ -102,7 +103,7 @@ function label(number) {
 /** The classes that a number or a name fits. */
 function named(text) {
   const plain = text.toLowerCase();
-  return [...shown.explanation.logits.keys()].filter((number) => String(number) === text || label(number).toLowerCase() === plain);
+  return [...Array(shown.classes).keys()].filter((number) => String(number) === text || label(number).toLowerCase() === plain);
 }
 
 function softmax(logits) {
@@ -140,7 +141,7 @@ $("reset").onclick = () => {
 
 $("other").onchange = () => {
   const text = $("other").value.trim();
-  if (!text || !shown.explanation) return;
+  if (!text || !shown.classes) return;
   const found = named(text);
   if (!found.length) return complain(`This network has no class called “${text}”.`);
   if (found.length > 1) return complain(`“${text}” may be any of the classes ${found.join(", ")}: give a number.`);
