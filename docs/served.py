@@ -17,9 +17,7 @@ def served() -> Iterator[tuple[str, int]]:
         try:
             assert server.stdout is not None
             lines = iter(server.stdout.readline, "")
-            yield (
-                next(found[0] for line in lines if (found := re.search(r"http://\S+/", line))),
-                server.pid,
-            )
+            url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
+            yield url, server.pid
         finally:
             server.terminate()
