@@ -81,7 +81,7 @@ def test_every_kind_of_target(model: Model) -> None:
         assert explain(model, photos, target).target.tolist() == expected
     seeded = explain(model, photos, lambda z: torch.ones_like(z))
     assert seeded.target is None
-    assert seeded.title() == "seed function"
+    assert seeded.title() == "a question of your own"
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_an_explanation_of_a_dense_output_shows_itself(
     assert explanation.target is None
     assert explanation.logits.shape == explanation.probabilities.shape == (2, 4, 12, 10)
     assert explanation.top() == []
-    assert explanation.title(1) == "seed function"
-    assert "seed function" in repr(explanation)
+    assert explanation.title(1) == "class 1 in a region"
+    assert "class 1 in a region" in repr(explanation)
     labels = {axes.get_label() for axes in explanation.plot().axes}
     assert {"values", "evidence"} <= labels
     assert "classes" not in labels

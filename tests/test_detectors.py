@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchfbi import ForwardBackward, Settings, explain
+from torchfbi import ForwardBackward, Settings, explain, load
 from torchfbi.errors import InputError, TargetError, UnsupportedOperatorError
 from torchfbi.method.seeds import seed
 from torchfbi.models.second_stage import SecondStage
@@ -111,21 +113,151 @@ def test_classes_beside_expected_coordinates_are_asked_alone(start: int) -> None
             explain(refused, x, box(5, 4 + 3, dim=1))
 
 
+class Raw(nn.Module):
+    """A detector's raw outputs, as docs/detectors.md has it."""
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.head(list(self.backbone(x).values()))
+
+
 class Pyramid(nn.Module):
     """A backbone of four maps, each half as large as the one before."""
 
-    out_channels = 4
-
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 4, 4, stride=4)
-        self.halves = nn.ModuleList(nn.Conv2d(4, 4, 3, 2, 1) for _ in range(3))
+        self.out_channels = channels
+        self.stem = nn.Conv2d(3, channels, 4, stride=4)
+        self.halves = nn.ModuleList(nn.Conv2d(channels, channels, 3, 2, 1) for _ in range(3))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = [self.stem(x)]
         for half in self.halves:
             maps.append(half(maps[-1].relu()))
         return {str(i): level for i, level in enumerate(maps)}
+
+
+def held_group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    parts = x.reshape(len(x), groups, -1)
+    spread = (parts.var(2, unbiased=False, keepdim=True) + eps).sqrt().detach()
+    normed = ((parts - parts.mean(2, keepdim=True)) / spread).reshape(x.shape)
+    return normed * weight[:, None, None] + bias[:, None, None]
+
+
+@pytest.mark.parametrize("kind", ["ssd", "ssdlite", "fcos", "retinanet"])
+def test_torchvisions_heads_of_one_stage(kind: str, monkeypatch) -> None:
+    import_torchvision()
+    module = importlib.import_module(f"torchvision.models.detection.{kind}")
+    torch.manual_seed(0)
+    body, several = Pyramid(32), ([32] * 4, [2] * 4, CLASSES)
+    head = {
+        "ssd": lambda: module.SSDHead(*several),
+        "ssdlite": lambda: module.SSDLiteHead(*several, nn.BatchNorm2d),
+        "fcos": lambda: module.FCOSHead(32, 2, CLASSES),
+        "retinanet": lambda: module.RetinaNetHead(32, 2, CLASSES),
+    }[kind]()
+    net = Raw(body, head).double().eval()
+    x = torch.randn(1, 3, 64, 64).double()
+    for output, last in net(x).items():
+        candidate, channel = divmod(int(last[0].detach().argmax()), last.shape[2])
+        classes = slice(None) if output == "cls_logits" else slice(0)
+        asked = box(candidate, channel, "one-hot", classes=classes)
+        found = explain(net, x, asked, "plain", output=output)
+        with monkeypatch.context() as patched:
+            patched.setattr("torch.nn.functional.group_norm", held_group_norm)
+            leaf = x.clone().requires_grad_()
+            logits = net(leaf)[output]
+            (gradient,) = torch.autograd.grad(logits[:, candidate, channel].sum(), leaf)
+        torch.testing.assert_close(found.logits, logits)
+        torch.testing.assert_close(found.values, gradient)
+        assert gradient.any()
+
+
+class Neck(nn.Module):
+    """SiLU, three poolings in a row and enlarged maps beside others, as YOLO networks have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 8, 4, stride=4), nn.Conv2d(8, 4, 2, stride=2)
+        self.pool, self.up = nn.MaxPool2d(5, 1, 2), nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        near = F.silu(self.stem(x))
+        pools = [F.silu(self.deep(near))]
+        for _ in range(3):
+            pools.append(self.pool(pools[-1]))
+        far = torch.cat(pools, 1)
+        return [torch.cat([near, self.up(far)], 1), far]
+
+
+def grid(of: Tensor) -> Tensor:
+    axes = (torch.arange(n, dtype=torch.float32) for n in of.shape[2:])
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1)
+
+
+class Yolo5(nn.Module):
+    """(N, candidates, 5 + classes): decoded at each of three anchors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck = Neck()
+        self.heads = nn.ModuleList(nn.Conv2d(c, 3 * (5 + CLASSES), 1) for c in (24, 16))
+        self.register_buffer("anchors", torch.rand(2, 1, 3, 1, 1, 2) * 30)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = []
+        for maps, head, anchors, stride in zip(
+            self.neck(x), self.heads, self.anchors, (4, 8), strict=True
+        ):
+            raw = head(maps).unflatten(1, (3, 5 + CLASSES)).permute(0, 1, 3, 4, 2)
+            place, size, classes = raw.sigmoid().split((2, 2, 1 + CLASSES), 4)
+            place, size = (place * 2 + grid(maps) - 0.5) * stride, (size * 2) ** 2 * anchors
+            found.append(torch.cat([place, size, classes], 4).flatten(1, 3))
+        return torch.cat(found, 1)
+
+
+class Yolo8(nn.Module):
+    """(N, 4 + classes, candidates): coordinates by a softmax over distances."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck, self.expect = Neck(), nn.Conv2d(6, 1, 1, bias=False)
+        self.heads = nn.ModuleList(nn.Conv2d(c, 4 * 6 + CLASSES, 1) for c in (24, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.neck(x)
+        raw = [head(of).flatten(2) for head, of in zip(self.heads, maps, strict=True)]
+        distances, classes = torch.cat(raw, 2).split((4 * 6, CLASSES), 1)
+        distances = self.expect(distances.unflatten(1, (4, 6)).transpose(2, 1).softmax(1))[:, 0]
+        places = torch.cat([grid(of).flatten(0, 1) for of in maps]).T + 0.5
+        low, high = distances.chunk(2, 1)
+        low, high = places - low, places + high
+        return torch.cat([(low + high) / 2, high - low, classes.sigmoid()], 1)
+
+
+@pytest.mark.parametrize("version", [5, 8])
+def test_yolo_files_in_onnx(version: int, tmp_path) -> None:
+    torch.manual_seed(0)
+    net, x = Yolo5() if version == 5 else Yolo8(), torch.rand(2, 3, 32, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its exporter
+        torch.onnx.export(
+            net.eval(), (x,), tmp_path / "yolo.onnx", dynamo=False, input_names=["images"],
+            dynamic_axes={"images": {0: "n", 2: "h", 3: "w"}},
+        )  # fmt: skip
+    loaded = load(str(tmp_path / "yolo.onnx")).module.double()
+    net, x, at = net.double(), x.double(), torch.tensor([9, 60])
+    torch.testing.assert_close(loaded(x), net(x))
+    read = Classes(loaded, 4).eval() if version == 8 else loaded
+    for channel in (3,) if version == 8 else (0, 2, 4, 8):
+        asked = box(at, channel, "one-hot", dim=1 if version == 8 else 2)
+        leaf = x.clone().requires_grad_()
+        rows = net(leaf)[:, 4:].mT if version == 8 else net(leaf)
+        (gradient,) = torch.autograd.grad(rows[torch.arange(2), at, channel].sum(), leaf)
+        torch.testing.assert_close(explain(read, x, asked, "plain").values, gradient)
 
 
 @pytest.mark.parametrize("where", [(4, 6, 30, 40), (0, 10, 128, 500), (3, 3, 3.5, 9)])

@@ -330,7 +330,7 @@ def test_without_photo_or_classes() -> None:
     seeded = made(torch.rand(1, 1, 28, 28), target=None, logits=torch.rand(1, 4, 7, 7))
     figure = plot.explanation_figure(seeded)
     assert set(panels(figure)) == {"values", "evidence", "scale"}
-    assert texts(figure)[0] == "seed function"
+    assert texts(figure)[0] == "a question of your own"
     assert_legible(figure)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from photos import CAT, COFFEE
-from torchfbi import Labels, Model, explain
+from torchfbi import Labels, Model, explain, load
 from torchfbi.batch import Store
 from torchfbi.errors import InputError, TrainingModeError
 from torchfbi.explanation.several import InputExplanations
@@ -208,6 +208,18 @@ def test_the_command_line_names_the_other_inputs(run, tmp_path) -> None:
         refused = run(*asked, *wrong)
         assert refused.code == 2
         assert message in refused.err
+    to_file = ("export", "--to", "pt2", "-m", "nets.py:make", "--preset", "plain", "--json")
+    written = run(*to_file, "--input", f"photo={COFFEE}", *given[2:])  # the photo is the other
+    assert written.code == 0, written.err
+    explainer = torch.export.load(tmp_path / json.loads(written.out)["path"]).module()
+    pair = load(f"{tmp_path}/nets.py:make").module
+    photo, other = torch.randn(2, 1, 3, 32, 32)
+    shown = {"photo": photo, "table": torch.tensor([[0.5, -1.0]]), "other": other}
+    found = explain(pair, shown, 1, "plain")["other"]
+    _, values, _ = explainer(
+        image=other, photo=photo, table=shown["table"], target=torch.tensor([1])
+    )
+    torch.testing.assert_close(values, found.values)
     (tmp_path / "list.txt").write_text(f"{CAT}\n")
     many = ("batch", "list.txt", "--model", "nets.py:make", "-o", "rows", "--no-overview")
     done = run(*many, *given, "-t", "a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import setitem
 
 import pytest
 import torch
@@ -35,13 +36,35 @@ class Net(nn.Module):
         return self.head(self.operator(self.conv(x)).flatten(1))
 
 
+def written(change: Callable[[Tensor], object]) -> Callable[[Tensor], Tensor]:
+    """What is left of the maps once they were changed in place."""
+
+    def operator(x: Tensor) -> Tensor:
+        change(y := x.clone())
+        return y
+
+    return operator
+
+
 EXACT: dict[str, Callable[[Tensor], Tensor]] = {
+    # written in place
+    "a map set to zero": written(lambda y: setitem(y, (slice(None), 0), 0)),
+    "a map filled": written(lambda y: y[:, 1].fill_(0.5)),
+    "a map zeroed": written(lambda y: y[:, 1].zero_()),
+    "negative ones set": written(lambda y: setitem(y, y < 0, 0.25)),
+    "dark maps set": written(lambda y: setitem(y, y.mean((2, 3)) < 0, 0)),
+    "a list set": written(lambda y: setitem(y, (slice(None), [0, 2], [1, 1]), WEIGHTS[:6])),
+    "a list exchanged": written(lambda y: setitem(y, (slice(None), [0, 2]), y[:, [3, 4]] * 2)),
+    "index_add": written(lambda y: y.index_add_(1, torch.tensor([0, 2]), y[:, :2].clone())),
+    "power in place": written(lambda y: y.pow_(2)),
+    "transposed in place": written(lambda y: y.mul_(2).transpose_(1, 2)),
     # other names
     "concat": lambda x: torch.concat([x, x.neg()], 1),
     "hstack": lambda x: torch.hstack([x, x]),
     "movedim": lambda x: x.movedim(1, -1),
     "swapaxes": lambda x: x.swapaxes(1, 2),
     "narrow": lambda x: x.narrow(1, 2, 3),
+    "broadcast_to": lambda x: x.mean((2, 3), keepdim=True).broadcast_to(x.shape),
     "view_as": lambda x: x.flatten(1).view_as(x),
     "tile": lambda x: x.tile(1, 2, 1, 1),
     "repeat": lambda x: x.repeat(1, 2, 1, 1),
@@ -101,6 +124,10 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "mask": lambda x: x * (x > 0),
     "cast mask": lambda x: x * (x > 0.1).double(),
     "mask of a mean": lambda x: x * (x.mean((2, 3), keepdim=True) > 0).double(),
+    "decision first": lambda x: torch.signbit(x) * x,
+    "sum with a decision": lambda x: (x > 0) + x,
+    "integers": lambda x: x * torch.bucketize(x, WEIGHTS),
+    "one-hot": lambda x: x * F.one_hot(x.argmax(1), 8).movedim(-1, 1),
     "masked_fill": lambda x: x.masked_fill(x < 0, 0.0),
     "masked_fill by a tensor": lambda x: x.masked_fill(x < 0, SCALAR),
     "where": lambda x: torch.where(x > C, x, 0.1 * x),
@@ -114,6 +141,8 @@ EXACT: dict[str, Callable[[Tensor], Tensor]] = {
     "signed root": lambda x: x.sign() * (x.abs() + 0.1).sqrt(),
     "standard deviation": lambda x: torch.cat([x.mean((2, 3)), x.std((2, 3))], 1),
     "one number an image": lambda x: x.std((1, 2, 3))[:, None],
+    "std_mean": lambda x: torch.cat(torch.std_mean(x, (2, 3)), 1),
+    "var_mean": lambda x: torch.cat(torch.var_mean(x, 1, correction=0), 1),
     "variance": lambda x: x.var(1, unbiased=False),
     "root mean square": lambda x: (x**2).mean((2, 3)).sqrt(),
     "Euclidean norm": lambda x: torch.linalg.vector_norm(x, 2, (2, 3)),

@@ -133,6 +133,7 @@ def explain(
         values=values,
         logits=logits,
         target=_classes(answers[0], logits),
+        question=getattr(target, "question", None),
         layers=tuple(layers),
         settings=walker.settings,
         labels=None if labels is None else tuple(labels),

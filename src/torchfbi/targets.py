@@ -51,7 +51,7 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
         weights = mask.to(output)
         return everywhere * (weights if mask.ndim == output.ndim - 2 else weights[:, None])
 
-    return target
+    return _asking(f"class {channel} in a region", target)
 
 
 def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
@@ -75,7 +75,7 @@ def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Ten
             )
         return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), kind)
 
-    return target
+    return _asking(f"against class {channel}", target)
 
 
 def box(
@@ -133,7 +133,8 @@ def box(
             asked[every, chosen, channel] = 1.0
         return asked.movedim(-1, dim)
 
-    return target
+    where = int(index) if torch.as_tensor(index).numel() == 1 else "of each image"
+    return _asking(f"channel {channel} at candidate {where}", target)
 
 
 def overlapping(boxes: Tensor, wanted: Sequence[float] | Tensor) -> Tensor:
@@ -194,6 +195,12 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return gradient
 
     target.sees_output = True  # type: ignore[attr-defined]
+    return _asking("a score of the output", target)
+
+
+def _asking(question: str, target: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """With what is asked in words, for ``Explanation.title``."""
+    target.question = question  # type: ignore[attr-defined]
     return target
 
 

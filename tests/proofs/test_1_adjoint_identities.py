@@ -533,6 +533,15 @@ def _(draw: Draw, target: Any) -> Call:
     return Call(target, x, dim, nn.Parameter(index, requires_grad=False))
 
 
+@linear(aten.index_put.default)
+def _(draw: Draw, target: Any) -> Call:
+    """Into a list of places, or added to what is there, also twice."""
+    added, a = draw.one_of((False, [2, 0, -1]), (True, [1, -1, 1]))
+    places = nn.Parameter(torch.tensor(a), requires_grad=False)
+    values = draw.tensor(*draw.one_of((2, 3, 2), (3, 1), (1,)))
+    return Call(target, draw.tensor(2, 4, 2), [None, places], values, added)
+
+
 @linear(aten.index.Tensor)
 def _(draw: Draw, target: Any) -> Call:
     """Two lists, also counted from the end, at neighbouring dimensions or not; or a table."""

@@ -197,6 +197,27 @@ def _index(node: fx.Node) -> None:
         node.target, node.args = aten.index_select.default, (x, dim, positive)
 
 
+def _index_put(node: fx.Node) -> None:
+    """x[mask] = number: a choice between the two."""
+    x, indices, value, accumulate = node.args
+    mask: Any = indices[0]  # type: ignore[index]
+    if len(indices) > 1 or mask.meta["val"].dtype != torch.bool or accumulate:  # type: ignore[arg-type]
+        return
+    if value.meta["val"].ndim == 0:  # type: ignore[union-attr]
+        for dim in range(mask.meta["val"].ndim, x.meta["val"].ndim):  # type: ignore[union-attr]
+            mask = call_before(node, aten.unsqueeze.default, mask, dim)
+        value = call_before(node, aten._to_copy.default, value)
+        value.kwargs = {"dtype": x.meta["val"].dtype}  # type: ignore[union-attr]
+        node.target, node.args = aten.where.self, (mask, value, x)
+
+
+def _fill_tensor(node: fx.Node) -> None:
+    """One number everywhere."""
+    x, number = node.args
+    node.target = aten.add.Tensor
+    node.args = (call_before(node, aten.zeros_like.default, x), number)
+
+
 def _slice(node: fx.Node) -> None:
     """What lies in one of several parts that were put together is of that part alone, so that the
     others, such as a detector's coordinates beside its classes, may be what they are."""
@@ -306,6 +327,15 @@ _SPELLINGS: dict[Any, Callable[[fx.Node], None]] = {
     aten.max.other: _maximum,
     aten.min.other: _spell(aten.minimum.default, lambda x, y: (x, y)),
     aten.index.Tensor: _index,
+    aten.index_put.default: _index_put,
+    aten.fill.Scalar: _spell(aten.full_like.default, lambda x, number: (x, number)),
+    aten.fill.Tensor: _fill_tensor,
+    aten.zero.default: _spell(aten.zeros_like.default, lambda x: (x,)),
+    aten.broadcast_to.default: _spell(aten.expand.default, lambda x, sizes: (x, sizes)),
+    aten.var_mean.dim: composites.variance_and_mean,
+    aten.var_mean.correction: composites.variance_and_mean,
+    aten.std_mean.dim: composites.variance_and_mean,
+    aten.std_mean.correction: composites.variance_and_mean,
     aten.slice.Tensor: _slice,
     aten.squeeze.default: _squeeze,
     aten.batch_norm.default: composites.batch_norm,

@@ -59,6 +59,22 @@ def variance(node: fx.Node) -> None:
     node.kwargs = {}
 
 
+def variance_and_mean(node: fx.Node) -> None:
+    """One operator for each of the two."""
+    x, over, *rest = node.args
+    given: Any = {"correction": 1, "keepdim": False, **node.kwargs}
+    if rest:
+        given = {"correction": int(bool(rest[0])), "keepdim": rest[1]}
+    deviation = "std_mean" in str(node.target)
+    for user in list(node.users):
+        if user.args[1] == 1:
+            user.target, user.args = aten.mean.dim, (x, over, given["keepdim"])
+        else:
+            user.target = aten.std.correction if deviation else aten.var.correction
+            user.args, user.kwargs = (x, over), given
+            variance(user)
+
+
 def lerp(node: fx.Node) -> None:
     """x + w (y - x)."""
     x, y, weight = node.args

@@ -234,7 +234,7 @@ def _other_inputs(module: nn.Module) -> str:
         return ""
     return (
         f". Its forward wants {', '.join(needed)} as well: give explain or export all of them, "
-        f"(image, {', '.join(needed)}); on the command line explain and batch take --input "
+        f"(image, {', '.join(needed)}); on the command line explain, batch and export take --input "
         f"{needed[0]}=FILE. Elsewhere wrap it in a module of one input that passes the others "
         "fixed."
     )

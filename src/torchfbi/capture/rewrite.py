@@ -207,8 +207,21 @@ def use_functional_operators(graph: fx.Graph) -> None:
             written.replace_all_uses_with(
                 node, delete_user_cb=lambda user, now=now: order[user] > now
             )
-            packet, overload = node.target._schema.name.split("::")[1], node.target._overloadname
-            node.target = getattr(getattr(aten, packet.removesuffix("_")), overload)
+            node.target = _functional(node.target)
+
+
+def _functional(inplace: Any) -> Any:
+    """The operator's twin of the same arguments: pow_.Scalar is not pow.Scalar, but
+    pow.Tensor_Scalar."""
+    packet = getattr(aten, inplace._schema.name.split("::")[1].removesuffix("_"))
+    wanted = [(argument.name, str(argument.type)) for argument in inplace._schema.arguments]
+    twins = [getattr(packet, name) for name in packet.overloads()]
+    return next(
+        twin
+        for twin in twins
+        if not twin._schema.is_mutable
+        and [(argument.name, str(argument.type)) for argument in twin._schema.arguments] == wanted
+    )
 
 
 _TAILS: dict[Any, Any] = {

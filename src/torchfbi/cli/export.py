@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,15 +46,22 @@ def export(
             metavar="FILE.tgz",
         ),
     ] = None,
+    other: options.Input = None,
     json: options.Json = False,
 ) -> None:
     """Write forward pass and backward walk as one graph, verified against this explainer."""
     from torchfbi import export as exporting
+    from torchfbi.cli import inputs
 
     path = out if out is not None else report.Names(Path("fbi-out")).new(network.name)
+    photos: Any = check
+    if others := inputs.read(other or [], network):
+        photos = inputs.together(
+            network, check or exporting.pictures(network.preprocess.size), others
+        )
     with report.waiting(f"exporting {network.name}, which takes minutes for deep networks"):
         written = exporting.export(
-            network, path, to, settings, images=check, batch=batch, runtime=runtime
+            network, path, to, settings, images=photos, batch=batch, runtime=runtime
         )
     if json:
         report.print_json(written.to_dict())

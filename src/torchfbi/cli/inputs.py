@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,21 @@ def read(given: list[str], network: Model) -> dict[str, Input]:
             raise SettingsError(f"--input {assignment}: write NAME=FILE, each name once.")
         found[name] = Input.read(Path(file), network)
     return found
+
+
+def together(network: Model, photos: Any, others: dict[str, Input]) -> dict[str, Tensor]:
+    """The network's inputs for several photos, with the same others for each; the first is the
+    photo's.
+
+    Raises:
+        InputError: all inputs were named. ImageError: a photo cannot be read.
+    """
+    tensor, _, _ = api.as_batch(network, photos)
+    held = {
+        name: each.tensor.expand(len(tensor), *each.tensor.shape[1:])
+        for name, each in others.items()
+    }
+    return {of_the_photo(network.module, others): tensor, **held}
 
 
 def explain(

@@ -71,6 +71,7 @@ class Explanation:
         assumed: what of it nobody said, see ``Model``; empty where all of it is known.
         weights: SHA-256 of the network's weights, of a ``Model``.
         verdicts: what ``verify`` found, one for each sample, where it was kept.
+        question: what was asked where that is no class of each sample, as ``targets`` have it.
         _asked: the network, which is not held, and its input, for ``verify``; neither saved nor
             pickled.
     """
@@ -93,6 +94,7 @@ class Explanation:
     assumed: tuple[str, ...] = ()
     weights: str | None = None
     verdicts: tuple[Verdict, ...] = ()
+    question: str | None = None
     _asked: Remembered | None = None
 
     def __post_init__(self) -> None:
@@ -174,7 +176,7 @@ class Explanation:
     def title(self, index: int = 0) -> str:
         """What was asked of one sample: the probed class and its probability."""
         if self.target is None:
-            return "seed function"
+            return self.question or "a question of your own"
         number = int(self.target[index])
         return f"{self.label(number)} ({self.probabilities[index, number].item():.1%})"
 

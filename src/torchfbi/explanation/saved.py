@@ -80,6 +80,7 @@ def manifest(explanation: Explanation) -> dict[str, Any]:
         "preprocess": None if explanation.preprocess is None else asdict(explanation.preprocess),
         "assumed": list(explanation.assumed),
         "weights": explanation.weights,
+        "question": explanation.question,
         "samples": [
             {
                 "photo": explanation.photos[i].name if explanation.photos else None,
@@ -147,6 +148,7 @@ def fields(manifest: dict[str, Any], arrays: dict[str, Array]) -> dict[str, Any]
         "preprocess": found and Preprocess.from_dict(found),
         "assumed": tuple(manifest.get("assumed", ())),
         "weights": manifest.get("weights"),
+        "question": manifest.get("question"),
         "verdicts": _verdicts(samples, arrays),
     }
 
@@ -180,6 +182,7 @@ def _check_manifest(manifest: Any) -> None:
         ("labels", labels is None or _are_texts(labels)),
         ("assumed", _are_texts(manifest.get("assumed", []))),
         ("weights", isinstance(manifest.get("weights"), str | None)),
+        ("question", isinstance(manifest.get("question"), str | None)),
         ("samples", isinstance(samples, list) and all(map(_is_sample, samples))),
     ):
         if not right:

@@ -182,7 +182,8 @@ def export(
 def _split(module: Any, inputs: several.Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
     """The module as one of its first image, that image, and the other inputs by name."""
     given = several.named(module, inputs)
-    name = next((n for n, t in given.items() if t.ndim > 2 and t.is_floating_point()), None)
+    order = inputs if isinstance(inputs, dict) else given
+    name = next((n for n in order if given[n].ndim > 2 and given[n].is_floating_point()), None)
     others = {other: tensor.detach() for other, tensor in given.items() if other != name}
     if name is None:
         raise InputError("none of the inputs is an image: give one of shape (N, C, ...).")

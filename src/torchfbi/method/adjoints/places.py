@@ -43,6 +43,30 @@ def index(s: Tensor, at: Site, x: Tensor, indices: list[Tensor | None]) -> Tenso
     return added
 
 
+def _put_within_samples(node: fx.Node) -> list[fx.Node]:
+    """What was there, and what was put; nothing where samples are indexed."""
+    indices: Any = node.args[1]
+    first, *_, values = tensor_arguments(node)
+    return [first, values] if indices[0] is None else []
+
+
+@adjoint(aten.index_put.default, keeps=("inputs",), receivers=_put_within_samples)
+def index_put(
+    s: Tensor,
+    at: Site,
+    x: Tensor,
+    indices: list[Tensor | None],
+    values: Tensor,
+    accumulate: bool = False,
+) -> list[Tensor | None]:
+    """What was put gets the signal of its place, and what was there before no longer, unless the
+    two were added."""
+    zero = s.new_zeros(())
+    kept = s if accumulate else aten.index_put.default(s, indices, zero)
+    put: Tensor = aten.index.Tensor(s, indices).sum_to_size(values.shape)
+    return [kept, *[None] * sum(index is not None for index in indices), put.to(values.dtype)]
+
+
 @adjoint(aten.unfold.default)
 def unfold(s: Tensor, at: Site, x: Tensor, dim: int, size: int, step: int) -> Tensor:
     """Windows are put back over each other and summed."""

@@ -64,9 +64,10 @@ def is_tensor(node: fx.Node) -> bool:
 
 
 def is_held(node: fx.Node) -> bool:
-    """Whether nothing flows to a tensor: a weight, or what the walk holds constant, which the
-    graph says by a ``detach``."""
-    return node.op == "get_attr" or node.target is torch.ops.aten.detach.default
+    """Whether nothing flows to a tensor: a weight, what the walk holds constant, which the graph
+    says by a ``detach``, or integers and decisions, constant around almost every image."""
+    held = node.op == "get_attr" or node.target is torch.ops.aten.detach.default
+    return held or not node.meta["val"].is_floating_point()
 
 
 def first_argument(node: fx.Node) -> list[fx.Node]:
@@ -121,12 +122,7 @@ def operators() -> list[Any]:
 
 
 def receivers(node: fx.Node) -> list[fx.Node]:
-    """The image-dependent arguments that get a signal from ``node``: numbers with fractions, as
-    integers and decisions are constant around almost every image."""
+    """The image-dependent arguments that get a signal from ``node``."""
     found = find(node.target)
     chosen = found.receivers(node) if found else tensor_arguments(node)
-    return [
-        argument
-        for argument in chosen
-        if not is_held(argument) and argument.meta["val"].is_floating_point()
-    ]
+    return [argument for argument in chosen if not is_held(argument)]

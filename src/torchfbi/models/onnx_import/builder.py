@@ -87,6 +87,8 @@ class Builder:
             value = node.attributes.get("value")
             return value is not None and value.dtype.kind in "iub"
         whole = all(a.dtype.kind in "iub" for a in arrays)
+        if node.operator == "Range":  # of fractions it is a grid of places, as detectors have it
+            return whole
         return whole or any(name in self.sizes for name in names)
 
     def _compute(self, call: Call, node: Node) -> None:

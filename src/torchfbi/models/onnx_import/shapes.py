@@ -151,6 +151,12 @@ def constant_of_shape(call: Call, shape: Array) -> Tensor:
     return torch.full(shape.tolist(), 0.0 if value is None else value.item())
 
 
+@operator("Range", numbers=(0, 1, 2))
+def grid(call: Call, start: Array, stop: Array, step: Array) -> Tensor:
+    """From start by steps, without stop."""
+    return torch.arange(start.item(), stop.item(), step.item(), dtype=torch.float32)
+
+
 @operator("Pad", numbers=(1, 2, 3))
 def pad(
     call: Call,
