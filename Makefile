@@ -16,9 +16,9 @@ demo: $(LOOK)
 	@echo
 	@echo "From here on: . $(BIN)/activate"
 
-# A process a core, each on one thread.
+# A process a core, each on one thread; who is done takes tests of who is not.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -6,10 +6,7 @@ prints the seconds until each is drawn. Needs a quiet machine.
 
 from __future__ import annotations
 
-import re
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from playwright.sync_api import Page
 
 from browser import chromium, open_page
 from photos import CAT, COFFEE
+from served import served
 
 HERE = Path(__file__).parent
 TIMES = 5
@@ -41,37 +39,27 @@ def drawn(page: Page, title: str, start: float) -> float:
 
 def main() -> None:
     """Print the medians and write serve.png."""
-    command = [sys.executable, "-u", "-m", "torchfbi", "serve", "--port", "0"]
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
-        chromium() as browser,
-    ):
-        try:
-            assert server.stdout is not None
-            lines = iter(server.stdout.readline, "")
-            url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-            size: Any = {"width": 1270, "height": 800}
-            page, wrong = open_page(browser, url, viewport=size)
-            drawn(page, "espresso", 0.0)
-            uploads, changes = [], []
-            for _ in range(TIMES):
-                for photo, first, second in (
-                    (CAT, "tiger cat", "Egyptian cat"),
-                    (COFFEE, "espresso", "tea cup"),
-                ):
-                    start = time.perf_counter()
-                    page.set_input_files("#file", photo)
-                    uploads.append(drawn(page, first, start))
-                    start = time.perf_counter()
-                    page.locator("#classes button").filter(has_text=second).first.click()
-                    changes.append(drawn(page, second, start))
-            page.locator("#classes button").first.click()
-            drawn(page, "espresso", 0.0)
-            page.locator("#verdict strong").wait_for(timeout=0)
-            page.screenshot(path=HERE / "serve.png")
-            page.context.close()
-        finally:
-            server.terminate()
+    with served() as (url, _), chromium() as browser:
+        size: Any = {"width": 1270, "height": 860}
+        page, wrong = open_page(browser, url, viewport=size)
+        drawn(page, "espresso", 0.0)
+        uploads, changes = [], []
+        for _ in range(TIMES):
+            for photo, first, second in (
+                (CAT, "tiger cat", "Egyptian cat"),
+                (COFFEE, "espresso", "tea cup"),
+            ):
+                start = time.perf_counter()
+                page.set_input_files("#file", photo)
+                uploads.append(drawn(page, first, start))
+                start = time.perf_counter()
+                page.locator("#classes button").filter(has_text=second).first.click()
+                changes.append(drawn(page, second, start))
+        page.locator("#classes button").first.click()
+        drawn(page, "espresso", 0.0)
+        page.locator("#verdict strong").wait_for(timeout=0)
+        page.screenshot(path=HERE / "serve.png")
+        page.context.close()
     assert not wrong, wrong
     for what, seconds in (("upload", uploads), ("another class", changes)):
         print(

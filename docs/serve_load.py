@@ -11,7 +11,6 @@ import io
 import random
 import re
 import statistics
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from served import served
 from torchfbi import plot
 from torchfbi.plot.style import LIGHT, MARGIN, SMALL, Sheet
 from torchfbi.web.examples import examples
@@ -154,16 +154,9 @@ def _axes(sheet: Sheet, top: float, height: float, label: str, load: Load):
 
 
 def main(seconds: float = 120.0, clients: int = 8) -> int:
-    command = [sys.executable, "-u", "-m", "torchfbi", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        lines = iter(server.stdout.readline, "")
-        url = next(found[0] for line in lines if (found := re.search(r"http://\S+/", line)))
-        load = Load(url, server.pid, seconds, clients)
-        try:
-            load.run()
-        finally:
-            server.terminate()
+    with served() as (url, pid):
+        load = Load(url, pid, seconds, clients)
+        load.run()
     plot.save(figure(load), HERE / "serve-load.png", dpi=120)
     for name in KINDS:
         times = sorted(took for _, kind, took in load.answers if kind == name)

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,31 +24,29 @@ from torchfbi.models import load
 from torchfbi.models.timm import import_timm
 from torchfbi.models.untrained import shaken
 
-IS_THE_GRADIENT = [
-    "timm:nf_resnet50",
-    "timm:regnetx_002",
-    "timm:res2net50_14w_8s",
-]
-HOLDS_GATES = [
-    "timm:convnextv2_atto",
-    "timm:efficientnet_cc_b0_4e",
-    "timm:mixnet_s",
-    "timm:skresnet18",
-]
+ONCE = {"layers": (1, 1, 1, 1)}
+"""One block a stage, where that can be said: more of them are more of the same operators."""
+
+IS_THE_GRADIENT = {"timm:regnetx_002": {}, "timm:res2net50_14w_8s": ONCE, "timm:nf_resnet26": {}}
+HOLDS_GATES = {
+    "timm:test_convnext2": {},
+    "timm:efficientnet_cc_b0_4e": {},  # an image's own filters
+    "timm:skresnet18": ONCE,
+    "torchvision:mobilenet_v3_small": {},
+}
+ATTENDS = {
+    "timm:edgenext_xx_small": {"depths": (1, 1, 2, 2)},  # of channels
+    "timm:efficientvit_b0": {"depths": (1, 1, 1, 1)},  # linear
+    # In windows that shift.
+    "timm:swin_tiny_patch4_window7_224": {"depths": (2, 1), "embed_dim": 24, "num_heads": (2, 3)},
+    "timm:test_vit": {},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {**IS_THE_GRADIENT, **HOLDS_GATES, **ATTENDS}
 
 
-ATTENDS = [
-    "timm:edgenext_xx_small",  # of channels
-    "timm:efficientvit_b0",  # linear
-    "timm:halonet26t",  # in halos, by unfold
-    "timm:swin_tiny_patch4_window7_224",  # in windows that shift
-    "timm:test_vit",
-]
-
-
-@pytest.mark.parametrize("name", [*IS_THE_GRADIENT, *HOLDS_GATES, *ATTENDS])
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_architecture(name: str) -> None:
-    row = examine(name)
+    row = examine(name, **PUBLISHED[name])
     assert row.explained == ("paper", "contrast", "plain"), row.refused
     assert row.logits_error is not None
     assert row.logits_error < 1e-9
@@ -124,9 +123,9 @@ def test_activations_inside_are_those_of_the_module(name: str) -> None:
 
 
 def test_recurrence_is_refused_with_its_layers() -> None:
-    net = import_timm().create_model("sequencer2d_s", layers=(1, 1, 1, 1)).eval().double()
+    net = import_timm().create_model("sequencer2d_s", layers=(1, 1, 1, 1), img_size=32)
     with pytest.raises(UnsupportedOperatorError, match=r"aten.lstm.input  at .*rnn_v"):
-        capture(net, images(net, 224))
+        capture(net.eval(), torch.randn(2, 3, 32, 32))
 
 
 ROWS = [

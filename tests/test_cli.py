@@ -202,6 +202,21 @@ def test_values_are_separated_only_after_their_options() -> None:
         assert separate_values(left_alone) == left_alone
 
 
+def test_ctrl_c_while_modules_are_imported(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def importing(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stopped:
+            raise RuntimeError("Error calling __set_name__") from stopped
+
+    monkeypatch.setattr("torchfbi.cli.main.Later.real", importing)
+    result = run("explain", CAT)
+    assert (result.code, result.err) == (
+        130,
+        "torchfbi: stopped; what was written so far is complete.\n",
+    )
+
+
 def test_demo_version_and_help(run, tmp_path: Path) -> None:
     result = run("demo")
     assert result.code == 0

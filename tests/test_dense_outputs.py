@@ -64,7 +64,6 @@ def pyramid() -> nn.Module:
 MASK = torch.zeros(64, 72, dtype=torch.bool)
 MASK[20:40, 10:50] = True
 NETWORKS = {
-    "fcn_resnet50": (lambda: segmenter("fcn_resnet50"), "out"),
     "deeplabv3_resnet50": (lambda: segmenter("deeplabv3_resnet50"), "out"),
     "retinanet": (retinanet, "cls_logits"),
     "feature pyramid": (pyramid, "1"),

@@ -354,7 +354,7 @@ WORDS = st.sampled_from([
 ])  # fmt: skip
 
 
-@budget(25)
+@budget(12)
 @given(
     command=st.sampled_from(QUICK),
     words=st.lists(WORDS | st.text(max_size=6), max_size=8),

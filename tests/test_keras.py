@@ -121,10 +121,9 @@ def test_plain_is_the_gradient_of_every_layer() -> None:
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("kind", "options"), [("MobileNetV2", {"alpha": 0.35}), ("ResNet50", {})])
-def test_plain_is_the_gradient_of_a_whole_application(kind: str, options: dict[str, Any]) -> None:
-    model = getattr(keras.applications, kind)(
-        weights=None, input_shape=(64, 64, 3), classes=10, classifier_activation=None, **options
+def test_plain_is_the_gradient_of_a_whole_application() -> None:
+    model = keras.applications.MobileNetV2(
+        (64, 64, 3), 0.35, weights=None, classes=10, classifier_activation=None
     )
     assert_plain_is_the_gradient(randomise(model), model, (3, 64, 64), 1e-9)
 
@@ -399,21 +398,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def test_weights_in_the_home_of_keras(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_in_the_home_of_keras(home: Path) -> None:
     application = keras_applications.APPLICATIONS["mobilenetv2"]
     assert describe("keras:mobilenetv2").weights == "to download"
     trained = load("keras:mobilenetv2", pretrained=False)
     trained.module.keras_model.get_layer("predictions").bias[285].data.fill_(9)
     trained.module.keras_model.save(home / application.file)
     assert describe("keras:mobilenetv2").weights == "on disk"
-    options = ["--model", "keras:mobilenetv2", "--preset", "paper", "--json", "--no-verify"]
-    with pytest.raises(SystemExit) as left:
-        main(["explain", str(CAT), *options, "--out", str(tmp_path / "out")])
-    assert left.value.code == 0
-    (sample,) = json.loads(capsys.readouterr().out)
-    assert sample["target"] == 285
+    found = load("keras:mobilenetv2")
+    assert found.module(found.preprocess(Photo.read(CAT))[0][None]).argmax().item() == 285
 
 
 def test_offline_one_line_says_what_to_download_to_where(

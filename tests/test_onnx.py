@@ -464,7 +464,6 @@ def exported(module: nn.Module, x: Tensor, path: Path, exporter: str, **options:
         ("resnet18", "legacy", {}),
         ("squeezenet1_1", "dynamo", {}),
         ("squeezenet1_1", "legacy, batch of one", {"opset_version": 9}),
-        ("mobilenet_v2", "legacy", {"opset_version": 11}),
         ("shufflenet_v2_x0_5", "legacy, batch of one", {"opset_version": 12}),
         ("efficientnet_b0", "legacy", {}),
     ],

@@ -138,17 +138,17 @@ from hostile import networks, pictures, programs
 folder = Path(sys.argv[1])
 photo = folder / "a.png"
 photo.write_bytes(pictures.encoded("PNG"))
-model = torchfbi.load()
+model = torchfbi.load("digits")
 explanation = torchfbi.explain(model, photo)
 torchfbi.Explanation.load(explanation.save(folder / "a.npz")).plot()
-torchfbi.ForwardBackward(model.module, torch.zeros(1, 3, 64, 64)).flow(torch.zeros(1, 3, 64, 64))
+torchfbi.ForwardBackward(model.module, torch.zeros(1, 1, 28, 28)).flow(torch.zeros(1, 1, 28, 28))
 torchfbi.load(str(networks.honest(folder)))
 honest = state()
 with torch.random.fork_rng():  # for whoever makes the program
     program = programs.written(folder, {{}})
 torchfbi.load(str(program))
 for broken in (lambda: torchfbi.load("nothing"), lambda: torchfbi.explain(model, b"nothing"),
-               lambda: torchfbi.explain(model.module.train(), torch.zeros(1, 3, 64, 64))):
+               lambda: torchfbi.explain(model.module.train(), torch.zeros(1, 1, 28, 28))):
     try:
         broken()
     except torchfbi.TorchFBIError:

@@ -7,8 +7,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -299,35 +297,29 @@ def test_another_input_is_never_mixed(photos: Path, tmp_path: Path) -> None:
             run(tiny(), out=tmp_path / "out", mix=True, **{**OPTIONS, **change})
 
 
-TWICE = """
-import sys
-sys.path[:0] = {paths!r}
-from batching import tiny
-from torchfbi.batch import run
-from torchfbi.errors import StorageError
-try:
-    run(tiny(), {photos!r}, {out!r}, workers=0, shard=1, batch=1, threads=1)
-except StorageError as error:
-    print("refused" if "another run" in str(error) else error)
-else:
-    print("done")
-"""
+def _other(photos: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    try:
+        run(tiny(), photos, out, workers=0, shard=1, batch=1, threads=1)
+    except StorageError as error:
+        os._exit(3 if "another run" in str(error) else 4)
 
 
 def test_two_processes_on_one_folder(photos: Path, tmp_path: Path, whole: pa.Table) -> None:
-    """While this one runs another is refused; where this one was killed, another goes on."""
+    """While this one runs another is refused; afterwards another goes on."""
     out = tmp_path / "out"
-    paths = [os.path.dirname(os.path.dirname(__file__)), *filter(None, sys.path)]  # noqa: PTH120
-    code = TWICE.format(paths=paths, photos=str(photos), out=str(out))
+    fork = multiprocessing.get_context("fork")
 
-    def other() -> str:
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    def other() -> int | None:
+        process = fork.Process(target=_other, args=(photos, out))
+        process.start()
+        process.join()
+        return process.exitcode
 
-    store_ = store.Store(out)
-    with store_.opened(Job(inputs.find(photos), tiny(), Settings.contrast(), shard=1, batch=1)):
-        assert other() == "refused"
-    assert other() == "done"
+    job = Job(inputs.find(photos), tiny(), Settings.contrast(), shard=1, batch=1)
+    with store.Store(out).opened(job):
+        assert other() == 3
+    assert other() == 0
     assert rows(out)["path"].equals(whole["path"])
 
 

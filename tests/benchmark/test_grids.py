@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from torchfbi.errors import ModelError, SettingsError
 from torchfbi.evaluate.benchmark import Scene, grids, photo_grids
-from torchfbi.evaluate.benchmark.asking import prepare
+from torchfbi.evaluate.benchmark.predict import prepare
 from torchfbi.models import Labels, Model
 from torchfbi.models.preprocess import Preprocess
 

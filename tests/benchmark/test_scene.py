@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchfbi.errors import InputError, ModelError, SettingsError, TrainingModeError
 from torchfbi.evaluate.benchmark import OWN_MODEL, SUITES, Scene, Suite, load_suite
-from torchfbi.evaluate.benchmark.asking import check, prepare, probabilities, takes
+from torchfbi.evaluate.benchmark.predict import check, prepare, probabilities, takes
 from torchfbi.models import Labels, Model
 from torchfbi.models.preprocess import Preprocess
 

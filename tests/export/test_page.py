@@ -143,6 +143,13 @@ def test_another_class_other_settings_and_back(
     assert chosen(page) == name != top
     assert_same(network, other, CAT, second)
     assert name in page.get_attribute("#canvas", "aria-label")
+    assert page.evaluate("document.activeElement.textContent").startswith(name)
+
+    last, rare, _ = torchfbi.explain(network, CAT, settings=SETTINGS).top(9)[8]
+    page.fill("#other", rare)
+    assert_same(network, after(lambda: page.press("#other", "Enter")), CAT, last)
+    assert chosen(page) == rare
+    after(lambda: page.get_by_role("button", name=name).click())
 
     page.click("summary")
     assert page.is_visible("#k-setting")
@@ -173,6 +180,11 @@ def test_what_is_no_photo_is_answered_in_words(
     opened: tuple[Page, list[str]], tmp_path: Path
 ) -> None:
     page, _ = opened
+    page.get_by_role("button", name="A cup of coffee").click()
+    page.wait_for_function("() => window.torchfbi.shown.explanation")
+    page.fill("#other", "no such class")
+    page.press("#other", "Enter")
+    page.wait_for_selector("#status.wrong")
     (tmp_path / "notes.txt").write_text("no picture")
     page.set_input_files("#file", tmp_path / "notes.txt")
     page.wait_for_selector("#status.wrong")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
@@ -631,7 +631,6 @@ def _(draw: Draw, target: Any) -> Call:
 
 
 @pytest.mark.parametrize("target", LINEAR, ids=str)
-@settings(max_examples=100)
 @given(data=st.data())
 def test_proof_1_a_linear_rule_is_the_transpose(target: Any, data: st.DataObject) -> None:
     draw = Draw(data)
@@ -828,7 +827,6 @@ NORMS = [
 
 
 @pytest.mark.parametrize("target", NORMS, ids=str)
-@settings(max_examples=60)
 @given(data=st.data())
 def test_proof_1_a_norm_is_linear_with_its_statistics_held(
     target: Any, data: st.DataObject
@@ -888,7 +886,6 @@ def max_pool(draw: Draw, target: Any) -> tuple[Call, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("target", MAX_POOLS, ids=str)
-@settings(max_examples=60)
 @given(data=st.data())
 def test_proof_1_the_winner_takes_what_autograd_gives_it(target: Any, data: st.DataObject) -> None:
     call, x, _ = max_pool(Draw(data), target)
@@ -899,7 +896,6 @@ def test_proof_1_the_winner_takes_what_autograd_gives_it(target: Any, data: st.D
 
 
 @pytest.mark.parametrize("target", MAX_POOLS, ids=str)
-@settings(max_examples=60)
 @given(data=st.data())
 def test_proof_1_shares_are_proportional_and_conserve_the_signal(
     target: Any, data: st.DataObject
@@ -919,7 +915,6 @@ def test_proof_1_shares_are_proportional_and_conserve_the_signal(
 
 @pytest.mark.parametrize("target", MAX_POOLS, ids=str)
 @pytest.mark.parametrize("gates", ["rectify", "held"])
-@settings(max_examples=60)
 @given(data=st.data())
 def test_proof_1_replication_averages_overlaps_and_takes_the_minimum(
     gates: Any, target: Any, data: st.DataObject

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -59,7 +59,6 @@ def as_reference(layer: nn.Module) -> reference.Layer:
     return {nn.ReLU: reference.ReLU, nn.Flatten: reference.Flatten}[type(layer)]()
 
 
-@settings(max_examples=60)
 @given(
     network=networks(),
     tau=st.sampled_from([0.0, 0.01, 0.2, 1e6]),

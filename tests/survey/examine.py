@@ -116,19 +116,20 @@ class Row:
         return cls(**{**plain, "explained": tuple(plain["explained"])})
 
 
-def examine(name: str, seed: int = 0) -> Row:
+def examine(name: str, seed: int = 0, **options: Any) -> Row:
     """Build an architecture with random weights and try everything on it.
 
     Args:
         name: ``"torchvision:resnet50"``, ``"timm:resnet50"``, ``"transformers:vit"``.
         seed: of the weights and the images.
+        options: of timm's builder, such as fewer blocks.
 
     Raises:
         ModelError: there is no such architecture, or its library is missing.
     """
     with torch.random.fork_rng(devices=[]), _InDouble():
         torch.manual_seed(seed)
-        module, own = _build(name)
+        module, own = _build(name, options)
         module = module.double()
         found: dict[str, Any] = {"name": name, "family": family(name)}
         found["parameters"] = sum(p.numel() for p in module.parameters())
@@ -172,7 +173,7 @@ def _doubled(argument: Any) -> Any:
     return torch.float64 if argument is torch.float32 else argument
 
 
-def _build(name: str) -> tuple[nn.Module, int]:
+def _build(name: str, options: dict[str, Any]) -> tuple[nn.Module, int]:
     """The network, and the side of the images that it was made for."""
     library, _, member = name.partition(":")
     if library == "transformers":
@@ -180,10 +181,12 @@ def _build(name: str) -> tuple[nn.Module, int]:
     if library == "timm":
         for side in MADE_FOR:  # transformers take no other size than they were made for
             with contextlib.suppress(Exception):
-                module = import_timm().create_model(member, img_size=side)
+                module = import_timm().create_model(member, img_size=side, **options)
                 with torch.no_grad():
                     module.eval()(torch.randn(1, 3, side, side))
                 return module.requires_grad_(False), side
+        if options:
+            return import_timm().create_model(member, **options).eval().requires_grad_(False), 224
     model = load(name, pretrained=False)
     return model.module, model.preprocess.size[0]
 

@@ -15,7 +15,7 @@ import torchfbi
 from torchfbi import Explanation, Labels, Model, Preprocess, explain, targets, verify
 from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.evaluate.benchmark.synthetic import synthetic
-from torchfbi.verification import PARTS, Question, examine
+from torchfbi.verification import PARTS, Occlusion, examine
 
 COUNT = 12
 
@@ -160,8 +160,8 @@ def test_the_same_seed_gives_the_same_verdict_and_few_passes(suite) -> None:
         asked.append(len(images))
         return model.module(images).softmax(1)
 
-    question = Question(predict, scene.x[None], scene.target)
-    verdict = examine(question, torch.ones(48, 48), "ring", seed=3)
+    occlusion = Occlusion(predict, scene.x[None], scene.target)
+    verdict = examine(occlusion, torch.ones(48, 48), "ring", seed=3)
     assert sum(asked) == verdict.passes <= 60
 
 

@@ -22,11 +22,7 @@ COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 
 @pytest.mark.parametrize(
     ("stop", "moment"),
-    [
-        (signal.SIGTERM, "before"),
-        (signal.SIGINT, "while it explains"),
-        (signal.SIGTERM, "while it explains"),
-    ],
+    [(signal.SIGTERM, "before"), (signal.SIGINT, "while it explains")],
 )
 def test_it_says_where_it_is_and_leaves_nothing_behind(
     stop: signal.Signals, moment: str, tmp_path: Path

@@ -23,8 +23,8 @@ from test_docs import SERVED, blocks
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.web import views
-from torchfbi.web.asking import changes
 from torchfbi.web.configuration import controls, helps
+from torchfbi.web.query import changes
 from torchfbi.web.service import Answer, Question
 
 pytestmark = pytest.mark.usefixtures("shared_networks")
@@ -167,6 +167,9 @@ def test_flow_and_sweep(server: Any, kept: str) -> None:
     assert len(flow["layers"][0]["strongest"]) == 8
     row = get(server, f"{kept}/sweep", k="0.2", taus="none, 0.02 3").json()
     assert [cell["tau"] for cell in row["cells"]] == ["no threshold", "τ = 0.02", "τ = 3"]
+    fitting = get(server, f"{kept}/sweep", k="1").json()
+    assert fitting["taus"].startswith("none, ")
+    assert all(cell["density"] > 0 for cell in fitting["cells"])
     assert get(server, f"{kept}/comparison", method="edge").json()["name"] == "edge"
 
 
@@ -267,7 +270,6 @@ def _quoted(text: str) -> str:
         "sweep?k=a&taus=none",
         "sweep?k=nan&taus=none",
         "sweep?k=1e400&taus=none",
-        "sweep?k=1",
         "sweep?k=1&taus=" + "none," * 13,
         "sweep?k=1&taus=nan",
         "sweep?k=1&taus=inf,1",

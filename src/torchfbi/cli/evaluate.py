@@ -237,7 +237,7 @@ def _ranking(table: Numbers, suite: Suite, metric: str) -> Table:
     drawn.add_column("")
     drawn.add_column("method")
     drawn.add_column(metric, justify="right")
-    drawn.add_column("ours is ahead by (95 %)", justify="right")
+    drawn.add_column("ours is ahead by (95%)", justify="right")
     for place, ranked in enumerate(ranking.ranking(table, suite.name, metric), 1):
         name = Text(ranked.method.name)
         if ranked.method.family == "control":

@@ -121,14 +121,23 @@ def main(arguments: list[str] | None = None) -> None:
         code = STOPPED
     except Exception as error:
         # Newer versions of Typer have a click of their own: usage errors are known by shape.
-        if not hasattr(error, "format_message"):
+        usage, code = getattr(error, "format_message", None), STOPPED
+        if usage is None and not _interrupted(error):
             raise
-        if message := error.format_message():  # none where the help was shown instead
-            complain(message)
-        code = 2
+        if usage is not None:
+            code = 2
+            if message := usage():  # none where the help was shown instead
+                complain(message)
     if code == STOPPED:  # newer versions of Typer make the code of Ctrl-C themselves
         complain("stopped; what was written so far is complete.")
     sys.exit(code or 0)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind it: while modules are imported, others wrap what they catch."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or _interrupted(error.__cause__ or error.__context__)
+    )
 
 
 def separate_values(arguments: list[str]) -> list[str]:

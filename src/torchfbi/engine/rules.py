@@ -96,8 +96,7 @@ def values_read(
         gated: see ``sides.gated_behind``.
     """
     found, known = find(node.target), adjoints.find(node.target)
-    if known is None:
-        return set()
+    assert known is not None  # else the network would have been refused
     what = found.reads(settings, gamma) if found else known.keeps
     given = tensor_arguments(node)
     # Weights that the network computes are no constants, as those are that every rule may read.

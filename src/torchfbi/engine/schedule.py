@@ -59,12 +59,6 @@ class Schedule:
     gated: dict[fx.Node, fx.Node]
     parts: list[tuple[list[fx.Node], Plan | None]]
 
-    def __reduce__(self) -> Any:
-        return schedule, (self.graph, self.settings, self.low_memory)
-
-    def __deepcopy__(self, memo: Any) -> Schedule:
-        return self  # nothing ever writes to it
-
 
 def schedule(graph: Graph, settings: Settings, low_memory: bool = False) -> Schedule:
     """Plan backward walks under these settings.

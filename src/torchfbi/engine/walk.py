@@ -72,18 +72,13 @@ class Engine:
         return values
 
     def backward(
-        self,
-        values: Values,
-        seed: Tensor,
-        look: Look | None = None,
-        *,
-        overwrite: bool,
-        walks: int = 1,
+        self, values: Values, seed: Tensor, look: Look, *, overwrite: bool, walks: int = 1
     ) -> Tensor:
         """The signal that a seed at the logits sends to the image.
 
         Args:
             values: from ``forward``; what was read of them is let go.
+            look: called at each operator that a signal reaches, from the logits down.
             overwrite: nobody looks at a signal later, so one may be written over another.
             walks: how many walks from the forward pass of one image the seed starts.
         """
@@ -101,12 +96,7 @@ class Engine:
         return torch.zeros_like(x) if s is None else s
 
     def _step(
-        self,
-        node: fx.Node,
-        value: Any,
-        values: Values,
-        signals: Signals,
-        look: Look | None,
+        self, node: fx.Node, value: Any, values: Values, signals: Signals, look: Look
     ) -> None:
         """What arrived at a node is selected if it is a feature, and handed back."""
         s, maps = signals.take(node), signals.maps(node)
@@ -120,8 +110,7 @@ class Engine:
             s, maps = select(s, activation, settings, *memory, channel=channel, top_k=top_k)
             if s is not incoming:
                 signals.own(node)
-        if look is not None:
-            look(Step(node, activation, incoming, s, maps, values))
+        look(Step(node, activation, incoming, s, maps, values))
         some = not isinstance(settings.k, Tensor) and settings.k < 1
         maps = maps if some else None
         if node in self._leaves_gate:

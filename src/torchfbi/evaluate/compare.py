@@ -15,7 +15,7 @@ from torch import Tensor
 from torchfbi.api import resolve
 from torchfbi.errors import InputError, first_line
 from torchfbi.evaluate import peers
-from torchfbi.evaluate.benchmark.asking import probabilities
+from torchfbi.evaluate.benchmark.predict import probabilities
 from torchfbi.evaluate.naming import check_unique, named
 from torchfbi.evaluate.peers import Method
 from torchfbi.explanation.verifying import Asked, verify_maps
@@ -54,7 +54,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class ImageRow:
     """One image and one class.
 
     Args:
@@ -91,7 +91,7 @@ class Comparison:
 
     model: str
     methods: tuple[Method, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ImageRow, ...]
     seed: int = 0
 
     @property
@@ -125,7 +125,7 @@ class Comparison:
             dark=dark,
         )
 
-    def _answers(self, row: Row, over_photo: bool) -> list[Drawn]:
+    def _answers(self, row: ImageRow, over_photo: bool) -> list[Drawn]:
         answers = []
         for method, cell in zip(self.methods, row.cells, strict=True):
             if cell.values is None or cell.map is None:
@@ -245,13 +245,13 @@ def side_by_side(found: Sequence[Comparison]) -> Comparison:
 
 def _row(
     model: Model, photo: Photo, target: str | int | None, methods: tuple[Method, ...], seed: int
-) -> Row:
+) -> ImageRow:
     x = model.placed(model.preprocess(photo)[0])
     answer = probabilities(model, [x])
     model.labels.check(answer.shape[1])
     chosen = resolve(target, model.labels, 1)
     number = int(as_classes(chosen(answer) if callable(chosen) else chosen, answer))
-    return Row(
+    return ImageRow(
         photo=photo.name,
         picture=model.preprocess.denormalise(x),
         x=x,
@@ -262,7 +262,7 @@ def _row(
     )
 
 
-def _verified(model: Model, row: Row, methods: tuple[Method, ...], seed: int) -> Row:
+def _verified(model: Model, row: ImageRow, methods: tuple[Method, ...], seed: int) -> ImageRow:
     """The row with a verdict in each of its cells."""
     cells = []
     for method, cell in zip(methods, row.cells, strict=True):

@@ -21,8 +21,6 @@ SCHEMA = 2
 MOST_BYTES = 2**30
 """Of a record."""
 
-Row = dict[str, Any]
-
 
 class Record:
     """Rows that are appended one by one, after a header that says what they belong to.
@@ -39,7 +37,7 @@ class Record:
         FileFormatError: a line is no JSON object.
     """
 
-    def __init__(self, path: Path, header: Row) -> None:
+    def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -60,13 +58,13 @@ class Record:
                 "delete it."
             )
 
-    def append(self, row: Row) -> None:
+    def append(self, row: dict[str, Any]) -> None:
         """Write a row to the file, at once."""
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         with self.path.open("ab", buffering=0) as file:
             file.write(line)
 
-    def _parse(self, lines: bytes) -> Iterator[Row]:
+    def _parse(self, lines: bytes) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines.splitlines(), 1):
             try:
                 row = json.loads(line)
@@ -80,7 +78,7 @@ class Record:
             yield row
 
 
-def header(suites: tuple[Suite, ...], seed: int) -> Row:
+def header(suites: tuple[Suite, ...], seed: int) -> dict[str, Any]:
     """What results depend on besides methods and metrics, which every row names itself."""
     presets = {name: Settings.from_preset(name).to_dict() for name in PRESETS}
     details = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchfbi.evaluate import pictures
-from torchfbi.evaluate.record import Record, Row
+from torchfbi.evaluate.record import Record
 from torchfbi.metrics import Curves
 
 Key = tuple[str, str, str]
@@ -49,7 +49,7 @@ class Results:
         SettingsError, FileFormatError: as for ``Record``.
     """
 
-    def __init__(self, out: Path | None, header: Row) -> None:
+    def __init__(self, out: Path | None, header: dict[str, Any]) -> None:
         self.failures: dict[Key, Failure] = {}
         self.pictures: dict[pictures.Key, str] = {}
         self._values: dict[Key, dict[int, float]] = {}
@@ -125,11 +125,11 @@ class Results:
             if not self.failed(*key)
         }
 
-    def _plot(self, row: Row) -> None:
+    def _plot(self, row: dict[str, Any]) -> None:
         known = self._curves.setdefault((row["suite"], row["method"], row["kind"]), {})
         known[row["scene"]] = row["lines"]
 
-    def _take(self, row: Row) -> None:
+    def _take(self, row: dict[str, Any]) -> None:
         known = self._values.setdefault((row["suite"], row["method"], row["metric"]), {})
         for scene, value in zip(row["scenes"], row["values"], strict=True):
             known[scene] = torch.nan if value is None else value

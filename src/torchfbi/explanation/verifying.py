@@ -17,7 +17,7 @@ from torchfbi.method.graph import Graph
 from torchfbi.models import Model, load
 from torchfbi.verification import (
     Again,
-    Question,
+    Occlusion,
     Verdict,
     compared,
     examine,
@@ -198,22 +198,22 @@ def verify_maps(
         return network(images)
 
     for i in range(count):
-        question = Question(
+        occlusion = Occlusion(
             predict, x[i : i + 1] if len(x) > 1 else x, int(target[i]), exclusive=exclusive
         )
-        if expected is not None and abs(question.probability - float(expected[i])) > SAME:
+        if expected is not None and abs(occlusion.probability - float(expected[i])) > SAME:
             raise InputError(
                 f"this network gives {label(int(target[i]))} a probability of "
-                f"{question.probability:.3f}, the explanation says {float(expected[i]):.3f}: it is "
-                "of another network, or the network or its input has changed. Explain it anew."
+                f"{occlusion.probability:.3f}, the explanation says {float(expected[i]):.3f}: it "
+                "is of another network, or the network or its input has changed. Explain it anew."
             )
         own, rival, again = maps[i].cpu(), None, None
         if others is not None:
             again = Again(others.noise[i].cpu(), others.shift[i].cpu())
             if others.rivals is not None:
                 number, other = int(others.rivals[0][i]), others.rivals[1][i].cpu()
-                rival = compared(question.grid, own, other, label(number))
-        verdicts.append(examine(question, own, label(int(target[i])), rival, again, seed))
+                rival = compared(occlusion.grid, own, other, label(number))
+        verdicts.append(examine(occlusion, own, label(int(target[i])), rival, again, seed))
         if progress is not None:
             progress(i + 1, count)
     return tuple(verdicts)

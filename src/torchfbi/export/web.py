@@ -11,12 +11,13 @@ from typing import Any
 
 from torchfbi.errors import ExportError
 from torchfbi.export.runtime import copy_runtime
+from torchfbi.models.photos import CAT, COFFEE
 
 
 def write_page(
     explainer: Path, folder: Path, metadata: dict[str, Any], runtime: Path | None = None
 ) -> None:
-    """Put the page, ONNX Runtime and an exported explainer into a folder.
+    """Put the page, two photos to try, ONNX Runtime and an exported explainer into a folder.
 
     Nothing in it asks for anything beyond the folder, and the page's content policy forbids it.
 
@@ -36,6 +37,8 @@ def write_page(
         page = Path(temporary) / "page"
         with as_file(files("torchfbi.export") / "page") as source:
             shutil.copytree(source, page)
+        for example in (COFFEE, CAT):
+            shutil.copyfile(example, page / example.name)
         copy_runtime(page / "ort", runtime)
         shutil.copyfile(explainer, page / "explainer.onnx")
         (page / "explainer.json").write_text(json.dumps(metadata))

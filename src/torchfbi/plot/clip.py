@@ -63,7 +63,7 @@ def frame(
     axes.fill_between(times, probabilities, color=sheet.theme.track)
     axes.plot(times, probabilities, color=sheet.theme.muted, linewidth=1)
     axes.axvline(times[now], color=sheet.theme.accent, linewidth=1.6)
-    note = "how probable the class is, from 0 to 100 %"
+    note = "how probable the class is, from 0 to 100%"
     sheet.write(MARGIN, _TOP + tall + 0.08, note, size=SMALL, colour=sheet.theme.muted)
     return sheet.image()
 

@@ -147,7 +147,7 @@ def _legend(sheet: Sheet, looks: set[str]) -> None:
         ends = ["−", "signal, channels summed", "+"]
         sheet.scale(x, y, width, sheet.theme.diverging, ends)
         x += width + 0.4
-    lines = ["Support: the fewest pixels that hold 97 %. Each picture has a scale of its own."]
+    lines = ["Support: the fewest pixels that hold 97%. Each picture has a scale of its own."]
     if "evidence" in looks:
         lines.insert(0, "In the photo's own colours: what speaks for the class.")
     room = sheet.width - MARGIN - x

@@ -170,7 +170,8 @@ class FeatureMap(NamedTuple):
 def strongest_maps(seen: LayerFlow, index: int, count: int) -> list[FeatureMap]:
     """The feature maps of one sample through which most of the signal goes on, strongest first.
 
-    At most ``count``, and none through which nothing goes on.
+    At most ``count``, and none through which nothing goes on or that is zero everywhere: it shows
+    nothing, whatever went on there.
     """
     channel = seen.channel - 1
     activation, signal = (
@@ -178,6 +179,7 @@ def strongest_maps(seen: LayerFlow, index: int, count: int) -> list[FeatureMap]:
     )
     strength = signal.abs().sum((1, 2))
     total = strength.sum().item()
+    strength[~activation.flatten(1).any(1)] = 0
     best = strength.topk(min(count, len(strength)))
     return [
         FeatureMap(number, value / total, activation[number].numpy())

@@ -6,10 +6,10 @@ way of explaining, so that any method's map can be tested.
 
 from __future__ import annotations
 
-from torchfbi.verification.asking import Predict, Question
 from torchfbi.verification.binomial import clopper_pearson
 from torchfbi.verification.examine import examine
 from torchfbi.verification.moves import Again, noisy, shifted
+from torchfbi.verification.occlusion import Occlusion, Predict
 from torchfbi.verification.rival import compared
 from torchfbi.verification.stability import Stability
 from torchfbi.verification.verdict import PARTS, Part, Rival, Ruling, Verdict
@@ -17,9 +17,9 @@ from torchfbi.verification.verdict import PARTS, Part, Rival, Ruling, Verdict
 __all__ = [
     "PARTS",
     "Again",
+    "Occlusion",
     "Part",
     "Predict",
-    "Question",
     "Rival",
     "Ruling",
     "Stability",

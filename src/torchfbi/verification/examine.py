@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from torchfbi.verification import controls
-from torchfbi.verification.asking import Question
 from torchfbi.verification.moves import Again, staying
 from torchfbi.verification.necessary import remove
+from torchfbi.verification.occlusion import Occlusion
 from torchfbi.verification.rival import correlation
 from torchfbi.verification.stability import Stability, stability
 from torchfbi.verification.sufficient import Found, beginnings, likely, trimmed
@@ -56,7 +56,7 @@ else most of it is owed to what nobody sees."""
 
 
 def examine(
-    question: Question,
+    occlusion: Occlusion,
     evidence: Tensor,
     label: str,
     rival: Rival | None = None,
@@ -66,27 +66,27 @@ def examine(
     """Test a map on the image that it explains.
 
     Args:
-        question: the image, the class, the network.
-        evidence: the map, (*question.grid.sizes) finite; larger speaks more for the class.
+        occlusion: the image, the class, the network.
+        evidence: the map, (*occlusion.grid.sizes) finite; larger speaks more for the class.
         label: the class's name.
         rival: how the map differs from the strongest rival's, if that is known.
         again: what the method says of the changed image, if it could be asked.
         seed: of everything that is drawn at random.
     """
     generator = torch.Generator().manual_seed(seed)
-    question.passes += EXPLAINED * ((rival is not None) + 2 * (again is not None))
-    found = _tested(question, evidence, again, generator) if question.removals else _Tested()
+    occlusion.passes += EXPLAINED * ((rival is not None) + 2 * (again is not None))
+    found = _tested(occlusion, evidence, again, generator) if occlusion.removals else _Tested()
     return Verdict(
-        target=question.target,
+        target=occlusion.target,
         label=label,
-        probability=question.probability,
-        is_answer=question.is_answer,
+        probability=occlusion.probability,
+        is_answer=occlusion.is_answer,
         **{name: found.parts.get(name) for name in PARTS},
         stability=found.stability,
         rival=rival,
         checks=_checks(found, rival),
-        sigma=question.sigma,
-        passes=question.passes,
+        sigma=occlusion.sigma,
+        passes=occlusion.passes,
         seed=seed,
     )
 
@@ -104,16 +104,16 @@ class _Tested:
 
 
 def _tested(
-    question: Question, evidence: Tensor, again: Again | None, generator: torch.Generator
+    occlusion: Occlusion, evidence: Tensor, again: Again | None, generator: torch.Generator
 ) -> _Tested:
-    grid = question.grid
+    grid = occlusion.grid
     order = grid.order(evidence, generator)
-    tried = beginnings(question, order)
-    claimed = tried.first(tried.answer.kept)
-    sufficient = trimmed(question, claimed, order, generator)
-    removed = remove(question, order, sufficient.patches)
+    tried = beginnings(occlusion, order)
+    claimed = tried.first(tried.prediction.kept)
+    sufficient = trimmed(occlusion, claimed, order, generator)
+    removed = remove(occlusion, order, sufficient.patches)
     length = int(claimed.patches.sum())
-    each = [grid.order(one.cpu(), generator) for one in controls.edges(question.image)]
+    each = [grid.order(one.cpu(), generator) for one in controls.edges(occlusion.image)]
     edges = max(each, key=lambda other: correlation(order, other))
     centre = grid.order(controls.centre(grid), generator)
     blind = {"better than edges": edges, "better than the centre": centre}
@@ -123,34 +123,34 @@ def _tested(
         "edges": edges < length,
         "centre": centre < length,
     }
-    asked = question.keep(torch.stack(list(others.values())))
+    asked = occlusion.keep(torch.stack(list(others.values())))
     found: dict[str, Found | None] = {
         "sufficient": sufficient,
         "claimed": claimed,
-        "most": tried.first(likely(question, tried.answer)),
+        "most": tried.first(likely(occlusion, tried.prediction)),
         "necessary": removed.necessary,
         "second": removed.rest if removed.redundant else None,
         **{name: Found(patches, asked.one(i)) for i, (name, patches) in enumerate(others.items())},
     }
-    trials = min(MOST_TRIALS, MOST_PASSES - question.passes)
-    firm = stability(question, sufficient.patches, trials, generator)
+    trials = min(MOST_TRIALS, MOST_PASSES - occlusion.passes)
+    firm = stability(occlusion, sufficient.patches, trials, generator)
     if again is not None:
         noise, shift = staying(grid, evidence, again)
         firm = firm._replace(noise=noise, shift=shift)
     return _Tested(
-        {name: _part(question, one) for name, one in found.items() if one is not None},
+        {name: _part(occlusion, one) for name, one in found.items() if one is not None},
         firm,
         tuple(name for name, other in blind.items() if correlation(order, other) >= KNOWN),
         controls.likeness(grid.means(evidence.double())),
     )
 
 
-def _part(question: Question, found: Found) -> Part:
-    names, answer = question.removals, found.answer
+def _part(occlusion: Occlusion, found: Found) -> Part:
+    names, prediction = occlusion.removals, found.prediction
     return Part(
-        question.grid.pixels(found.patches[None])[0],
-        dict(zip(names, answer.probability[:, 0].tolist(), strict=True)),
-        dict(zip(names, (answer.margin[:, 0] > 0).tolist(), strict=True)),
+        occlusion.grid.pixels(found.patches[None])[0],
+        dict(zip(names, prediction.probability[:, 0].tolist(), strict=True)),
+        dict(zip(names, (prediction.margin[:, 0] > 0).tolist(), strict=True)),
     )
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.verification.asking import Answer, Question, joined
+from torchfbi.verification.occlusion import Occlusion, Prediction, joined
 from torchfbi.verification.sufficient import Found
 
 FIRST, SHORTER, LONGER = 0.2, (0.05, 0.1), (0.33, 0.5)
@@ -32,34 +32,34 @@ class Removed(NamedTuple):
     def redundant(self) -> bool:
         """Whether even without half of the image the class is kept under every removal: it is
         there twice."""
-        return self.rest is not None and bool(self.rest.answer.kept.item())
+        return self.rest is not None and bool(self.rest.prediction.kept.item())
 
 
-def remove(question: Question, order: Tensor, sufficient: Tensor) -> Removed:
+def remove(occlusion: Occlusion, order: Tensor, sufficient: Tensor) -> Removed:
     """Remove what has the most evidence, and the sufficient part.
 
     Args:
-        question: the image, the class, the network.
+        occlusion: the image, the class, the network.
         order: the place of each patch, (*grid.shape) int64.
         sufficient: patches that keep the class, (*grid.shape) bool.
     """
     parts = torch.stack([order < FIRST * order.numel(), sufficient])
-    without = question.keep(~parts)
+    without = occlusion.keep(~parts)
     lengths = SHORTER if _lost(without)[0] else LONGER
     more = torch.stack([order < length * order.numel() for length in lengths])
-    again = question.keep(~more)
+    again = occlusion.keep(~more)
     parts = torch.cat([parts, more])
-    answers = joined(without, again)
+    prediction = joined(without, again)
     sizes = parts.flatten(1).sum(1)
-    losing = _lost(answers).nonzero()[:, 0]
+    losing = _lost(prediction).nonzero()[:, 0]
     necessary = None
     if len(losing):
         best = int(losing[sizes[losing].argmin()])
-        necessary = Found(parts[best], answers.one(best))
-    rest = Found(~parts[-1], answers.one(len(parts) - 1)) if lengths is LONGER else None
+        necessary = Found(parts[best], prediction.one(best))
+    rest = Found(~parts[-1], prediction.one(len(parts) - 1)) if lengths is LONGER else None
     return Removed(necessary, rest)
 
 
-def _lost(answers: Answer) -> Tensor:
+def _lost(prediction: Prediction) -> Tensor:
     """Whether the class is lost under every removal, (M,) bool."""
-    return (answers.margin <= 0).all(0)
+    return (prediction.margin <= 0).all(0)

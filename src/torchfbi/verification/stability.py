@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.verification.asking import Question
 from torchfbi.verification.binomial import clopper_pearson
+from torchfbi.verification.occlusion import Occlusion
 
 ADDED = 0.25
 """The share of the other patches that join."""
@@ -39,7 +39,7 @@ class Stability(NamedTuple):
 
 
 def stability(
-    question: Question, patches: Tensor, trials: int, generator: torch.Generator
+    occlusion: Occlusion, patches: Tensor, trials: int, generator: torch.Generator
 ) -> Stability:
     """Add other patches to a part at random and ask again (Jin et al. 2025).
 
@@ -47,7 +47,7 @@ def stability(
     removals in turn.
 
     Args:
-        question: the image, the class, the network.
+        occlusion: the image, the class, the network.
         patches: the part, (*grid.shape) bool.
         trials: how many, >= the number of removals.
         generator: of the draws.
@@ -60,7 +60,7 @@ def stability(
         more[outside[torch.randperm(len(outside), generator=generator)[:count]]] = True
         drawn.append(more.view_as(patches))
     kept = 0
-    for turn, name in enumerate(question.removals):
-        part = torch.stack(drawn[turn :: len(question.removals)])
-        kept += int(question.keep(part, (name,)).kept.sum())
+    for turn, name in enumerate(occlusion.removals):
+        part = torch.stack(drawn[turn :: len(occlusion.removals)])
+        kept += int(occlusion.keep(part, (name,)).kept.sum())
     return Stability(kept, trials, *clopper_pearson(kept, trials))

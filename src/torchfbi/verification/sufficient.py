@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.verification.asking import Answer, Question, joined
 from torchfbi.verification.blur import blur
+from torchfbi.verification.occlusion import Occlusion, Prediction, joined
 
 FIRST = (0.08, 0.2)
 SHORTER, BETWEEN, LONGER = (0.03, 0.05), (0.12, 0.16), (0.34, 0.55)
@@ -38,11 +38,11 @@ class Found(NamedTuple):
 
     Args:
         patches: (*grid.shape) bool.
-        answer: for this part, M = 1.
+        prediction: for this part, M = 1.
     """
 
     patches: Tensor
-    answer: Answer
+    prediction: Prediction
 
 
 class Beginnings(NamedTuple):
@@ -50,51 +50,51 @@ class Beginnings(NamedTuple):
 
     Args:
         patches: (M, *grid.shape) bool, growing; the last one is the whole image.
-        answer: for each of them.
+        prediction: for each of them.
     """
 
     patches: Tensor
-    answer: Answer
+    prediction: Prediction
 
     def first(self, enough: Tensor) -> Found:
         """The shortest beginning that is enough, (M,) bool."""
         index = int(enough.int().argmax())
-        return Found(self.patches[index], self.answer.one(index))
+        return Found(self.patches[index], self.prediction.one(index))
 
 
-def beginnings(question: Question, order: Tensor) -> Beginnings:
+def beginnings(occlusion: Occlusion, order: Tensor) -> Beginnings:
     """Ask about beginnings of an order: a bisection, since what is longer rarely keeps less.
 
     Where none that it comes across keeps most of the probability, long ones are asked about too.
 
     Args:
-        question: the image, the class, the network.
+        occlusion: the image, the class, the network.
         order: the place of each patch, (*grid.shape) int64.
     """
 
     def first(lengths: tuple[float, ...]) -> Tensor:
         return torch.stack([order < max(1, round(share * order.numel())) for share in lengths])
 
-    answer = question.keep(first(FIRST))
-    short, long = answer.kept.tolist()
+    prediction = occlusion.keep(first(FIRST))
+    short, long = prediction.kept.tolist()
     more = SHORTER if short else BETWEEN if long else LONGER
-    answer = joined(answer, question.keep(first(more)))
+    prediction = joined(prediction, occlusion.keep(first(more)))
     lengths: tuple[float, ...] = FIRST + more
-    if more is not LONGER and not likely(question, answer).any():
-        answer = joined(answer, question.keep(first(LONGER)))
+    if more is not LONGER and not likely(occlusion, prediction).any():
+        prediction = joined(prediction, occlusion.keep(first(LONGER)))
         lengths += LONGER
     every = torch.cat([first(lengths), torch.ones_like(order[None], dtype=torch.bool)])
-    answer = joined(answer, question.whole)
+    prediction = joined(prediction, occlusion.whole)
     ascending = every.flatten(1).sum(1).argsort()
-    return Beginnings(every[ascending], answer.at(ascending))
+    return Beginnings(every[ascending], prediction.at(ascending))
 
 
-def likely(question: Question, answer: Answer) -> Tensor:
+def likely(occlusion: Occlusion, prediction: Prediction) -> Tensor:
     """Whether the class is kept, and most of its probability, under every removal, (M,) bool."""
-    return answer.kept & (answer.probability >= MOST * question.probability).all(0)
+    return prediction.kept & (prediction.probability >= MOST * occlusion.probability).all(0)
 
 
-def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Generator) -> Found:
+def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.Generator) -> Found:
     """The part without patches that it does not need, as far as ``PASSES`` tests tell.
 
     Tests of groups: each round tries several ways to leave out more or less of the part, in
@@ -104,13 +104,13 @@ def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Ge
     under the others.
 
     Args:
-        question: the image, the class, the network.
+        occlusion: the image, the class, the network.
         found: a part that keeps the class.
         order: the place of each patch.
         generator: of the pieces.
     """
-    scale, last = 1.0, question.passes + PASSES - TRIES - 1
-    while question.passes <= last:
+    scale, last = 1.0, occlusion.passes + PASSES - TRIES - 1
+    while occlusion.passes <= last:
         size = int(found.patches.sum())
         shares = torch.linspace(LARGEST, LEAST, TRIES) * scale
         counts = [max(1, round(share * size)) for share in shares.tolist()]
@@ -120,27 +120,27 @@ def trimmed(question: Question, found: Found, order: Tensor, generator: torch.Ge
         tried = torch.stack(
             [_without(found.patches, *way) for way in zip(fields, counts, strict=True)]
         )
-        better = _smallest(question, tried, found)
+        better = _smallest(occlusion, tried, found)
         scale = 0.6 * scale if better is None else min(1.0, 1.2 * scale)
         found = better or found
     return found
 
 
-def _smallest(question: Question, tried: Tensor, before: Found) -> Found | None:
+def _smallest(occlusion: Occlusion, tried: Tensor, before: Found) -> Found | None:
     """The smallest that keeps the class under the harder removal, if also under the others."""
-    weak = int(before.answer.margin[:, 0].argmin())
-    names = question.removals
+    weak = int(before.prediction.margin[:, 0].argmin())
+    names = occlusion.removals
     others = names[:weak] + names[weak + 1 :]
-    asked = question.keep(tried, (names[weak],))
+    asked = occlusion.keep(tried, (names[weak],))
     if not asked.kept.any():
         return None
     index = int(asked.kept.int().argmax())
-    patches, answer = tried[index], asked.one(index)
+    patches, prediction = tried[index], asked.one(index)
     if others:
-        rest = question.keep(patches[None], others)
-        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(answer, rest, strict=True)]
-        answer = Answer(*parts)
-    return Found(patches, answer) if answer.kept.item() else None
+        rest = occlusion.keep(patches[None], others)
+        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(prediction, rest, strict=True)]
+        prediction = Prediction(*parts)
+    return Found(patches, prediction) if prediction.kept.item() else None
 
 
 def _fields(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:

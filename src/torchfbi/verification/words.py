@@ -117,7 +117,7 @@ def _stable(verdict: Verdict) -> str:
     stays = "the answer stays" if verdict.is_answer else "it stays as probable"
     return (
         f"When a quarter of the rest joins the small part at random, {stays} in {found.kept} of "
-        f"{found.trials} trials (95 % interval {percent(found.low)} to {percent(found.high)})."
+        f"{found.trials} trials (95% interval {percent(found.low)} to {percent(found.high)})."
     )
 
 
@@ -149,10 +149,10 @@ def _largest(part: Part) -> float:
 
 
 def percent(share: float) -> str:
-    """``12 %``; with one more digit at either end, where only all is 100 % and only nothing 0 %."""
+    """``12%``; with one more digit at either end, where only all is 100% and only nothing 0%."""
     if share in (0, 1):
-        return f"{share:.0%}".replace("%", " %")
+        return f"{share:.0%}"
     if share < 0.001:
-        return "less than 0.1 %"
+        return "less than 0.1%"
     digits = 0 if 0.0995 <= share < 0.995 else 1
-    return f"{min(100 * share, 99.9):.{digits}f} %"
+    return f"{min(100 * share, 99.9):.{digits}f}%"

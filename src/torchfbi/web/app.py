@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from torchfbi.errors import InputError, LimitError, TorchFBIError
 from torchfbi.models.images import Photo
-from torchfbi.web import asking, earlier, views
+from torchfbi.web import earlier, query, views
 from torchfbi.web.configuration import configuration
 from torchfbi.web.service import Answer, Question, Service
 from torchfbi.web.store import ForgottenError
@@ -94,19 +94,19 @@ class _Addresses:
 
     async def classes(self, request: Request) -> Response:
         """The names of a network's classes."""
-        asked = asking.parts(request.query_params, "model")
+        asked = query.parts(request.query_params, "model")
         model = asked.get("model") or next(iter(self._service.networks))
         return _json(views.encode(await self._service.labels(model)))
 
     async def photo(self, request: Request) -> Response:
         """A photo is sent, as the body."""
-        asked = asking.parts(request.query_params, "name", "stay")
+        asked = query.parts(request.query_params, "name", "stay")
         name, stay, view = asked.get("name") or "photo", "stay" in asked, _encoded(views.photo_view)
         return _json(await self._service.keep(await request.body(), name, view, stay=stay))
 
     async def example(self, request: Request) -> Response:
         """One of the examples is chosen."""
-        asked = asking.parts(request.query_params, "name", "stay")
+        asked = query.parts(request.query_params, "name", "stay")
         name = asked.get("name", "")
         if name not in self._examples:
             raise InputError(f"There is no such example: choose {', '.join(self._examples)}.")
@@ -162,17 +162,17 @@ class _Addresses:
     async def sweep(self, request: Request) -> Response:
         """A row of the grid of k and tau."""
         question, more = self._question(request, "k", "taus")
-        k, taus = asking.number("k", more.get("k", "")), asking.taus(more.get("taus", ""))
+        k, taus = query.number("k", more.get("k", "")), query.taus(more.get("taus", ""))
         view = _encoded(views.sweep_view)
         return _json(await self._service.sweep(question, k, taus, view))
 
     async def explain(self, request: Request) -> Response:
         """A photo in, as the body, and an explanation out."""
-        asked = asking.parts(request.query_params, "name", *asking.PARTS)
-        asking.settings(asked)  # refused before a photo is decoded for nothing
+        asked = query.parts(request.query_params, "name", *query.PARTS)
+        query.settings(asked)  # refused before a photo is decoded for nothing
         name = asked.get("name") or "photo"
         token = await self._service.keep(await request.body(), name, lambda token, _: token)
-        question = asking.question(self._service, token, asked)
+        question = query.question(self._service, token, asked)
         return _json(await self._service.answer(question, _encoded(views.explanation_view)))
 
     async def app_id(self, request: Request) -> Response:
@@ -190,8 +190,8 @@ class _Addresses:
         return Response(said + b"\n\n", media_type="text/event-stream")
 
     def _question(self, request: Request, *more: str) -> tuple[Question, dict[str, str]]:
-        asked = asking.parts(request.query_params, *asking.PARTS, *more)
-        return asking.question(self._service, request.path_params["token"], asked), asked
+        asked = query.parts(request.query_params, *query.PARTS, *more)
+        return query.question(self._service, request.path_params["token"], asked), asked
 
 
 def _encoded(view: Callable[..., Any]) -> Callable[..., bytes]:

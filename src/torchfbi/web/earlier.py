@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from torchfbi.errors import InputError, TorchFBIError
-from torchfbi.web import asking, views
+from torchfbi.web import query, views
 from torchfbi.web.service import Service
 
 LARGEST = 8_000
@@ -54,4 +54,4 @@ def _explained(service: Service, event: str, view: Callable[..., Any]) -> Awaita
         raise InputError("There is no such event.") from None
     if not all(isinstance(value, str) for value in (token, *asked.values())):
         raise InputError("The photo is a token, and target, model and preset are names.")
-    return service.answer(asking.question(service, token, asked), view)
+    return service.answer(query.question(service, token, asked), view)

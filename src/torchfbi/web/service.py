@@ -203,7 +203,7 @@ class Service:
     async def sweep(
         self, question: Question, k: float, taus: Sequence[float | None], view: Callable[[Sweep], T]
     ) -> T:
-        """One row of the grid of k and tau.
+        """One row of the grid of k and tau; without ``taus``, of those that fit the network.
 
         Raises:
             SettingsError: more than ``CELLS`` thresholds, or one that does not exist.
@@ -213,10 +213,18 @@ class Service:
 
         def work() -> T:
             model, target = self._network(question.model), question.target
-            asked = {"ks": [k], "taus": taus, "target": target, "settings": question.settings}
+            chosen = taus or self._thresholds(question)
+            asked = {"ks": [k], "taus": chosen, "target": target, "settings": question.settings}
             return view(sweep(model, question.photo, **asked))  # type: ignore[arg-type]
 
         return await self._worker.run(work)
+
+    def _thresholds(self, question: Question) -> list[float | None]:
+        """None, and two decades up to the largest tau that anything exceeds."""
+        settings = question.settings.override(tau=Settings.paper().tau)
+        asked = self._explain(replace(question, settings=settings, fit=True)).question.settings
+        assert asked.tau is not None
+        return [None, asked.tau / 100, asked.tau / 10, asked.tau]
 
     async def labels(self, model: str) -> list[str]:
         """The names of a network's classes.

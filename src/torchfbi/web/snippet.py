@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchfbi.web.asking import changes
+from torchfbi.web.query import changes
 from torchfbi.web.service import Answer
 
 

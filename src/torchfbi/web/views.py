@@ -11,15 +11,14 @@ import numpy as np
 from torchfbi import plot
 from torchfbi.evaluate.compare import Comparison
 from torchfbi.explanation.explanation import Explanation
+from torchfbi.method.evidence import support
 from torchfbi.method.settings import Settings
-from torchfbi.metrics import support_fraction
 from torchfbi.models.images import Array, Photo
 from torchfbi.models.preprocess import Region
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
 from torchfbi.plot.sweep import tau_name
 from torchfbi.sweep import Sweep
 from torchfbi.verification.words import gist
-from torchfbi.web.asking import changes
 from torchfbi.web.pictures import (
     LONGEST,
     forward_uri,
@@ -29,6 +28,7 @@ from torchfbi.web.pictures import (
     revealed_uri,
     signed_uri,
 )
+from torchfbi.web.query import changes
 from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
@@ -194,7 +194,7 @@ def comparison_view(comparison: Comparison, fitted: Settings | None) -> dict[str
     if cell.map is None:
         return {**found, "picture": None, "support": None}
     picture = revealed_uri(row.picture, cell.map.numpy(), SMALL)
-    return {**found, "picture": picture, "support": support_fraction(cell.map[None]).item()}
+    return {**found, "picture": picture, "support": support(cell.map[None]).float().mean().item()}
 
 
 def sweep_view(row: Sweep) -> dict[str, Any]:
@@ -211,6 +211,7 @@ def sweep_view(row: Sweep) -> dict[str, Any]:
     ]
     return {
         "k": row.ks[0],
+        "taus": ", ".join("none" if tau is None else f"{tau:g}" for tau in row.taus),
         "title": row.explanations[0][0].title(),
         "probability": row.probability,
         "blurred": row.blurred,

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from torchfbi.errors import ModelError
-from torchfbi.evaluate.benchmark.asking import CHUNK, RECOGNISED, check, prepare, probabilities
+from torchfbi.evaluate.benchmark.predict import CHUNK, RECOGNISED, check, prepare, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.evaluate.benchmark.textures import texture
 from torchfbi.models import Model
@@ -91,7 +91,7 @@ def cutouts(model: Model, count: int = 48, seed: int = 0) -> Suite:
     Raises:
         ModelError: it recognises none: it is not trained, or on no photos.
         InputError: its output is not (N, classes).
-        SettingsError, TrainingModeError: see ``asking.check``.
+        SettingsError, TrainingModeError: see ``predict.check``.
     """
     check(model, count, seed)
     waiting = [int(i) for i in np.random.default_rng(seed).permutation(len(files()))]

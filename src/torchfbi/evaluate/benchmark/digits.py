@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from torchfbi.errors import ModelError
-from torchfbi.evaluate.benchmark.asking import RECOGNISED, check, prepare, probabilities
+from torchfbi.evaluate.benchmark.predict import RECOGNISED, check, prepare, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import load
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from torchfbi.errors import FileFormatError, ImageError
 from torchfbi.evaluate.benchmark import formats
-from torchfbi.evaluate.benchmark.asking import check, probabilities
 from torchfbi.evaluate.benchmark.outlines import Mask, Outlined, Reader
+from torchfbi.evaluate.benchmark.predict import check, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
 from torchfbi.models.images import Photo, pictures

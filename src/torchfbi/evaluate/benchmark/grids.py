@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from torchfbi.errors import ModelError, SettingsError
-from torchfbi.evaluate.benchmark.asking import check, prepare, probabilities, takes
 from torchfbi.evaluate.benchmark.cutouts import cutouts
+from torchfbi.evaluate.benchmark.predict import check, prepare, probabilities, takes
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Model
 from torchfbi.models.images import Photo

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from torchfbi.errors import FileFormatError, ImageError, SettingsError
-from torchfbi.evaluate.benchmark.asking import check, probabilities
+from torchfbi.evaluate.benchmark.predict import check, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.models import Labels, Model
 from torchfbi.models.images import Photo, pictures

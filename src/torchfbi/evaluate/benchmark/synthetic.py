@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from torchfbi.errors import ModelError
-from torchfbi.evaluate.benchmark.asking import RECOGNISED, check, prepare, probabilities
+from torchfbi.evaluate.benchmark.predict import RECOGNISED, check, prepare, probabilities
 from torchfbi.evaluate.benchmark.scene import Scene, Suite
 from torchfbi.evaluate.benchmark.shapes import NAMES, SIDE, Sample, sample
 from torchfbi.models import Labels, Model

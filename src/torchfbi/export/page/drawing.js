@@ -26,6 +26,10 @@ export function draw(canvas, photo, explanation, opacity) {
   context.drawImage(dimmed(canvas), 0, 0);
   context.globalAlpha = 1;
   context.drawImage(whole, 0, 0);
+  if (place[2] * place[3] > 0.999 * canvas.width * canvas.height) return;
+  context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--accent");
+  context.lineWidth = canvas.width / 400;
+  context.strokeRect(...place); // what the network saw
 }
 
 /** How far each pixel of the network's input is revealed, as a picture's opacity. */

@@ -10,7 +10,7 @@ const KNOBS = ["k", "tau"]; // those that the network was exported without are n
 const settings = Object.fromEntries(KNOBS.map((name) => [name, metadata.inputs[name]]));
 
 // What is shown: the photo, its prepared input, and the answer of the network.
-const shown = { photo: null, input: null, target: null, explanation: null };
+const shown = { photo: null, input: null, target: null, explanation: null, classes: 0 };
 let asked = 0;
 
 /** Explain a class of the photo; -1 asks for the top class. */
@@ -38,11 +38,10 @@ worker.onmessage = ({ data }) => {
 function answer({ logits, values, support, milliseconds }) {
   const probabilities = softmax(logits);
   const best = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
-  if (shown.target < 0) {
-    shown.target = best[0];
-    const rows = best.slice(0, 5).map((number) => [number, label(number), probabilities[number]]);
-    listClasses($("classes"), rows, choose);
-  }
+  shown.classes = logits.length;
+  if (shown.target < 0) shown.target = best[0];
+  const listed = [...new Set([...best.slice(0, 5), shown.target])];
+  listClasses($("classes"), listed.map((number) => [number, label(number), probabilities[number]]), choose);
   markClass($("classes"), shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
   const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
@@ -50,7 +49,11 @@ function answer({ logits, values, support, milliseconds }) {
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
   say(density ? "" : "Empty support: no pixel speaks for this class.");
+  const { left, top, right, bottom } = shown.input.region;
+  const { width, height } = shown.photo;
+  const whole = (right - left) * (bottom - top) > 0.999 * width * height;
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
+  if (!whole) facts.Frame = "what the network saw";
   $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));
   const claim = `${label(shown.target)} (${percent(probabilities[shown.target])})`;
   $("canvas").ariaLabel = `${shown.photo.name}: highlighted are the ${percent(density)} of the pixels that made the network say ${claim}`;
@@ -97,6 +100,12 @@ function label(number) {
   return metadata.labels?.[number] ?? `class ${number}`;
 }
 
+/** The classes that a number or a name fits. */
+function named(text) {
+  const plain = text.toLowerCase();
+  return [...Array(shown.classes).keys()].filter((number) => String(number) === text || label(number).toLowerCase() === plain);
+}
+
 function softmax(logits) {
   const largest = logits.reduce((a, b) => Math.max(a, b));
   const powers = Float64Array.from(logits, (z) => Math.exp(z - largest));
@@ -129,6 +138,20 @@ $("reset").onclick = () => {
   showSettings();
   ask(shown.target);
 };
+
+$("other").onchange = () => {
+  const text = $("other").value.trim();
+  if (!text || !shown.classes) return;
+  const found = named(text);
+  if (!found.length) return complain(`This network has no class called “${text}”.`);
+  if (found.length > 1) return complain(`“${text}” may be any of the classes ${found.join(", ")}: give a number.`);
+  $("other").value = "";
+  choose(found[0]);
+};
+$("names").append(...(metadata.labels ?? []).map((value) => element("option", "", { value })));
+for (const button of $("examples").children) {
+  button.onclick = async () => open(new File([await (await fetch(button.value)).blob()], button.value));
+}
 
 $("opacity").oninput = redraw;
 $("choose").onclick = $("another").onclick = () => $("file").click();

@@ -2,14 +2,14 @@
 
 export const $ = (id) => document.getElementById(id);
 
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`;
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}%`;
 
 /** An element with its text, and whatever else is said of it. */
 export function element(tag, text = "", properties = {}) {
   return Object.assign(document.createElement(tag), { textContent: text, ...properties });
 }
 
-/** Fill a list with a button for each [number, name, probability]. */
+/** Fill a list with a button for each [number, name, probability]; the focus stays on its class. */
 export function listClasses(list, rows, choose) {
   const items = rows.map(([number, name, probability]) => {
     const button = element("button", "", { type: "button" });
@@ -22,7 +22,9 @@ export function listClasses(list, rows, choose) {
     item.append(button);
     return item;
   });
+  const focused = list.contains(document.activeElement) ? document.activeElement.dataset.class : null;
   list.replaceChildren(...items);
+  if (focused) list.querySelector(`[data-class="${focused}"]`)?.focus();
 }
 
 /** Show which of the buttons is the class that is explained. */

@@ -31,13 +31,14 @@ function cell({ name, source, error, picture, support, note }) {
   return shown;
 }
 
-/** Ask for a grid, row by row. */
+/** Ask for a grid, row by row; without thresholds, of those that fit the network. */
 export async function sweep(table, hint, ks, taus, ask) {
   if (!ks.length) throw new Error("Give at least one k.");
   table.replaceChildren();
   for (const k of ks) {
     const row = await ask("sweep", { k, taus });
     if (!row) return;
+    taus = row.taus; // those that were chosen for an empty field stay the same in every row
     if (!table.tHead) heads(table.createTHead().insertRow(), row.cells);
     const line = (table.tBodies[0] ?? table.createTBody()).insertRow();
     line.append(element("th", `k = ${percent(row.k, 0)}`, { scope: "row" }));

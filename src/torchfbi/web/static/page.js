@@ -107,7 +107,7 @@ function show(found) {
   $("claim").textContent = found.title;
   const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
   if (!whole) facts.push("frame: what it saw");
-  $("about").textContent = facts.join(" · ");
+  $("about").replaceChildren(...facts.map((fact) => element("span", fact)));
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;
   $("answer").classList.add("answered");

@@ -28,7 +28,7 @@ and no detail; or the image's mean colour, which leaves nothing and draws an edg
 stays. Each has its own faults, so a part counts where it does under both."""
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What the network says, for each altered image (M,) and each removal.
 
     Args:
@@ -45,21 +45,21 @@ class Answer(NamedTuple):
         """Whether the class is kept under every removal, (M,) bool."""
         return (self.margin > 0).all(0)
 
-    def at(self, indices: Tensor) -> Answer:
+    def at(self, indices: Tensor) -> Prediction:
         """Some of the altered images, in this order."""
-        return Answer(self.probability[:, indices], self.margin[:, indices])
+        return Prediction(self.probability[:, indices], self.margin[:, indices])
 
-    def one(self, index: int) -> Answer:
+    def one(self, index: int) -> Prediction:
         """One of the altered images, still with a dimension of its own."""
         return self.at(torch.tensor([index]))
 
 
-def joined(*answers: Answer) -> Answer:
-    """Answers under the same removals, one after the other."""
-    return Answer(*(torch.cat(parts, 1) for parts in zip(*answers, strict=True)))
+def joined(*predictions: Prediction) -> Prediction:
+    """Predictions under the same removals, one after the other."""
+    return Prediction(*(torch.cat(parts, 1) for parts in zip(*predictions, strict=True)))
 
 
-class Question:
+class Occlusion:
     """One image, one class, and a network that can be asked about its parts.
 
     The class is *kept* where it is the network's answer. A class that is not the answer to the
@@ -96,10 +96,10 @@ class Question:
         self._filled = self._removed()
 
     @property
-    def whole(self) -> Answer:
+    def whole(self) -> Prediction:
         """What the network says of the whole image, the same under every removal; M = 1."""
         ones = torch.ones(len(self.removals), 1, dtype=torch.float64)
-        return Answer(ones * self.probability, ones * self._whole)
+        return Prediction(ones * self.probability, ones * self._whole)
 
     @property
     def removals(self) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ class Question:
         nothing can be learnt from what is kept."""
         return tuple(self._filled)
 
-    def keep(self, patches: Tensor, removals: tuple[str, ...] | None = None) -> Answer:
+    def keep(self, patches: Tensor, removals: tuple[str, ...] | None = None) -> Prediction:
         """Ask about the image with only some patches kept.
 
         Args:
@@ -119,7 +119,7 @@ class Question:
         altered = torch.cat([torch.where(pixels, self.image, other) for other in filled])
         answers = self._answers(altered)
         shape = len(filled), len(patches)
-        return Answer(answers[:, self.target].view(shape), self._margins(answers).view(shape))
+        return Prediction(answers[:, self.target].view(shape), self._margins(answers).view(shape))
 
     def _removed(self) -> dict[str, Tensor]:
         """The image without anything of the class, one for each removal that achieves it.
