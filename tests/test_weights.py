@@ -125,7 +125,6 @@ def test_an_exported_program_under_any_name(tmp_path: Path) -> None:
         with_weights(network(), tmp_path / "a.pt")
 
 
-@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of quantised tensors
 @pytest.mark.parametrize(
     ("start", "told"),
     [
@@ -139,6 +138,7 @@ def test_what_was_downloaded_instead_is_told(start: bytes, told: str, tmp_path: 
         with_weights(network(), tmp_path / "net.pth")
 
 
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of quantised tensors
 def test_quantised_weights_are_named(tmp_path: Path) -> None:
     quantised = {k: v for k, v in state().items() if v.is_floating_point()}
     quantised["0.weight"] = torch.quantize_per_tensor(quantised["0.weight"], 0.1, 0, torch.qint8)
