@@ -107,17 +107,26 @@ def test_modes_switched_inside_the_forward_are_a_part_of_it() -> None:
     assert dtypes == [torch.float32, torch.bfloat16, torch.float32]
 
 
+class AskingForGradients(Lambda):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return super().forward(x)
+
+
 def test_a_forward_that_asks_for_gradients() -> None:
-    net = Lambda(torch.enable_grad()(lambda x: x.relu().mean((2, 3))))
-    net.forward = torch.enable_grad()(net.forward)
-    x = torch.randn(1, 3, 8, 8)
+    net, x = AskingForGradients(lambda x: x.relu().mean((2, 3))), torch.randn(1, 3, 8, 8)
     torch.testing.assert_close(ForwardBackward(net, x)(x)[1], net(x).detach())
 
 
-@pytest.mark.parametrize("check", [torch.equal, torch.allclose])
-def test_checks_of_constants_are_answered(check) -> None:
-    net = Lambda(lambda x: (x.relu() if check(MATRIX, MATRIX) else 1 / 0).mean((2, 3)))
-    x = torch.randn(1, 3, 8, 8)
+class Checking(Lambda):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight
+        wrong = torch.equal(weight, -weight) or weight.detach().numpy().max() > 9
+        return super().forward(-x if wrong else x)
+
+
+def test_checks_of_constants_are_answered() -> None:
+    net, x = Checking(lambda x: x.relu().mean((2, 3))), torch.randn(1, 3, 8, 8)
     torch.testing.assert_close(ForwardBackward(net, x)(x)[1], net(x).detach())
 
 
