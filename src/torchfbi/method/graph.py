@@ -210,9 +210,11 @@ def _is_bordered(node: fx.Node) -> bool:
 def is_activation(node: fx.Node) -> bool:
     """Whether the node is an activation function, whose output is a feature: one number a sample
     is none, nor are rows of tokens before the samples, as maps are chosen sample by sample."""
-    found, shape = find(node.target), node.meta["val"].shape
-    samples_first = not any(isinstance(size, torch.SymInt) for size in shape[1:])
-    return found is not None and found.activation and len(shape) > 1 and samples_first
+    found = find(node.target)
+    if found is None or not found.activation:
+        return False
+    shape = node.meta["val"].shape
+    return len(shape) > 1 and not any(isinstance(size, torch.SymInt) for size in shape[1:])
 
 
 def is_spatial(node: fx.Node) -> bool:
