@@ -136,6 +136,18 @@ def test_what_was_downloaded_instead_is_told(start: bytes, told: str, tmp_path: 
     (tmp_path / "net.pth").write_bytes(start)
     with pytest.raises(ModelError, match=told):
         with_weights(network(), tmp_path / "net.pth")
+    with pytest.raises(ModelError, match=told):
+        load(str(tmp_path / "net.pth"))
+
+
+def test_a_header_as_long_as_the_number_of_a_bracket_is_no_web_page(tmp_path: Path) -> None:
+    header = b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
+    start = len(header).to_bytes(8, "little")
+    assert start.startswith(b"<")
+    (tmp_path / "net.safetensors").write_bytes(start + header + b"1")
+    assert kind_of(tmp_path / "net.safetensors") == "safetensors"
+    with pytest.raises(ModelError, match="does not fit mine"):
+        with_weights(network(), tmp_path / "net.safetensors")
 
 
 @pytest.mark.filterwarnings("ignore")  # PyTorch's own, of quantised tensors

@@ -22,7 +22,9 @@ from torchfbi.models.labels import Labels
 from torchfbi.models.model import Model
 from torchfbi.system.reading import unpacked
 
-Kind = Literal["safetensors", "pickle", "TorchScript", "program", "Keras", "HDF5", "other"]
+Kind = Literal[
+    "safetensors", "pickle", "TorchScript", "program", "Keras", "HDF5", "pointer", "page", "other"
+]
 
 
 def kind_of(path: Path) -> Kind:
@@ -41,6 +43,10 @@ def kind_of(path: Path) -> Kind:
         return "HDF5"
     if start[8:] in (b"{", b"["):  # after the length of its header
         return "safetensors"
+    if start == b"version h":
+        return "pointer"
+    if start.startswith(b"<"):
+        return "page"
     return "pickle" if start.startswith(b"\x80") else "other"
 
 
@@ -61,6 +67,8 @@ def _kind_of_archive(path: Path) -> Kind:
 def no_network(path: Path) -> str:
     """Why a file is no network that can be loaded, and what to do."""
     match kind_of(path):
+        case "pointer" | "page" as instead:
+            return f"{path}: it is {_INSTEAD[instead]}"
         case "TorchScript":
             return (
                 f"{path} is a TorchScript network, which torch.export does not read: build the "
@@ -167,10 +175,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds a whole network ({found}), no state dict: {_LOADED[found]}")
     if found == "HDF5":
         raise ModelError(f"{path}: it is HDF5, which holds weights for Keras alone.")
-    with path.open("rb") as file:
-        start = file.read(40)
-    if instead := next((told for first, told in _INSTEAD.items() if start.startswith(first)), None):
-        raise ModelError(f"{path}: it is {instead}")
+    if found in _INSTEAD:
+        raise ModelError(f"{path}: it is {_INSTEAD[found]}")
     if found == "other" and path.suffix in _NAMED:
         found = "safetensors" if path.suffix == ".safetensors" else "pickle"
     if found == "other":
@@ -200,8 +206,8 @@ _QUANTISED = (
 
 
 _INSTEAD = {
-    b"version https://git-lfs": "a pointer to a file in Git LFS: get that (git lfs pull).",
-    b"<": "a web page: get the file that it speaks of.",
+    "pointer": "a pointer to a file in Git LFS: get that (git lfs pull).",
+    "page": "a web page: get the file that it speaks of.",
 }
 _NAMED = (".safetensors", ".pt", ".pth")
 _LOADED = {
