@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from torchfbi.capture.fingerprint import known_hash
-from torchfbi.errors import InputError, SettingsError, TargetError
+from torchfbi.errors import InputError, SettingsError, TargetError, first_line
 from torchfbi.explanation import several
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.explanation.fitting import fitting_tau
@@ -195,7 +195,12 @@ def verify(
             "the target is a function, and a part of the image can keep a class alone: give the "
             "class that the map is about."
         )
-    evidence = torch.as_tensor(maps)
+    try:
+        evidence = torch.as_tensor(maps)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the maps are no numbers: {first_line(error)}") from None
+    if evidence.is_complex() or evidence.is_meta or evidence.layout != torch.strided:
+        raise InputError("the maps must be a dense tensor (N, ...) of real numbers.")
     evidence = evidence[None] if evidence.ndim == x.ndim - 2 else evidence
     predict, _ = predictor(module, x, output)
     with torch.inference_mode():
@@ -272,8 +277,14 @@ def resolve(
     if isinstance(target, list | tuple):
         ranks = [_rank(t) for t in target]
         target = [_number(t, labels) if isinstance(t, str) else t for t in target]
+        if any(isinstance(t, bool | np.bool_) for t in target):
+            raise TargetError(f"the target is {_shown(target)}: give class numbers or names.")
     try:
-        numbers = target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
+        numbers = (
+            target
+            if isinstance(target, Tensor)
+            else torch.as_tensor(np.asarray(target), device="cpu")
+        )
     except (TypeError, ValueError, RuntimeError):
         raise TargetError(f"the target is {_shown(target)}: give class numbers or names.") from None
     if numbers.is_floating_point():
@@ -352,6 +363,6 @@ def _ranked(ranks: list[int], numbers: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _classes(answer: Tensor | None, logits: Tensor) -> Tensor | None:
     """The probed classes, or None where a function gave the seed itself."""
-    if answer is not None and answer.is_floating_point():
+    if isinstance(answer, Tensor) and answer.is_floating_point():
         return None
     return as_classes(answer, logits).clone()  # the caller may write over it

@@ -6,7 +6,9 @@ make such functions; any other of your own will do as well.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -33,8 +35,11 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
             region, ``contrast`` what speaks for it there against its rivals.
 
     Raises:
-        TargetError: when called, if mask or channel do not fit the output.
+        TargetError: the channel is no whole number, or there is no such kind; when called, if mask
+            or channel do not fit the output.
     """
+
+    mask, channel = torch.as_tensor(mask), _a_class(channel, kind)
 
     def target(output: Tensor) -> Tensor:
         if output.ndim < 3 or mask.shape not in (output.shape[2:], output[:, 0].shape):
@@ -65,8 +70,10 @@ def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Ten
         kind: the seed whose negative is taken.
 
     Raises:
-        TargetError: when called, if the network has no such class.
+        TargetError: as for ``region``; when called, if the network has no such class.
     """
+
+    channel = _a_class(channel, kind)
 
     def target(logits: Tensor) -> Tensor:
         if logits.ndim != 2 or not 0 <= channel < logits.shape[1]:
@@ -106,22 +113,30 @@ def box(
         classes: which of the channels are classes.
 
     Raises:
-        TargetError: when called, if the output has no such candidate or channel.
+        TargetError: as for ``region``; when called, if the output has no such candidate or channel.
     """
 
+    channel, index = _a_class(channel, kind), torch.as_tensor(index)
+    if index.dtype not in _WHOLE or index.ndim > 1 or dim not in (-2, -1, 1, 2):
+        raise TargetError(
+            f"candidate {index.tolist()} along {dim}: give the number of a candidate, or one for "
+            "each sample, and for dim 1 or 2."
+        )
+
     def target(output: Tensor) -> Tensor:
-        if output.ndim != 3 or dim % 3 == 0:
+        if output.ndim != 3 or (index.ndim and len(index) not in (1, len(output))):
             raise TargetError(
                 f"the output has shape {tuple(output.shape)}: targets.box needs (N, candidates, "
-                "channels), or with dim=1 (N, channels, candidates)."
+                "channels), or with dim=1 (N, channels, candidates), and one candidate for all "
+                "samples or for each."
             )
         rows = output.movedim(dim, -1)
         samples, candidates, channels = rows.shape
-        chosen = torch.as_tensor(index, device=output.device).expand(samples)
+        chosen = index.to(output.device, torch.long).expand(samples)
         if not 0 <= channel < channels or ((chosen < 0) | (chosen >= candidates)).any():
             raise TargetError(
-                f"there is no channel {channel} of candidate {index}: the output has {channels} "
-                f"channels of {candidates} candidates."
+                f"there is no channel {channel} of candidate {index.tolist()}: the output has "
+                f"{channels} channels of {candidates} candidates."
             )
         every = torch.arange(samples, device=output.device)
         asked = torch.zeros_like(rows)
@@ -133,7 +148,7 @@ def box(
             asked[every, chosen, channel] = 1.0
         return asked.movedim(-1, dim)
 
-    where = int(index) if torch.as_tensor(index).numel() == 1 else "of each image"
+    where = int(index) if index.numel() == 1 else "of each image"
     return _asking(f"channel {channel} at candidate {where}", target)
 
 
@@ -151,6 +166,7 @@ def overlapping(boxes: Tensor, wanted: Sequence[float] | Tensor) -> Tensor:
     Raises:
         TargetError: ``boxes`` or ``wanted`` are no boxes, or none overlaps.
     """
+    boxes = boxes.double()  # in half precision an area is soon infinite
     wanted = torch.as_tensor(wanted, dtype=boxes.dtype, device=boxes.device)
     if boxes.shape[-1] != 4 or boxes.ndim not in (2, 3) or wanted.shape != (4,):
         raise TargetError(
@@ -186,10 +202,12 @@ def score(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def target(output: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             probe = output.clone().requires_grad_()
-            value = function(probe)
-            if not value.requires_grad:
+            value: Any = function(probe.clone())  # it may write to what it is given
+            gradient = None
+            if isinstance(value, Tensor) and value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.sum(), probe, allow_unused=True)
+            if gradient is None:
                 raise TargetError("the score does not depend differentiably on the output.")
-            (gradient,) = torch.autograd.grad(value.sum(), probe)
         if gradient.ndim == 2 and _is_one_hot(gradient):
             return gradient.argmax(1)
         return gradient
@@ -202,6 +220,18 @@ def _asking(question: str, target: Callable[[Tensor], Tensor]) -> Callable[[Tens
     """With what is asked in words, for ``Explanation.title``."""
     target.question = question  # type: ignore[attr-defined]
     return target
+
+
+_WHOLE = {torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8}
+
+
+def _a_class(channel: Any, kind: str) -> int:
+    """The number of a channel, where it is one and there is such a kind of seed."""
+    if isinstance(channel, bool) or not hasattr(channel, "__index__"):
+        raise TargetError(f"the channel is {channel!r:.80}: give its number, a whole one.")
+    if kind not in get_args(SeedKind):
+        raise TargetError(f"kind is {kind!r}: choose {', '.join(get_args(SeedKind))}.")
+    return operator.index(channel)
 
 
 def _is_one_hot(rows: Tensor) -> bool:

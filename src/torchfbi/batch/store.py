@@ -119,6 +119,11 @@ class Store:
             for name in ("classes", "assumed", "prepared"):  # of before they were written down
                 found.setdefault(name, wanted[name])
         differ = [name for name in wanted if found is not None and found.get(name) != wanted[name]]
+        if found is None and self.paths:
+            raise SettingsError(
+                f"{self.folder} holds rows, and no {MANIFEST} that says what they are of. Give "
+                "another folder."
+            )
         never = [name for name in differ if name in NEVER_MIXED]
         if never:
             raise SettingsError(

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from torchfbi.capture import folding, own, programs, rewrite
+from torchfbi.capture import folding, own, programs, rewrite, traces
 from torchfbi.capture.exporting import exported
 from torchfbi.capture.fingerprint import fingerprint
 from torchfbi.capture.refusals import check_module
@@ -83,16 +83,19 @@ def capture(
     if found is not None:
         return found
     # Whatever torch.export says about its own internals, the user gets our error instead.
-    with quiet("stderr", loggers=_NOISY), traced_here(), own.neutral(example.device):
+    with (
+        quiet("stderr", loggers=_NOISY),
+        traced_here(),
+        own.neutral(example.device),
+        traces.without_sources(),
+    ):
         found = _cached(module, looks, example.shape[0], sizes)  # by another thread, meanwhile
         if found is not None:
             return found
         program = exported(module, example)
         graph = _to_graph(program, output)
-        size = programs.batch(program)
-        if isinstance(size, torch.SymInt):
-            # They hold each other in a circle through C++, so that neither would ever be freed.
-            size.node.shape_env.fake_tensor_cache.clear()
+        if program is not module:
+            traces.forget(program)
         with _lock:
             cached = _cache.setdefault(module, {})
             if len(cached) >= SIZES_KEPT:
@@ -134,6 +137,10 @@ def _to_graph(program: ExportedProgram, output: int | str | None) -> Graph:
         node.meta["val"] = constants[str(node.target)]
     captured = Graph(graph, constants, batch, tail)
     _check_operators(captured)
+    if 0 in [size for size in captured.logits.meta["val"].shape[1:] if isinstance(size, int)]:
+        raise OutputError(
+            f"the model returns {tuple(captured.logits.meta['val'].shape)}: there is no class."
+        )
     if batch is not None and (answers := captured.logits.meta["val"].shape[0]) != batch:
         raise OutputError(f"the model returns {answers} answers for {batch} images, not one each.")
     return captured
@@ -260,12 +267,15 @@ def _over_samples(node: fx.Node) -> bool:
             for size in factor.meta["val"].shape[-2:]
         )
     along = _ALONG.get(target)
-    shape: Any = () if along is None else node.all_input_nodes[0].meta["val"].shape
-    if along is None or not shape or isinstance(shape[0], int):  # no batch of any size
+    if along is None:
         return False
+    shape: Any = node.all_input_nodes[0].meta["val"].shape
     dims: Any = node.args[along] if len(node.args) > along else None
+    if target in (aten.layer_norm.default, aten.rms_norm.default):
+        dims = range(-len(dims), 0)
     dims = range(len(shape)) if dims is None or dims == [] else dims
-    return 0 in [dim % len(shape) for dim in ([dims] if isinstance(dims, int) else dims)]
+    dims = [dims] if isinstance(dims, int) else dims
+    return any(not isinstance(shape[dim], int) for dim in dims if shape)  # a batch of any size
 
 
 _ALONG = {
@@ -282,5 +292,7 @@ _ALONG = {
     aten.amax.default: 1,
     aten.amin.default: 1,
     aten.select.int: 1,
+    aten.layer_norm.default: 1,
+    aten.rms_norm.default: 1,
 }
 """Operators along dimensions, and which argument says which; none stands for all."""

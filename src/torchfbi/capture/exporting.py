@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from torchfbi.capture import own, programs
+from torchfbi.capture import own, programs, rewrite
 from torchfbi.capture.share import share_tensors
 from torchfbi.errors import (
     CaptureError,
@@ -45,13 +45,26 @@ def exported(module: nn.Module | ExportedProgram, example: Tensor) -> ExportedPr
     batch = example.shape[0]
     with contextlib.suppress(Exception):  # its code may want exactly the example's batch size
         program = _export(shadow, example, max(2, batch), any_batch=True)
+        _check_parameters(program)
         size = programs.batch_size(program)
         if size == batch or (size is None and _takes_any_batch(program, shadow, example)):
             return program
     try:
-        return _export(shadow, example, batch)
+        program = _export(shadow, example, batch)
+        _check_parameters(program)
     except Exception as error:
         raise _diagnosis(shadow, example, error) from error
+    return program
+
+
+def _check_parameters(program: ExportedProgram) -> None:
+    """Refuse what would be another network after it was asked."""
+    parameters = program.graph_signature.inputs_to_parameters
+    if written := [parameters[n] for n in rewrite.written(program.graph) if n in parameters]:
+        raise CaptureError(
+            f"the model's forward writes to its own parameters ({written[0]}), so that to ask it "
+            "would change it: do that before, and not in its forward."
+        )
 
 
 def _takes_any_batch(program: ExportedProgram, module: nn.Module, example: Tensor) -> bool:

@@ -144,10 +144,18 @@ def agree(a: Tensor, b: Tensor) -> bool:
 @contextlib.contextmanager
 def neutral(device: torch.device) -> Iterator[None]:
     """Whatever the caller's modes are, a network is run, and traced, in the same."""
+    with torch.inference_mode(False), torch.no_grad(), undirected(device):
+        yield
+
+
+@contextlib.contextmanager
+def undirected(device: torch.device) -> Iterator[None]:
+    """Nothing is cast by the caller's ``autocast``, or put on the default device of the caller's:
+    what names no device is meant to be on the CPU."""
+    elsewhere = torch.get_default_device().type != "cpu"
     with (
-        torch.inference_mode(False),
-        torch.no_grad(),
         torch.autocast(device.type, enabled=False),
+        torch.device("cpu") if elsewhere else contextlib.nullcontext(),
     ):
         yield
 

@@ -52,7 +52,7 @@ def run(program: ExportedProgram, x: Tensor) -> dict[str, Any]:
     """All outputs by key or position; to make ``program.module()`` for it takes seconds."""
     signature = program.graph_signature
     state: dict[str, Any] = {**program.state_dict, **program.constants}
-    state |= {name: state[name].clone() for name in signature.buffers_to_mutate.values()}
+    state |= {name: state[name].clone() for name in signature.buffers}  # which it may write to
     given = [x if spec.target is None else state[spec.target] for spec in signature.input_specs]
     names = [spec.arg.name for spec in signature.output_specs]
     values = dict(zip(names, program.graph_module(*given), strict=True))

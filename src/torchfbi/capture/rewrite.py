@@ -185,6 +185,18 @@ def has_aliased_mutation(graph: fx.Graph) -> bool:
     return False
 
 
+def written(graph: fx.Graph) -> list[str]:
+    """The names of the inputs, such as parameters, to whose memory an operator writes."""
+    first: dict[fx.Node, fx.Node] = {}  # of the names of the memory that a tensor lies in
+    found: list[str] = []
+    for node in graph.nodes:
+        source = node.args[0] if node.args and (_is_inplace(node) or _is_view(node)) else node
+        first[node] = first.get(source, node) if isinstance(source, fx.Node) else node
+        if _is_inplace(node) and first[node].op == "placeholder":
+            found.append(first[node].name)
+    return found
+
+
 def _is_inplace(node: fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable) and node.target not in _IDENTITIES

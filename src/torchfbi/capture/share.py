@@ -10,7 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def share_tensors(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure that shares its parameters and buffers.
+    """A copy of the module's structure that shares its parameters. Buffers are copied: its code may
+    write to them.
 
     torch.export swaps a module's parameters while it traces; on a copy no other thread sees it.
     """
@@ -63,7 +64,7 @@ def _same_mode(module: nn.Module, copied: nn.Module) -> None:
 
 
 def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
-    """A copy of the modules alone, which share their attributes with the originals.
+    """A copy of the modules and their buffers; other attributes are the originals' own.
 
     Args:
         made: the copies so far, by the identity of their originals.
@@ -85,8 +86,8 @@ def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
 
 
 def _usable(tensor: Tensor) -> Tensor:
-    """The tensor itself, or a copy of one made under inference mode, which cannot be traced."""
-    if not tensor.is_inference():
-        return tensor
-    copied = tensor.clone()
-    return nn.Parameter(copied, False) if isinstance(tensor, nn.Parameter) else copied
+    """A parameter itself, or a copy of one made under inference mode, which cannot be traced; of a
+    buffer always a copy."""
+    if not isinstance(tensor, nn.Parameter):
+        return tensor.detach().clone()
+    return nn.Parameter(tensor.clone(), False) if tensor.is_inference() else tensor

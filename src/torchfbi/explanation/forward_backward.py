@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi.capture import own
 from torchfbi.capture.captured import Captured
 from torchfbi.engine.walk import Engine
 from torchfbi.errors import InputError
 from torchfbi.explanation.checks import check_images, check_values, check_walks
+from torchfbi.explanation.samples import check_samples
 from torchfbi.method import evidence
 from torchfbi.method.flow import LayerFlow, observe
 from torchfbi.method.seeds import Target, ask, check_classes, seed
@@ -125,14 +127,25 @@ class ForwardBackward(Captured):
         """
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
         if tracing():
-            return explain(self.graph, self._tensors(), self.settings, x, target)
+            values, logits = explain(self.graph, self._tensors(), self.settings, x, target)
+            return self._of_classes(values, logits, target), logits
         check_walks(walks, x)
-        values, logits = self._see(x, watched=visit is not None)
-        if walks > 1 and not self._is_one(values):
-            x = x.expand(walks, *x.shape[1:])
+        with own.undirected(x.device):
             values, logits = self._see(x, watched=visit is not None)
-            walks = 1
-        return self._explain(values, target, visit, walks, absorbed), repeated(logits, walks)
+            if walks > 1 and not self._is_one(values):
+                x = x.expand(walks, *x.shape[1:])
+                values, logits = self._see(x, watched=visit is not None)
+                walks = 1
+            return self._explain(values, target, visit, walks, absorbed), repeated(logits, walks)
+
+    @staticmethod
+    def _of_classes(values: Tensor, logits: Tensor, target: Target) -> Tensor:
+        """NaN for a class that there is not, which a traced graph cannot refuse."""
+        if target is None or callable(target):
+            return values
+        classes = torch.as_tensor(target, device=logits.device).expand(len(logits))
+        exists = (classes >= 0) & (classes < logits.shape[1])
+        return torch.where(exists.reshape([-1] + [1] * (values.ndim - 1)), values, torch.nan)
 
     def each(self, x: Tensor, targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """As ``forward`` for several targets, which share one forward pass.
@@ -145,11 +158,12 @@ class ForwardBackward(Captured):
             logits: (N, classes).
         """
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
-        values, logits = self._see(x)
-        if not self._is_one(values):
-            return torch.stack([self._explain(dict(values), t) for t in targets]), logits
-        seeds = torch.cat([self._seed(target, logits) for target in targets])
-        return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
+        with own.undirected(x.device):
+            values, logits = self._see(x)
+            if not self._is_one(values):
+                return torch.stack([self._explain(dict(values), t) for t in targets]), logits
+            seeds = torch.cat([self._seed(target, logits) for target in targets])
+            return self._explain(values, lambda _: seeds, walks=len(targets))[:, None], logits
 
     def _is_one(self, values: Values) -> bool:
         """Whether the forward pass saw one image, so that several walks may share its values."""
@@ -162,6 +176,7 @@ class ForwardBackward(Captured):
         forked.on_one_thread()
         check_values(x)
         values = self._held(x.detach(), watched)
+        check_samples(self.graph, self._tensors(), x.detach(), self._low_memory)
         return values, values[self.graph.logits]
 
     def _run(self, x: Tensor, watched: bool = True) -> Values:

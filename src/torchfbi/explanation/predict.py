@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from torchfbi.capture import own
 from torchfbi.errors import TargetError
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.method import heads
@@ -107,7 +108,9 @@ def prediction(graph: Graph, device: torch.device) -> tuple[Callable[[Tensor], T
         if fixed is not None:  # the code wants so many at a time
             missing = -count % fixed
             images = torch.cat([images, images[-1:].expand(missing, *images.shape[1:])])
-        logits = torch.cat([network(part) for part in torch.split(images, fixed or count)])[:count]
+        with own.undirected(device):
+            parts = [network(part) for part in torch.split(images, fixed or count)]
+        logits = torch.cat(parts)[:count]
         wide = torch.promote_types(logits.dtype, torch.float32)
         return heads.probabilities(logits.to(wide), graph.head)
 

@@ -182,6 +182,8 @@ def _check_manifest(manifest: Any) -> None:
         ("labels", labels is None or _are_texts(labels)),
         ("assumed", _are_texts(manifest.get("assumed", []))),
         ("weights", isinstance(manifest.get("weights"), str | None)),
+        ("head", manifest.get("head") in (None, "softmax", "sigmoid")),
+        ("fitting_tau", type(manifest.get("fitting_tau")) in (int, float, type(None))),
         ("question", isinstance(manifest.get("question"), str | None)),
         ("samples", isinstance(samples, list) and all(map(_is_sample, samples))),
     ):
@@ -221,6 +223,9 @@ def _check_arrays(manifest: dict[str, Any], arrays: dict[str, Array]) -> None:
         right = target.dtype == np.int64 and target.shape == (samples,) and logits.ndim == 2
         if not right or ((target < 0) | (target >= logits.shape[1])).any():
             raise ValueError("its target names no class of each sample")
+    names = manifest["labels"]
+    if names is not None and logits.ndim == 2 and len(names) != logits.shape[1]:
+        raise ValueError("its labels are not those of its logits")
     for i in range(len(manifest["layers"])):
         layer = arrays[f"layer_{i}"]
         if layer.dtype != bool or layer.ndim < 2 or len(layer) != samples:

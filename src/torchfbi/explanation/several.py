@@ -143,11 +143,19 @@ def of_one(
     """
     prefix = FREE if free else "held_"
     held = {other: prefix + other for other in inputs if other != name}
+    forward = vars(module).get("forward", type(module).forward)
+    if getattr(forward, "__self__", None) is module:  # a method that took the place of the class's
+        forward = forward.__func__
+    elif "forward" in vars(module):
+        raise InputError(
+            "the network's forward was replaced by a function of no module: write a module around "
+            "the network, whose forward names the inputs."
+        )
     single = copy.copy(module)
     own = {buffer: inputs[other].detach() for other, buffer in held.items()}
     single._buffers = {**module._buffers, **own}
     single._non_persistent_buffers_set = {*module._non_persistent_buffers_set, *own}  # no weights
-    single.forward = _OfOne(single, name, held)
+    single.forward = _OfOne(single, name, held, forward)
     return single
 
 
@@ -158,13 +166,14 @@ class _OfOne:
     network: nn.Module
     name: str
     held: dict[str, str]
+    forward: Callable[..., Any]
 
     def __call__(self, x: Tensor) -> Any:
         given = {other: getattr(self.network, buffer) for other, buffer in self.held.items()}
         for other, value in given.items():
             if len(value) == 1:
                 given[other] = value.expand(x.shape[0], *value.shape[1:])
-        return type(self.network).forward(self.network, **{**given, self.name: x})
+        return self.forward(self.network, **{**given, self.name: x})
 
 
 def holding(model: Model, others: dict[str, Tensor]) -> Model:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from torchfbi.capture import own
 from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.explanation.predict import prediction, predictor
@@ -121,11 +122,14 @@ def verify_explanation(
             "a function gave the seed of this explanation, so there is no class that a part of "
             "the image could keep: explain a class to verify it."
         )
+    if len(asked.x) not in (1, len(explanation)):
+        raise InputError(f"{len(asked.x)} images were given for {len(explanation)} sample(s).")
     x = asked.x.expand(len(explanation), *asked.x.shape[1:])
     walker = ForwardBackward(
         asked.module, x, explanation.settings, asked.output, low_memory=asked.low_memory
     )
-    others = ask_others(walker, x, explanation.logits, target, seed)  # held against its own answer
+    with own.undirected(x.device):  # held against its own answer
+        others = ask_others(walker, x, explanation.logits, target, seed)
     return verify_maps(
         asked,
         explanation.evidence,
@@ -197,7 +201,7 @@ def verify_maps(
             progress(len(verdicts), count)
         return network(images)
 
-    for i in range(count):
+    def verdict(i: int) -> Verdict:
         occlusion = Occlusion(
             predict, x[i : i + 1] if len(x) > 1 else x, int(target[i]), exclusive=exclusive
         )
@@ -207,13 +211,17 @@ def verify_maps(
                 f"{occlusion.probability:.3f}, the explanation says {float(expected[i]):.3f}: it "
                 "is of another network, or the network or its input has changed. Explain it anew."
             )
-        own, rival, again = maps[i].cpu(), None, None
+        mine, rival, again = maps[i].cpu(), None, None
         if others is not None:
             again = Again(others.noise[i].cpu(), others.shift[i].cpu())
             if others.rivals is not None:
                 number, other = int(others.rivals[0][i]), others.rivals[1][i].cpu()
-                rival = compared(occlusion.grid, own, other, label(number))
-        verdicts.append(examine(occlusion, own, label(int(target[i])), rival, again, seed))
+                rival = compared(occlusion.grid, mine, other, label(number))
+        return examine(occlusion, mine, label(int(target[i])), rival, again, seed)
+
+    for i in range(count):
+        with own.undirected(x.device):
+            verdicts.append(verdict(i))
         if progress is not None:
             progress(i + 1, count)
     return tuple(verdicts)

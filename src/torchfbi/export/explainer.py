@@ -119,7 +119,8 @@ class Explainer(nn.Module):
         values, logits = walker.walk(
             image, lambda logits: torch.where(target < 0, logits.argmax(1), target)
         )
-        exists = (target < logits.shape[1]).reshape([-1] + [1] * (values.ndim - 1))
+        exists = (target >= TOP_CLASS) & (target < logits.shape[1])
+        exists = exists.reshape([-1] + [1] * (values.ndim - 1))
         support = support_of_values(torch.where(exists, values, 0.0), self.walker.settings)
         return logits, torch.where(exists, values, torch.nan), support
 

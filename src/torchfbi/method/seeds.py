@@ -66,7 +66,8 @@ def ask(target: Target, logits: Tensor, graph: Graph) -> Tensor:
     answer: Any = target
     if callable(target):
         asks_tail = graph.tail is not None and getattr(target, "sees_output", False)
-        answer = _through(graph.tail, target, logits) if asks_tail else target(logits)
+        own = logits.clone()  # it may write to what it is given
+        answer = _through(graph.tail, target, own) if asks_tail else target(own)
     if isinstance(answer, Tensor) and answer.is_floating_point():
         _check_seed(answer, logits)
         return answer.detach().to(logits)

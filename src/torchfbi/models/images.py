@@ -57,7 +57,8 @@ class Photo:
         if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             photo = "a non-empty uint8 array (H, W, 3)"
             raise ImageError(f"{self.name} is {dtype} {shape}, not {photo}. Try Photo.read.")
-        if self.pixels.flags.writeable:  # the caller may write over it
+        if self.pixels.flags.writeable or isinstance(self.pixels.base, np.ndarray):
+            # The caller may write over it, or over what it is a view of.
             object.__setattr__(self, "pixels", self.pixels.copy())
             self.pixels.setflags(write=False)
 

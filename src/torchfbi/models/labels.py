@@ -73,14 +73,18 @@ class Labels(Sequence[str]):
             ModelError: the file cannot be read or has another number of names.
         """
         try:
-            text = whole(path, MOST_BYTES).decode()
+            text = whole(path, MOST_BYTES).decode("utf-8-sig")
             content = _parse(text, path.suffix.lower())
             if isinstance(content, dict):
                 content = content.get("names", content)
             if isinstance(content, dict):
                 content = _in_order(content)
+            if not isinstance(content, list):
+                raise ValueError("it holds no list")
             # ImageNet's own file has pairs such as ["n02123045", "tabby"].
             last = [entry[-1] if isinstance(entry, list) else entry for entry in content]
+            if odd := [name for name in last if type(name) not in (str, int)]:
+                raise ValueError(f"{odd[0]!r:.40} is no name: put it in quotes")
             names = [str(name).strip() for name in last if str(name).strip()]
         except ModelError:
             raise
@@ -169,7 +173,7 @@ class Labels(Sequence[str]):
 
 def _parse(text: str, suffix: str) -> Any:
     if suffix == ".json":
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     if suffix in (".yaml", ".yml"):
         with needs("pyyaml"):
             import yaml  # type: ignore[import-untyped]
@@ -182,6 +186,14 @@ def _parse(text: str, suffix: str) -> Any:
     if len(lines) > 1 and all(len(n) == 2 and n[0] == str(i) for i, n in enumerate(numbered)):
         return [name for _, name in numbered]  # as Teachable Machine writes them
     return lines
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, which must not say two things of one key."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _in_order(content: dict[Any, Any]) -> list[Any]:
