@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import zipfile
@@ -77,6 +78,7 @@ def test_every_kind_of_target(model: Model) -> None:
         (["top2", "cup"], [int(top.logits[0].argsort()[-2]), 2]),
         (["top1", "top3"], [int(top.logits[0].argmax()), int(top.logits[1].argmin())]),
         (lambda z: z.argmin(1), top.logits.argmin(1).tolist()),
+        (lambda z: [1, 2], [1, 2]),
     ]:
         assert explain(model, photos, target).target.tolist() == expected
     seeded = explain(model, photos, lambda z: torch.ones_like(z))
@@ -280,6 +282,25 @@ def test_a_file_without_a_head_is_of_a_softmax(model: Model, tmp_path: Path) -> 
     del manifest["head"]
     np.savez(path, **{**old, "manifest": np.array(json.dumps(manifest))})
     assert Explanation.load(path).probabilities.sum().item() == pytest.approx(1)
+    for wrong in ({"head": "tanh"}, {"labels": ["cat", "dog"]}, {"fitting_tau": "1"}):
+        np.savez(path, **{**old, "manifest": np.array(json.dumps({**manifest, **wrong}))})
+        with pytest.raises(FileFormatError, match="not an explanation"):
+            Explanation.load(path)
+
+
+@pytest.mark.parametrize("mode", [lambda: torch.autocast("cpu"), lambda: torch.device("meta")])
+def test_the_callers_modes_change_nothing(model: Model, mode: Any) -> None:
+    """Where its code is cast by itself, or its tensors lie elsewhere by default."""
+    nets = [model.module, copy.deepcopy(model.module)]
+    x = torch.rand(2, 3, 16, 16)
+    right = explain(nets[0], x, 1)
+    with mode():
+        for net in nets:  # one that is known, and one that is not
+            found = explain(net, x, 1)
+            assert torch.equal(found.values, right.values)
+            assert torch.equal(found.logits, right.logits)
+        (verdict, _) = explain(nets[0], x, 1).verify()
+    assert verdict.to_dict() == right.verify()[0].to_dict()
 
 
 def test_a_network_of_one_logit(model: Model) -> None:
@@ -315,6 +336,7 @@ def test_a_network_of_one_logit(model: Model) -> None:
         (10**30, "class numbers or names"),
         (float("nan"), "class numbers, not"),
         (1j, "not torch.complex"),
+        ([True], "class numbers or names"),
         (np.uint64(2**63 + 1), "there is no class"),
         ("", "No class"),
     ],

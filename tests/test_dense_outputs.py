@@ -181,11 +181,18 @@ def test_each_sample_can_have_its_own_region() -> None:
         (torch.ones(3, 4, 5), 0, r"mask has shape \(3, 4, 5\)"),
         (torch.ones(4, 5), 3, "no channel 3: the output has 3"),
         (torch.ones(4, 5), -1, "no channel -1"),
+        (torch.ones(4, 5), 0.0, "channel is 0.0"),
+        (torch.ones(4, 5), True, "channel is True"),
     ],
 )
 def test_a_region_that_does_not_fit_is_refused(mask: Tensor, channel: int, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         region(mask, channel)(torch.zeros(2, 3, 4, 5))
+
+
+def test_kinds_of_seeds_that_there_are_not() -> None:
+    with pytest.raises(TargetError, match="kind is 'nonsense'"):
+        region(torch.ones(4, 5), 0, "nonsense")
 
 
 def test_a_region_needs_a_dense_output() -> None:

@@ -298,6 +298,8 @@ def test_a_box_that_is_none_or_a_detector_of_one_stage_is_refused() -> None:
 def test_the_candidate_at_a_box() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 15, 15], [5, 5, 40, 40]])
     assert overlapping(boxes, (4, 4, 16, 16)) == 1
+    large = torch.tensor([[0.0, 0, 90, 500], [0, 0, 300, 300]]).half()  # whose areas no half holds
+    assert overlapping(large, (0, 0, 280, 280)) == 1
     swapped = torch.stack([boxes, boxes.flip(0)])
     assert overlapping(swapped, torch.tensor([0, 0, 9, 9])).tolist() == [0, 2]
 
@@ -308,6 +310,9 @@ def test_the_candidate_at_a_box() -> None:
         (lambda: box(PLACES, 4, dim=1), "16 candidates"),
         (lambda: box(0, 4 + CLASSES, dim=1), "no channel 9"),
         (lambda: box(0, 1, dim=0), "needs \\(N, candidates"),
+        (lambda: box(torch.tensor([0, 1, 2]), 1, dim=1), "or for each"),
+        (lambda: box(1.5, 1, dim=1), "give its number"),
+        (lambda: box(0, 1.5, dim=1), "a whole one"),
     ],
 )
 def test_what_is_not_there_is_refused(asked, message: str) -> None:

@@ -144,16 +144,32 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
         "labels.txt": "0 cat\n1 dog\n2 cup\n",  # Teachable Machine
         "data.yaml": "nc: 3\nnames:\n  0: cat\n  1: dog\n  2: cup\n",  # Ultralytics
         "list.yml": "[cat, dog, cup]",
+        "notepad.txt": "\ufeff0 cat\r\n1 dog\r\n2 cup\r\n",
+        "marked.json": '\ufeff["cat", "dog", "cup"]',
     }
     for name, text in others.items():
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
     for path in (lines, listed, numbered, pairs, *(tmp_path / name for name in others)):
         assert Labels.read(path, 3).names == ("cat", "dog", "cup")
     with pytest.raises(ModelError, match=r"a\.txt: it has 3 names, the network 4 classes"):
         Labels.read(lines, 4)
     lines.write_bytes(b"\xff\xfe\xff")
     numbered.write_text('{"1": "cat"}')
-    for path in (lines, numbered, tmp_path / "nowhere.txt", tmp_path):
+    unclear = {  # which YAML and JSON take for something else
+        "answers.yml": "[no, yes, maybe]",
+        "kinds.json": '[true, "b", "c"]',
+        "text.json": '"abc"',
+        "twice.json": '{"0": "a", "1": "b", "2": "c", "0": "d"}',
+    }
+    for name, text in unclear.items():
+        (tmp_path / name).write_text(text)
+    for path in (
+        lines,
+        numbered,
+        tmp_path / "nowhere.txt",
+        tmp_path,
+        *map(tmp_path.joinpath, unclear),
+    ):
         with pytest.raises(ModelError, match="no list of class names"):
             Labels.read(path, 3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -123,6 +124,16 @@ def test_a_model_keeps_its_labels_and_the_module_its_own_forward(siamese) -> Non
     assert found["photo"].title().startswith("different")
     assert net.forward == forward
     assert "forward" not in vars(net)
+    net.forward = MethodType(
+        lambda self, photo, other: 3 * type(self).forward(self, photo, other), net
+    )
+    changed = explain(model, inputs, "different")
+    torch.testing.assert_close(changed["photo"].logits, net(*inputs).detach())
+    assert not torch.allclose(changed["photo"].logits, found["photo"].logits)
+    net.forward = lambda photo, other: forward(other, photo)
+    with pytest.raises(InputError, match="forward was replaced"):
+        explain(model, inputs)
+    del net.forward
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
         lambda x: (x.flatten(1) @ x.flatten(1).T @ x.flatten(1)).view_as(x),
         "over the samples",
     ),
+    "samples normalised together": (lambda x: F.layer_norm(x, x.shape), "over the samples"),
+    "samples moved": (lambda x: x.transpose(0, 1).roll(1, 1).transpose(0, 1), "over the samples"),
     "samples chosen": (lambda x: x[torch.tensor([0, 0])], "over the samples"),
 }
 
@@ -264,6 +266,31 @@ def test_refused_by_name(name: str) -> None:
     operator, message = REFUSED[name]
     with pytest.raises(UnsupportedOperatorError, match=message):
         explain(Net(operator), torch.randn(2, 3, 8, 8, dtype=F64), 1)
+
+
+MIXED: dict[str, Callable[[Tensor], Tensor]] = {
+    "slices": lambda x: torch.cat([x[1:], x[:1]]),
+    "every other one": lambda x: torch.cat([x[::2], x[1::2]]),
+    "a border": lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, 0))[:-1],
+    "another shape": lambda x: x.reshape(288, -1).T.reshape(x.shape),
+    "a pooling": lambda x: F.avg_pool1d(x.flatten(1).T[None], 3, 1, 1)[0].T.view_as(x),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_samples_that_are_carried_to_each_other_are_refused(name: str) -> None:
+    """An image's answer would be explained in another image; alone it is as its gradient says."""
+    net, x = Net(MIXED[name]), torch.randn(4, 3, 8, 8, dtype=F64)
+    with pytest.raises(CaptureError, match="mixes the samples"):
+        explain(net, x, 1, ONCE)
+    alone = x[:1].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(alone)[:, 1].sum(), alone)
+    assert same(explain(net, x[:1], 1, ONCE).values, gradient)
+
+
+def test_samples_of_a_fixed_number_that_are_turned_round_are_refused() -> None:
+    with pytest.raises(CaptureError, match="mixes the samples"):
+        explain(Net(lambda x: x.view(2, -1).flip(0).view_as(x)), torch.randn(2, 3, 8, 8, dtype=F64))
 
 
 def test_other_samples_than_images_are_refused() -> None:

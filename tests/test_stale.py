@@ -20,6 +20,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import graph_module
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from torchfbi import ForwardBackward, Photo, Settings, explain, verify
 from torchfbi.capture import own
@@ -119,17 +121,62 @@ def test_a_change_is_seen(net: Any, change: str) -> None:
     assert shows(net, *ForwardBackward(net, X, Settings.plain())(X, 0))
 
 
-def test_weights_that_an_image_does_not_reach(net: Any) -> None:
-    """Its logits stay as they are, but not its gradient."""
+@pytest.mark.parametrize("change", [lambda w: w * 30, lambda w: w.flip(0)])
+def test_weights_that_an_image_does_not_reach(net: Any, change: Callable[[Tensor], Tensor]) -> None:
+    """Its logits stay, but not its gradient; where they change places, their sum stays as well."""
     x = X.clone()
     x[:, 1] = 0
     before = explain(net, x, 0, "plain")
-    net.first.weight.data[1:7, 1] *= 30
+    net.first.weight.data[1:7, 1] = change(net.first.weight.data[1:7, 1])
     after = explain(net, x, 0, "plain")
     x.requires_grad_()
     net(x)[:, 0].sum().backward()
     torch.testing.assert_close(after.logits, before.logits)
     torch.testing.assert_close(after.values, x.grad)
+
+
+class Counting(nn.Module):
+    """It writes to its own tensors whenever it is asked."""
+
+    def __init__(self, count: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.head, self.count = nn.Linear(3, 5), count
+        self.register_buffer("asked", torch.zeros(()))
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.mean((2, 3))) * (1 + self.count(self))
+
+
+def replaced(net: Counting) -> Tensor:
+    net.asked = net.asked + 1
+    return net.asked
+
+
+@pytest.mark.parametrize(
+    "count", [lambda net: net.asked.add_(1), lambda net: net.asked.data.add_(1), replaced]
+)
+def test_a_network_that_writes_to_its_buffers_is_left_as_it_was(count: Any) -> None:
+    net = Counting(count).eval()
+    right = copy.deepcopy(net)(X).detach()
+    for _ in range(2):
+        torch.testing.assert_close(explain(net, X, 0).logits, right)
+    assert net.asked == 0
+
+
+def test_a_program_that_writes_to_its_buffers_is_left_as_it_was() -> None:
+    net = Counting(lambda net: net.asked.add_(1)).eval()
+    program = torch.export.export(net, (X,))
+    right = copy.deepcopy(net)(X).detach()
+    torch.testing.assert_close(explain(program, X, 0).logits, right)
+    assert program.state_dict["asked"] == 0
+
+
+def test_a_network_that_writes_to_its_weights_is_refused() -> None:
+    net = Counting(lambda net: net.weight.data.add_(1)).eval()
+    with pytest.raises(CaptureError, match=r"writes to its own parameters \(weight\)"):
+        explain(net, X, 0)
+    assert net.weight == 0
 
 
 def test_verdicts_and_other_methods_see_a_change_as_well(net: Any) -> None:
@@ -377,10 +424,20 @@ def test_what_the_caller_writes_over_is_no_part_of_an_explanation() -> None:
     target.zero_()
     assert explanation.title().startswith("class 3")
     assert explanation.verify()[0].probability == before.probability
+
+    def without_its_top(logits: Tensor) -> Tensor:
+        logits[0, logits[0].argmax()] = -torch.inf
+        return logits.argmax(1)
+
+    second = explain(net, X, without_its_top)
+    torch.testing.assert_close(second.logits, net(X).detach())
+    assert second.target.tolist() == net(X).topk(2).indices[:, 1].tolist()
     pixels = np.full((4, 4, 3), 7, np.uint8)
-    photo = Photo(pixels)
+    views = np.broadcast_to(pixels[..., :1], (4, 4, 3)), pixels[::2]
+    views[1].setflags(write=False)
+    photo, *others = Photo(pixels), *map(Photo, views)
     pixels[:] = 0
-    assert photo.pixels.min() == 7
+    assert all(seen.pixels.min() == 7 for seen in (photo, *others))
     with pytest.raises(ValueError, match="read-only"):
         photo.pixels[:] = 0
 
@@ -393,6 +450,19 @@ def test_several_targets_are_for_one_image(walks: int) -> None:
 
 
 # Memory and threads
+
+
+def test_nothing_of_a_trace_is_left() -> None:
+    """What PyTorch concludes about sizes, and the text of the code that it generates."""
+    kept = []
+    for _ in range(3):
+        net = mixed()
+        capture(net, torch.cat([X, X]))
+        del net
+        gc.collect()
+        left = sum(isinstance(each, ShapeEnv) for each in gc.get_objects())
+        kept.append((left, len(graph_module._loader.eval_cache)))
+    assert kept[0] == kept[1] == kept[2]
 
 
 def test_a_network_is_freed_when_its_user_drops_it() -> None:

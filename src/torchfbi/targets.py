@@ -117,14 +117,14 @@ def box(
     """
 
     channel, index = _a_class(channel, kind), torch.as_tensor(index)
-    if index.dtype not in _WHOLE or index.ndim > 1 or dim not in (-2, -1, 1, 2):
+    if index.dtype not in _WHOLE or index.ndim > 1:
         raise TargetError(
-            f"candidate {index.tolist()} along {dim}: give the number of a candidate, or one for "
-            "each sample, and for dim 1 or 2."
+            f"the candidate is {index.tolist()}: give its number, or one for each sample, (N,)."
         )
 
     def target(output: Tensor) -> Tensor:
-        if output.ndim != 3 or (index.ndim and len(index) not in (1, len(output))):
+        of_all = not index.ndim or len(index) in (1, len(output))
+        if output.ndim != 3 or dim not in (-2, -1, 1, 2) or not of_all:
             raise TargetError(
                 f"the output has shape {tuple(output.shape)}: targets.box needs (N, candidates, "
                 "channels), or with dim=1 (N, channels, candidates), and one candidate for all "

@@ -34,6 +34,15 @@ def rows(out: Path) -> pa.Table:
     return pq.read_table(out / "rows").drop_columns("milliseconds")
 
 
+def test_rows_that_nobody_says_anything_of_are_no_part_of_a_run(
+    photos: Path, tmp_path: Path
+) -> None:
+    run(tiny(), photos, tmp_path, **OPTIONS)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(SettingsError, match="no manifest.json that says what they are of"):
+        run(tiny(), photos, tmp_path, settings=Settings.plain(), **OPTIONS)
+
+
 def files(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (out / "rows").glob("*.parquet")}
 

@@ -158,13 +158,15 @@ def test_as_much_may_differ_as_roundings_do(
 def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tensor) -> None:
     net, settings = Net().eval(), Settings.plain()
     written = export(net, tmp_path / "net", "pt2", settings, images=images)
-    target = torch.tensor([TOP_CLASS, 2, 5])
-    answer = FORMATS["pt2"].open(written.path)(Inputs.of(images, target, settings))
+    run = FORMATS["pt2"].open(written.path)
     values, _ = ForwardBackward(net, images, settings)(images)
-    torch.testing.assert_close(answer.values[0], values[0])
-    assert answer.support[1].any()
-    assert answer.values[2].isnan().all()
-    assert not answer.support[2].any()
+    for none in (5, TOP_CLASS - 1):
+        target = torch.tensor([TOP_CLASS, 2, none])
+        answer = run(Inputs.of(images, target, settings))
+        torch.testing.assert_close(answer.values[0], values[0])
+        assert answer.support[1].any()
+        assert answer.values[2].isnan().all()
+        assert not answer.support[2].any()
 
 
 def test_a_file_tells_all_that_is_needed_to_use_it(tmp_path: Path) -> None:

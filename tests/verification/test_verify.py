@@ -7,6 +7,7 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -199,6 +200,11 @@ def test_what_cannot_be_verified_says_why(suite) -> None:
         verify(model, x, torch.ones(3, 3), 1)
     with pytest.raises(NonFiniteError, match="a map holds NaN"):
         verify(model, x, torch.full((48, 48), torch.nan), 1)
+    for none in (torch.ones(48, 48) * 1j, torch.ones(48, 48).to_sparse(), np.full((48, 48), "a")):
+        with pytest.raises(InputError, match="numbers"):
+            verify(model, x, none, 1)
+    with pytest.raises(InputError, match="2 images were given for 1 sample"):
+        explain(model, x, 1).verify(images=torch.cat([x, x]))
     with pytest.raises(TargetError, match="7 classes"):
         verify(model, x, torch.ones(48, 48), 9)
 

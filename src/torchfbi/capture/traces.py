@@ -31,9 +31,9 @@ def without_sources() -> Iterator[None]:
 def forget(program: ExportedProgram) -> None:
     """Let go of what was concluded about the open size of its batch (8 KiB a capture).
 
-    It is a part of circles through C++ that no collector sees: tensors without values have the size,
-    which has its ``ShapeEnv``, which has tensors without values. And it is a key in caches without
-    an end: those of the methods of ``ShapeEnv``, which are functools' own and cleared as such.
+    It is a part of circles through C++ that no collector sees: tensors without values have the
+    size, which has its ``ShapeEnv``, which has tensors without values. And it is a key in caches
+    without an end: those of the methods of ``ShapeEnv``, functools' own and cleared as such.
 
     Args:
         program: one that nobody else has.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchfbi.engine.walk import Engine
-from torchfbi.errors import InputError
+from torchfbi.errors import CaptureError
 from torchfbi.method.graph import Graph
 from torchfbi.method.settings import Settings
 from torchfbi.method.walk import Step
@@ -38,7 +38,7 @@ def check_samples(
         low_memory: as for the explanation.
 
     Raises:
-        InputError: it does.
+        CaptureError: it does.
     """
     x = x[:MOST] if graph.batch is None else x
     if len(x) <= _tried.get(graph, 1):
@@ -46,26 +46,22 @@ def check_samples(
     engine = Engine(graph, Settings(), low_memory)  # signals of both signs
     values = engine.forward(tensors, x)
     logits, any_numbers = values[graph.logits], torch.Generator("cpu").manual_seed(0)
-    for sample in (0, -1):
-        seed = torch.zeros_like(logits)
-        some = torch.randn(logits.shape[1:], generator=any_numbers, device="cpu")
-        seed[sample] = some.to(logits)
-        where = list[str]()
+    some = torch.randn(logits.shape, generator=any_numbers, device="cpu").to(logits)
+    numbers = torch.arange(len(x), device=x.device)
+    for bit in range((len(x) - 1).bit_length()):  # any two differ in one
+        for asked in ((numbers >> bit) & 1 == side for side in (0, 1)):
+            seed = some * asked.view(-1, *[1] * (some.ndim - 1))
+            where = list[str]()
 
-        def look(step: Step, sample: int = sample, where: list[str] = where) -> None:
-            if len(step.signal) == len(x) and _others(step.signal, sample).any():
-                where.append(step.node.meta["layer"])
+            def look(step: Step, rest: Tensor = ~asked, where: list[str] = where) -> None:
+                if len(step.signal) == len(rest) and step.signal[rest].any():
+                    where.append(step.node.meta["layer"])
 
-        signal = engine.backward(dict(values), seed, look, overwrite=False)
-        if _others(signal, sample).any():
-            raise InputError(
-                f"behind {where[0] if where else 'the image'} the network mixes the samples of a "
-                "batch: what speaks for the answer to one image lies in other images. Explain one "
-                "image at a time, or leave that out."
-            )
+            signal = engine.backward(dict(values), seed, look, overwrite=False)
+            if signal[~asked].any():
+                raise CaptureError(
+                    f"behind {where[0] if where else 'the image'} the network mixes the samples of "
+                    "a batch: what speaks for the answer to one image lies in other images. "
+                    "Explain one image at a time, or leave that out."
+                )
     _tried[graph] = len(x)
-
-
-def _others(signal: Tensor, sample: int) -> Tensor:
-    """The signal of all samples but one."""
-    return torch.cat([signal[:sample], signal[sample:][1:]])
