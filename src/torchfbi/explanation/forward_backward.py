@@ -127,8 +127,8 @@ class ForwardBackward(Captured):
         """
         check_images(x, self._sizes, self.get_buffer("_like"), self.graph.batch)
         if tracing():
-            values, logits = explain(self.graph, self._tensors(), self.settings, x, target)
-            return self._of_classes(values, logits, target), logits
+            answer, logits = explain(self.graph, self._tensors(), self.settings, x, target)
+            return self._of_classes(answer, logits, target), logits
         check_walks(walks, x)
         with own.undirected(x.device):
             values, logits = self._see(x, watched=visit is not None)

@@ -216,6 +216,7 @@ def _answered(handler: Handler) -> Handler:
             finally:
                 answering.cancel()
                 gone.cancel()
+                del answering, gone  # the error of one would hold it in a circle, photo and all
         except ForgottenError as error:
             return _error(404, str(error))
         except LimitError as error:

@@ -95,6 +95,8 @@ class Worker:
             gone.set()
             waiting.cancel()
             future.cancel()  # at once: the loop would tell it only after its turn might have come
+            # An error's traceback has this frame: it would hold what holds it, photo and all.
+            del waiting, future
         raise LimitError(
             f"The server had no answer within {self._limits.seconds:g} s: it is busy, or this "
             "was too much to ask for."
