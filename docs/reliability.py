@@ -139,9 +139,9 @@ def explanations(count: int) -> Iterator[int]:
 
 
 def resident() -> float:
-    """The memory of this process, MiB."""
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in s)
-    return int(line.split()[1]) / 1024
+    """The memory of this process, also what the system wrote to the disk meanwhile, MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return sum(int(s.split()[1]) for s in lines if s.startswith(("VmRSS", "VmSwap"))) / 1024
 
 
 def memory(count: int = 1000) -> str:

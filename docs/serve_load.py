@@ -113,8 +113,7 @@ class Load:
 
     def _resident(self) -> float:
         status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
-        return int(found[1]) / 1024 if found else 0.0
+        return sum(map(int, re.findall(r"Vm(?:RSS|Swap):\s+(\d+) kB", status))) / 1024
 
 
 def figure(load: Load) -> Figure:
