@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -144,6 +146,24 @@ def resident() -> float:
     return sum(int(s.split()[1]) for s in lines if s.startswith(("VmRSS", "VmSwap"))) / 1024
 
 
+class Counted(ctypes.Structure):
+    """glibc's ``mallinfo2``, of which two numbers are of interest: allocated in its heaps, and
+    outside of them."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost")]  # fmt: skip
+
+
+def in_use() -> float:
+    """What of the memory is in use, MiB; the rest is free, and lies between that."""
+    gc.collect()
+    count = ctypes.CDLL(None).mallinfo2
+    count.restype = Counted
+    found = count()
+    return (found.uordblks + found.hblkhd) / 2**20
+
+
 def memory(count: int = 1000) -> str:
     """The resident memory over a thousand explanations, no two of them of the same photo."""
     seen = []
@@ -215,7 +235,8 @@ LONGEST = 3000.0
 
 def soak(count: int = 10_000) -> str:
     """The resident memory over ten thousand explanations, of changing sizes and networks."""
-    generator, seen, begin = torch.Generator().manual_seed(0), [], time.monotonic()
+    generator, begin = torch.Generator().manual_seed(0), time.monotonic()
+    seen, used = list[float](), list[float]()
     for i in range(count):
         if i % EACH == 0 and time.monotonic() - begin > LONGEST:
             break
@@ -232,15 +253,19 @@ def soak(count: int = 10_000) -> str:
         torchfbi.explain(network, x, settings=("contrast", "paper")[i % 2])
         if i % EACH == EACH - 1:
             seen.append(resident())
-            print(i + 1, f"{seen[-1]:.0f} MiB", flush=True)
+            used.append(in_use())
+            print(i + 1, f"{seen[-1]:.0f} MiB, {used[-1]:.1f} in use", flush=True)
     captures = 2 * len(seen)  # one for each size
     half = len(seen) // 2
-    slope = np.polyfit(np.arange(half, len(seen)), seen[half:], 1)[0] / 2
+    slope, of_use = (
+        1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2 for mib in (seen, used)
+    )
     return (
         f"{EACH * len(seen)} explanations of {len(seen)} networks, {captures} captures, in "
         f"{(time.monotonic() - begin) / 60:.0f} minutes: {seen[0]:.0f} MiB after the first "
         f"network, {seen[half]:.0f} half-way, {seen[-1]:.0f} at the end; over the second half a "
-        f"straight line rises by {1024 * slope:.0f} KiB a capture."
+        f"straight line rises by {slope:.0f} KiB a capture. In use are {used[half]:.1f} MiB half-way "
+        f"and {used[-1]:.1f} at the end, a line through which rises by {of_use:.1f} KiB a capture."
     )
 
 

@@ -39,7 +39,7 @@ def test_rows_that_nobody_says_anything_of_are_no_part_of_a_run(
 ) -> None:
     run(tiny(), photos, tmp_path, **OPTIONS)
     (tmp_path / "manifest.json").unlink()
-    with pytest.raises(SettingsError, match="no manifest.json that says what they are of"):
+    with pytest.raises(SettingsError, match=r"no manifest\.json that says what they are of"):
         run(tiny(), photos, tmp_path, settings=Settings.plain(), **OPTIONS)
 
 

@@ -27,7 +27,6 @@ from torchfbi.errors import (
 )
 from torchfbi.method import adjoints
 from torchfbi.method.graph import Graph
-from torchfbi.system.allocator import give_back
 from torchfbi.system.quiet import quiet
 from torchfbi.system.tracing import traced_here
 
@@ -97,7 +96,6 @@ def capture(
         graph = _to_graph(program, output)
         if program is not module:
             traces.forget(program)
-            give_back()  # what the trace let go of lies between what is kept
         with _lock:
             cached = _cache.setdefault(module, {})
             if len(cached) >= SIZES_KEPT:
