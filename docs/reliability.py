@@ -264,8 +264,8 @@ def soak(count: int = 10_000) -> str:
         f"{EACH * len(seen)} explanations of {len(seen)} networks, {captures} captures, in "
         f"{(time.monotonic() - begin) / 60:.0f} minutes: {seen[0]:.0f} MiB after the first "
         f"network, {seen[half]:.0f} half-way, {seen[-1]:.0f} at the end; over the second half a "
-        f"straight line rises by {slope:.0f} KiB a capture. In use are {used[half]:.1f} MiB half-way "
-        f"and {used[-1]:.1f} at the end, a line through which rises by {of_use:.1f} KiB a capture."
+        f"straight line rises by {slope:.0f} KiB a capture. In use are {used[half]:.1f} MiB "
+        f"half-way and {used[-1]:.1f} at the end, by {of_use:.1f} KiB a capture."
     )
 
 

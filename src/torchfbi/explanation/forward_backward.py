@@ -143,7 +143,7 @@ class ForwardBackward(Captured):
         """NaN for a class that there is not, which a traced graph cannot refuse."""
         if target is None or callable(target):
             return values
-        classes = torch.as_tensor(target, device=logits.device).expand(len(logits))
+        classes = torch.as_tensor(target, device=logits.device)
         exists = (classes >= 0) & (classes < logits.shape[1])
         return torch.where(exists.reshape([-1] + [1] * (values.ndim - 1)), values, torch.nan)
 
