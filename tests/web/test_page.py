@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 import torchfbi
 from browser import open_page
+from pageserver import small
 from photos import CAT, COFFEE
 from torchfbi.explanation.explanation import Explanation
 
@@ -206,11 +208,10 @@ def test_compare_and_sweep(opened: Any) -> None:
     expect(page.locator("#status")).to_contain_text("k is 'a': write a number")
 
 
-def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
+def test_many_photos(opened: Any, tmp_path: Path) -> None:
     page = opened(accept_downloads=True)
-    text, network = tmp_path / "notes.txt", tmp_path / "tumours.onnx"
+    text = tmp_path / "notes.txt"
     text.write_text("These are no pixels.")
-    network.write_bytes(b"\x08\x08")
     page.set_input_files("#file", [CAT, text, COFFEE])
     claim(page, "tiger cat")
     expect(page.locator("#counted")).to_have_text("3 photos")
@@ -237,8 +238,43 @@ def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
     changed = (pictures[0] != pictures[1]).any(-1)
     assert 0.005 < changed.mean() < 0.05
 
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
+def test_a_network_of_ones_own(opened: Any, server: Any, tmp_path: Path) -> None:
+    network, program = tmp_path / "tumours.onnx", tmp_path / "tumours.pt2"
+    network.write_bytes(small())
+    program.write_bytes(b"PK")
+    page = opened()
+    claim(page, "espresso")
+    said, assumed = page.locator("#status"), page.locator("#assumed")
+    expect(assumed).to_be_hidden()
+    page.set_input_files("#file", program)
+    expect(said).to_contain_text("may hold code")
+    claim(page, "espresso")
     page.set_input_files("#file", network)
-    expect(page.locator("#status")).to_contain_text("torchfbi serve --model tumours.onnx")
+    expect(page.locator("#about")).to_contain_text("tumours.onnx")
+    expect(page.locator("#network")).to_have_value(re.compile("^dropped-"))
+    expect(assumed).to_contain_text("Assumed, since nobody said")
+    expect(page.locator("#classes button")).to_have_count(3)
+    page.locator("#network").select_option("efficientnet-lite0")
+    claim(page, "espresso")
+    expect(assumed).to_be_hidden()
+    assert len(server.service.guests) == 1
+    page.evaluate("location = 'about:blank'")
+    for _ in range(100):
+        if not len(server.service.guests):
+            break
+        page.wait_for_timeout(50)
+    assert not len(server.service.guests)
+
+    # Where it is not allowed, the page says so.
+    config = {**httpx.get(f"{server.url}config").json()}
+    config["limits"]["network"] = 0
+    page.route("**/config", lambda route: route.fulfill(json=config))
+    page.goto(server.url)
+    claim(page, "espresso")
+    page.set_input_files("#file", network)
+    expect(said).to_contain_text("--allow-networks")
     claim(page, "espresso")
 
 
