@@ -41,6 +41,9 @@ def compact(path: Path, to: Path) -> None:
             onnx.helper.make_node("Mul", [f"{name}.float", f"{name}.scale"], [name]),
         ]
     proto.graph.initializer.extend(scales)
+    for node in proto.graph.node:
+        node.ClearField("metadata_props")  # from which line of which file it was exported
+    proto.graph.ClearField("value_info")
     nodes += proto.graph.node
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
