@@ -219,6 +219,7 @@ function select(tab) {
     one.tabIndex = one === tab ? 0 : -1;
     $(one.getAttribute("aria-controls")).hidden = one !== tab;
   }
+  if (!$("status").className) say(""); // what was done stands on the tab where it was done
   if (selected() === "flow") drawFlow();
 }
 
