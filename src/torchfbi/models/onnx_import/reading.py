@@ -189,15 +189,15 @@ def _external(onnx: Any, tensor: Any, origin: Origin) -> Array:
     """Values that lie in another file, which must be in the same folder or below."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if origin.folder is None:
-        raise ModelError(
-            f"{origin}: the values of {tensor.name!r} should be in {entries.get('location')!r}, "
-            "which did not come with it: save the network as one file."
+        raise ValueError(
+            f"they should be in {entries.get('location')!r}, which did not come with it: save the "
+            "network as one file."
         )
     place = (origin.folder / entries.get("location", "")).resolve()
     if not place.is_relative_to(origin.folder) or not place.is_file():
-        raise ModelError(
-            f"{origin}: the values of {tensor.name!r} should be in {entries.get('location')!r}, "
-            f"but there is no such file in {origin.folder} or below."
+        raise ValueError(
+            f"they should be in {entries.get('location')!r}, but there is no such file in "
+            f"{origin.folder} or below."
         )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     count = math.prod(tensor.dims)
