@@ -56,7 +56,7 @@ METHODS: list[str | Method] = [
 SLOW: list[str | Method] = ["occlusion", "rise", "oracle"]
 """Hundreds of passes an image: measured on the first ``FEW`` photos alone."""
 
-HEADLINE = ("srg", "srg-blur", "srg-mean", "kept-10", "support-fraction")
+HEADLINE = ("srg", "srg-blur", "srg-mean", "kept-10")
 DETAILS = (
     *("srg", "srg-slic25", "srg-slic100", "srg-slic500", "srg-road", "single-deletion"),
     *("support-kept", "support-removed", "support-fraction"),
@@ -90,7 +90,7 @@ class Study:
         """Symmetric relevance gain on all photos, and how far ours is ahead."""
         suite = self.photos(network)
         table = self.measure(f"{network}/photos", suite, self.methods, HEADLINE)
-        rows = [["", "SRG", "ours is ahead by", "blur", "mean colour", "kept 10 %", "support"]]
+        rows = [["", "SRG", "ours is ahead by", "blur", "mean colour", "kept 10 %"]]
         rows.append(["---"] * len(rows[0]))
         for ranked in ranking(table, suite.name, "srg"):
             ahead = "" if ranked.ahead is None else "{:.2f} [{:.2f}, {:.2f}]".format(*ranked.ahead)
@@ -162,7 +162,7 @@ class Study:
     def own(self, name: str) -> str:
         """A suite that brings its network, with everything that applies to it."""
         suite = load_suite(name, count=self.count, seed=SEED)
-        metrics = (*PLACE, *HEADLINE[:4], "single-deletion", *SANITY, "support-fraction")
+        metrics = (*PLACE, *HEADLINE, "single-deletion", *SANITY, "support-fraction")
         methods = [*self.methods, *SLOW]
         return markdown([(self.measure(name, suite, methods, metrics), suite)], [])
 

@@ -122,10 +122,11 @@ def test_the_engine_is_the_method(data: st.DataObject, settings: Settings) -> No
     given = fbi.graph, fbi.graph.tensors, settings
     expected, logits = explain(*given, x, target)
     worth = {"matrix": (1, 1, data.draw(st.sampled_from([0, 10**6]))), "window": (1, 1, 10**6)}
-    large = data.draw(st.sampled_from([10, 10**6]))
+    large, threads = data.draw(st.sampled_from([10, 10**6])), data.draw(st.integers(1, 3))
     with (
         patch.multiple(sparse, _WORTH=worth, _SHARED=9.0),
         patch.multiple(linear, _LARGE=large, _BLOCK=16),
+        patch.object(torch, "get_num_threads", lambda: threads),
     ):
         values, answer = fbi(x, target)
         agree(values, expected, settings)

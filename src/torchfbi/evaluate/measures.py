@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfbi import metrics
 from torchfbi.bench.measure import measure, ratio
 from torchfbi.evaluate.context import Context, Units
+from torchfbi.method.evidence import support
 from torchfbi.metrics import Alone
 from torchfbi.metrics.removal import Kind
 
@@ -58,11 +59,16 @@ def single_deletion(c: Context) -> Tensor:
     )
 
 
-def support(c: Context) -> Alone:
-    """See ``metrics.support_alone``, for the pixels above zero, by blur."""
+def support_alone(c: Context) -> Alone:
+    """See ``metrics.support_alone``, for the map's support, by blur."""
     return metrics.support_alone(
-        c.subject.predict, c.batch.x, c.batch.target, c.maps > 0, c.removal("blur")
+        c.subject.predict, c.batch.x, c.batch.target, support(c.maps), c.removal("blur")
     )
+
+
+def support_share(c: Context) -> Tensor:
+    """The share of the pixels in the map's support."""
+    return support(c.maps).double().mean((1, 2))
 
 
 def class_correlation(c: Context) -> Tensor:

@@ -21,6 +21,7 @@ from torchfbi.evaluate.measures import (
     TOLERANCE_AT,
 )
 from torchfbi.evaluate.metric import Metric
+from torchfbi.method.evidence import SHARE
 
 _BLUECHER = "Blücher et al. 2024, section 3.2"
 _ADEBAYO = "Adebayo et al. 2018, section 3"
@@ -161,18 +162,18 @@ _ALL = (
         "support-kept",
         "Support alone",
         "neither",
-        "The class's probability with nothing but the pixels above zero, the others blurred, over "
-        "that of the whole image: read it beside the support's size.",
+        f"The class's probability with nothing but the fewest pixels that hold {SHARE:.0%} of the "
+        "map, the others blurred, over that of the whole image: read it beside their share.",
         "DeYoung et al. 2020 (ERASER), sufficiency, as a ratio",
-        lambda c: measures.support(c).kept,
+        lambda c: measures.support_alone(c).kept,
     ),
     Metric(
         "support-removed",
         "Support removed",
         "neither",
-        "The same with the pixels above zero blurred.",
+        "The same with these pixels blurred.",
         "DeYoung et al. 2020 (ERASER), comprehensiveness, as a ratio",
-        lambda c: measures.support(c).removed,
+        lambda c: measures.support_alone(c).removed,
     ),
     Metric(
         "class-correlation",
@@ -214,9 +215,9 @@ _ALL = (
         "support-fraction",
         "Support",
         "neither",
-        "The share of the pixels that are not zero.",
-        "the l0 norm over the number of pixels",
-        lambda c: metrics.support_fraction(c.maps),
+        f"The share of the pixels that it takes to hold {SHARE:.0%} of the map.",
+        "docs/method.md",
+        measures.support_share,
     ),
     Metric(
         "gini",
