@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT
-from torchfbi import metrics
+from torchfbi import Settings, metrics
 from torchfbi.errors import CaptureError, SettingsError
 from torchfbi.evaluate import Progress, Table, evaluate, peers, ranking, report
 from torchfbi.evaluate.benchmark import Scene, Suite, grids, load_suite, photos
+from torchfbi.evaluate.compare import compare
 from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.registry import PHOTOS
 from torchfbi.method.evidence import support
@@ -185,6 +186,15 @@ def test_compare_draws_every_image_for_every_target(run, tmp_path: Path) -> None
     assert "espresso" in json.dumps(rows)
     assert "fbi" in result.out
     assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000
+
+
+def test_compare_takes_a_tau_that_fits_and_says_so(run) -> None:
+    result = run("compare", CAT, "--methods", "fbi-paper", "--json", "--dpi", "40")
+    ((cell,),) = (row["methods"] for row in json.loads(result.out)["rows"])
+    assert cell["support"] > 0
+    assert f"nothing exceeds its tau in {CAT.name}: {cell['tau']:g} was taken" in result.err
+    chosen = compare("efficientnet-lite0", CAT, [Settings.paper(tau=9.0)])
+    assert not chosen.rows[0].cells[0].map.any()  # that is no preset's
 
 
 def test_compare_names_an_unknown_method(run) -> None:
