@@ -10,8 +10,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import uvicorn
 
+from hostile.networks import model, node
 from torchfbi.models import load
 from torchfbi.web.examples import examples
 from torchfbi.web.limits import Limits
@@ -52,3 +54,21 @@ def serving(limits: Limits, *models: str) -> Iterator[Server]:
         servers[0].should_exit = True
         thread.join(60)  # a browser that a failed test left open would keep it for ever
         service.close()
+
+
+def small() -> bytes:
+    """A classifier of three classes, as an ONNX file that a visitor may bring."""
+    random = np.random.default_rng(0)
+    weights = {
+        "w": random.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        "v": random.normal(size=(8, 3)).astype(np.float32),
+    }
+    nodes = [
+        node("Conv", "x w", "a"),
+        node("Relu", "a", "b"),
+        node("GlobalAveragePool", "b", "c"),
+        node("Flatten", "c", "d"),
+        node("MatMul", "d v", "y"),
+    ]
+    content: bytes = model(nodes, weights, (1, 3, 32, 32)).SerializeToString()
+    return content

@@ -372,19 +372,6 @@ def test_channels_last_features_are_ranked_by_channel() -> None:
     assert (flow[0].signal != 0).any((1, 2)).sum(1).tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("dims", [1, 3])
-def test_one_and_three_dimensional_networks(dims: int) -> None:
-    conv, pool = ((nn.Conv1d, nn.MaxPool1d), (nn.Conv3d, nn.MaxPool3d))[dims // 2]
-    body = [conv(2, 4, 3, padding=1), nn.ReLU(), pool(2), conv(4, 6, 3, padding=1), nn.ReLU()]
-    net = nn.Sequential(*body, nn.Flatten(), nn.Linear(6 * 4**dims, 5)).eval()
-    x = torch.randn(2, 2, *[8] * dims)
-    for settings in (Settings.paper(tau=0.0), Settings.contrast(), Settings.plain()):
-        values, _, flow = ForwardBackward(net, x, settings).flow(x)
-        assert values.shape == x.shape
-        assert flow[-1].support.shape == (2, *[8] * dims)
-        assert values.any()
-
-
 def test_maps_are_followed_through_what_moves_dimensions() -> None:
     """From a convolution to Swin's windows, and back, without a dense layer on the way."""
 

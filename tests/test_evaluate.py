@@ -14,10 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from photos import CAT
-from torchfbi import metrics
+from torchfbi import Settings, metrics
 from torchfbi.errors import CaptureError, SettingsError
 from torchfbi.evaluate import Progress, Table, evaluate, peers, ranking, report
 from torchfbi.evaluate.benchmark import Scene, Suite, grids, load_suite, photos
+from torchfbi.evaluate.compare import compare
 from torchfbi.evaluate.peers import Method
 from torchfbi.evaluate.registry import PHOTOS
 from torchfbi.method.evidence import support
@@ -68,7 +69,7 @@ def test_ranks_follow_what_is_good(table: Table) -> None:
     assert table.entry("digits", "fbi", "support-fraction").rank is None
 
 
-def test_what_was_finished_is_not_done_again(suite: Suite, table: Table, tmp_path: Path) -> None:
+def test_what_was_finished_is_not_done_again(suite: Suite, tmp_path: Path) -> None:
     """Stopped at any byte of the file, the same call ends with the same table."""
     first = evaluate(suite, METHODS, METRICS, tmp_path, batch=2)
     rows = tmp_path / "rows.jsonl"
@@ -84,7 +85,9 @@ def measured(rows: Path) -> list[bytes]:
     return sorted(line for line in rows.read_bytes().splitlines() if b'"metric"' in line)
 
 
-def test_a_stop_in_the_middle_keeps_what_was_finished(suite: Suite, tmp_path: Path) -> None:
+def test_a_stop_in_the_middle_keeps_what_was_finished(
+    suite: Suite, table: Table, tmp_path: Path
+) -> None:
     class StopError(Exception):
         pass
 
@@ -95,9 +98,7 @@ def test_a_stop_in_the_middle_keeps_what_was_finished(suite: Suite, tmp_path: Pa
     with pytest.raises(StopError):
         evaluate(suite, METHODS, METRICS, tmp_path, stop, batch=2)
     assert len(measured(tmp_path / "rows.jsonl")) >= 7
-    resumed = evaluate(suite, METHODS, METRICS, tmp_path, batch=2)
-    fresh = evaluate(suite, METHODS, METRICS, batch=2)
-    assert resumed.entries == fresh.entries
+    assert evaluate(suite, METHODS, METRICS, tmp_path, batch=2).entries == table.entries
 
 
 def test_results_of_other_scenes_are_not_mixed(suite: Suite, tmp_path: Path) -> None:
@@ -185,6 +186,15 @@ def test_compare_draws_every_image_for_every_target(run, tmp_path: Path) -> None
     assert "espresso" in json.dumps(rows)
     assert "fbi" in result.out
     assert (tmp_path / "out" / "compare.png").stat().st_size > 10_000
+
+
+def test_compare_takes_a_tau_that_fits_and_says_so(run) -> None:
+    result = run("compare", CAT, "--methods", "fbi-paper", "--json", "--dpi", "40")
+    ((cell,),) = (row["methods"] for row in json.loads(result.out)["rows"])
+    assert cell["support"] > 0
+    assert f"nothing exceeds its tau in {CAT.name}: {cell['tau']:g} was taken" in result.err
+    chosen = compare("efficientnet-lite0", CAT, [Settings.paper(tau=9.0)])
+    assert not chosen.rows[0].cells[0].map.any()  # that is no preset's
 
 
 def test_compare_names_an_unknown_method(run) -> None:

@@ -25,11 +25,6 @@ SKLEARN = Path(sklearn.__file__).parent / "datasets" / "images"
 
 
 @pytest.fixture(scope="module")
-def lite() -> Model:
-    return load(DEFAULT)
-
-
-@pytest.fixture(scope="module")
 def imagenet() -> Labels:
     return Labels.imagenet()
 
@@ -257,11 +252,6 @@ def fresh_python(code: str) -> str:
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
-
-
-def test_torchvision_is_imported_only_when_needed() -> None:
-    code = "import sys, torchfbi.models; print('torchvision' in sys.modules)"
-    assert fresh_python(code).strip() == "False"
 
 
 def test_the_missing_operators_are_declared_and_announced_once() -> None:

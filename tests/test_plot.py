@@ -369,8 +369,7 @@ def test_flow_holds_the_top_and_the_image(cat: Explanation) -> None:
     assert_legible(figure)
 
 
-@pytest.mark.parametrize("layers", [2, 8, 9])
-@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("layers", "dark"), [(2, False), (8, True), (9, False)])
 def test_flow_is_legible(cat: Explanation, layers: int, dark: bool) -> None:
     figure = plot.flow_figure(cat, 1, dark=dark, layers=layers)
     assert len(figure.axes) == 3 * layers + 2  # and the two colour bars

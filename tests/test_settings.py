@@ -1,7 +1,6 @@
 """Settings: presets, overrides, round trips, and clear refusals."""
 
 import json
-from typing import Any
 
 import pytest
 
@@ -32,14 +31,6 @@ def test_the_round_trip_through_json(preset: str) -> None:
 def test_what_is_overridden_changes_alone() -> None:
     changed = Settings.paper(tau=None, pooling="winner").to_dict()
     assert changed == {**Settings.paper().to_dict(), "tau": None, "pooling": "winner"}
-
-
-@pytest.mark.parametrize(
-    ("gates", "rectified"),
-    [("rectify", True), ("guided", True), ("held", False), ("derivative", False)],
-)
-def test_only_positive_signals_go_on_where_gates_rectify(gates: Any, rectified: bool) -> None:
-    assert Settings(gates=gates).rectified == rectified
 
 
 @pytest.mark.parametrize(

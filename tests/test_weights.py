@@ -136,8 +136,10 @@ def test_what_was_downloaded_instead_is_told(start: bytes, told: str, tmp_path: 
     (tmp_path / "net.pth").write_bytes(start)
     with pytest.raises(ModelError, match=told):
         with_weights(network(), tmp_path / "net.pth")
-    with pytest.raises(ModelError, match=told):
-        load(str(tmp_path / "net.pth"))
+    for name in ("net.pth", "net.onnx"):
+        (tmp_path / name).write_bytes(start)
+        with pytest.raises(ModelError, match=told):
+            load(str(tmp_path / name))
 
 
 def test_a_header_as_long_as_the_number_of_a_bracket_is_no_web_page(tmp_path: Path) -> None:

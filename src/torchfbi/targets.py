@@ -59,15 +59,14 @@ def region(mask: Tensor, channel: int, kind: SeedKind = "contrast") -> Callable[
     return _asking(f"class {channel} in a region", target)
 
 
-def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Tensor]:
-    """What speaks against a class? The negative of its seed: for the answer "no" of a network with
-    a single logit, which has no class of its own.
+def against(channel: int) -> Callable[[Tensor], Tensor]:
+    """What speaks against a class? The negative of its contrast seed: for the answer "no" of a
+    network with a single logit, which has no class of its own.
 
     >>> explain(tumour_or_not, images, target=against(0))
 
     Args:
         channel: the class, 0 where there is one logit.
-        kind: the seed whose negative is taken.
 
     Raises:
         TargetError: as for ``region``; when called, if the network has no such class.
@@ -80,7 +79,7 @@ def against(channel: int, kind: SeedKind = "contrast") -> Callable[[Tensor], Ten
             raise TargetError(
                 f"there is no channel {channel}: the output has shape {tuple(logits.shape)}."
             )
-        return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), kind)
+        return -seed(logits, torch.full_like(logits[:, 0], channel, dtype=torch.long), "contrast")
 
     return _asking(f"against class {channel}", target)
 

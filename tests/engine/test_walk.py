@@ -105,20 +105,6 @@ def test_rows_of_a_dense_layer_that_get_no_signal_are_not_read() -> None:
     assert sparse.dense(s.repeat(2, 1), weight) is None
 
 
-def test_targets_share_a_forward_pass() -> None:
-    torch.manual_seed(0)
-    net, x = network(), torch.randn(2, 3, 44, 44)
-    for settings in (Settings.paper(tau=0.0), Settings.contrast()):
-        fbi = ForwardBackward(net, x, settings)
-        targets = [3, torch.tensor([0, 6]), None, lambda z: z.argmin(1)]
-        values, logits = fbi.each(x, targets)
-        assert values.shape == (4, *x.shape)
-        for one, target in zip(values, targets, strict=True):
-            expected, answer = fbi(x, target)
-            assert torch.equal(one, expected)
-            assert torch.equal(logits, answer)
-
-
 def test_the_targets_of_one_image_are_walked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net, x = network().double(), torch.randn(1, 3, 44, 44, dtype=torch.float64)

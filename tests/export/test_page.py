@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -20,7 +22,7 @@ import torchfbi
 from browser import EVIL, open_page, serving
 from photos import CAT, COFFEE, FOLDER
 from torchfbi.export import TOP_CLASS, Inputs, Outputs, export
-from torchfbi.export.agreement import compare
+from torchfbi.export.agreement import Loss, compare
 
 SETTINGS = torchfbi.Settings.contrast(k=0.8)  # so that the page has a slider
 SIDE = 64
@@ -189,6 +191,21 @@ def test_what_is_no_photo_is_answered_in_words(
     page.set_input_files("#file", tmp_path / "notes.txt")
     page.wait_for_selector("#status.wrong")
     assert "notes.txt is no picture" in page.inner_text("#status")
+
+
+def test_weights_are_rounded_unless_that_changes_the_answer(
+    network: torchfbi.Model, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchfbi.export.loss", lambda *_: Loss(float("nan"), 1.0))
+    exact = export(network, tmp_path / "page", "web", SETTINGS)
+    assert exact.loss is None
+    rounded, whole = (
+        {weight.name.removesuffix(".whole"): weight for weight in proto.graph.initializer}
+        for proto in (onnx.load(page / "explainer.onnx") for page in (folder, exact.path))
+    )
+    name = max(whole, key=lambda name: math.prod(whole[name].dims))
+    kinds = rounded[name].data_type, whole[name].data_type
+    assert kinds == (onnx.TensorProto.INT16, onnx.TensorProto.FLOAT)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

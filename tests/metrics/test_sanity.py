@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import torchfbi
+from torchfbi import Model
 from torchfbi.errors import InputError, SettingsError
 from torchfbi.metrics import cascade, class_correlation, max_sensitivity, randomise_head
 from torchfbi.metrics.ranks import average_ranks
@@ -131,10 +131,9 @@ def test_nothing_is_left_of_a_layer_but_its_scale() -> None:
     assert abs(torch.corrcoef(torch.stack([old.flatten(), new.flatten()]))[0, 1]) < 0.02
 
 
-def test_the_signal_survives_a_deep_random_network() -> None:
-    module = torchfbi.load("efficientnet-lite0").module
-    names, deepest = [], module
-    for name, deepest in cascade(module):  # noqa: B007
+def test_the_signal_survives_a_deep_random_network(lite: Model) -> None:
+    names, deepest = [], lite.module
+    for name, deepest in cascade(lite.module):  # noqa: B007
         names.append(name)
     assert names[0] == "_fc"
     assert len(names) == 99  # 49 convolutions and their batch norms, and a dense layer

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import torchfbi
 from peers.networks import Functional
-from torchfbi import Settings, TorchFBIError
+from torchfbi import Model, Settings, TorchFBIError
 from torchfbi.errors import (
     CaptureError,
     InputError,
@@ -47,11 +47,6 @@ SEEDED = {"lime", "rise", "random", "smoothgrad-squared"}
 @pytest.fixture(scope="module")
 def digits() -> nn.Module:
     return torchfbi.load("digits").module.requires_grad_(True)
-
-
-@pytest.fixture(scope="module")
-def lite0() -> nn.Module:
-    return torchfbi.load("efficientnet-lite0").module
 
 
 @pytest.fixture(scope="module")
@@ -169,21 +164,22 @@ def test_every_method_on_the_digits(name: str, digits: nn.Module, strokes: Tenso
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_method_on_efficientnet_lite0(name: str, lite0: nn.Module) -> None:
+def test_every_method_on_efficientnet_lite0(name: str, lite: Model) -> None:
+    network = lite.module
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    target = lite0(x).argmax(1)
-    before = state(lite0)
+    target = network(x).argmax(1)
+    before = state(network)
     method = quick(name)
     if name == "captum-lrp":
         with pytest.raises(CaptureError, match="passes over layers"):
-            peers.attribute(method, lite0, x, target)
-        assert state(lite0) == before
+            peers.attribute(method, network, x, target)
+        assert state(network) == before
         return
-    values = peers.attribute(method, lite0, x, target)
+    values = peers.attribute(method, network, x, target)
     assert values.shape == (1, 3 if name in WITH_CHANNELS else 1, 64, 64)
     if name != EXCITATION:  # of noise nothing is left at its finer feature
         assert bool(method.to_maps(values).any()) == (name != "fbi-paper")
-    assert state(lite0) == before
+    assert state(network) == before
 
 
 def test_other_dtypes(digits: nn.Module, strokes: Tensor) -> None:

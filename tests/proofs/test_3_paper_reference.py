@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from photos import CAT, COFFEE
 from proofs import reference
-from torchfbi import ForwardBackward, Photo, Settings, load
+from torchfbi import ForwardBackward, Model, Photo, Settings, load
 
 
 @st.composite
@@ -134,15 +134,14 @@ def test_proof_3_with_switches_nothing_selected_is_deconvnet() -> None:
     close(values, deconvnet(net, images).numpy())
 
 
-def test_proof_3_all_filters_without_threshold_are_close_to_deconvnet() -> None:
+def test_proof_3_all_filters_without_threshold_are_close_to_deconvnet(lite: Model) -> None:
     """Section 3, where no maximum is pooled: the seed and the bias hardly matter.
 
     Measured on EfficientNet-Lite0: .9996 and .9997.
     """
-    model = load("efficientnet-lite0")
-    images = torch.stack([model.preprocess(Photo.read(path))[0] for path in (CAT, COFFEE)])
-    fbi = ForwardBackward(model.module, images, Settings.paper(tau=None, k=1.0))
-    assert (correlations(fbi(images)[0], deconvnet(model.module, images)) > 0.99).all()
+    images = torch.stack([lite.preprocess(Photo.read(path))[0] for path in (CAT, COFFEE)])
+    fbi = ForwardBackward(lite.module, images, Settings.paper(tau=None, k=1.0))
+    assert (correlations(fbi(images)[0], deconvnet(lite.module, images)) > 0.99).all()
 
 
 def test_proof_3_replication_moves_away_from_deconvnet() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from photos import CAT
 from torchfbi import Explanation
 
 TOY = """
@@ -38,21 +37,22 @@ def toy(folder: Path) -> tuple[str, str]:
 
 
 def test_explain_verifies_unless_it_is_told_not_to(run, tmp_path: Path) -> None:
-    result = run("explain", CAT, "-o", "out")
+    model, photo = toy(tmp_path)
+    command = ("explain", photo, "--model", model, "-o", "out")
+    result = run(*command)
     assert result.code == 0
-    assert "verified: " in result.out
-    (verdict,) = Explanation.load("out/chelsea.npz").verdicts
+    (verdict,) = Explanation.load("out/square.npz").verdicts
     assert f"verified: {verdict.ruling}" in result.out
     assert " ".join(verdict.sentence.split()) in " ".join(result.out.split())
     assert verdict.passes <= 60
-    required = run("explain", CAT, "-o", "out", "--require-verified", "--json")
+    required = run(*command, "--require-verified", "--json")
     found = json.loads(required.out)[0]["verdict"]
     assert found["ruling"] == verdict.ruling
     assert required.code == (0 if verdict.holds else 1)
-    without = run("explain", CAT, "-o", "out", "--no-verify")
+    without = run(*command, "--no-verify")
     assert "verified" not in without.out
-    assert Explanation.load("out/chelsea.npz").verdicts == ()
-    refused = run("explain", CAT, "--no-verify", "--require-verified")
+    assert Explanation.load("out/square.npz").verdicts == ()
+    refused = run(*command, "--no-verify", "--require-verified")
     assert refused.code == 2
     assert "--no-verify leaves out" in refused.err
 

@@ -17,6 +17,7 @@ import pytest
 from photos import CAT
 from torchfbi.web.examples import examples
 
+ALLOWED = ["--allow-networks"] if sys.platform == "linux" else []
 COMMAND = (sys.executable, "-u", "-m", "torchfbi", "serve")
 
 
@@ -36,7 +37,7 @@ def test_it_says_where_it_is_and_leaves_nothing_behind(
         "TORCHFBI_AUTH": "me:secret",
     }
     with subprocess.Popen(
-        [*COMMAND, "--port", "0", "--model", "digits", "--mean", "0.1", "--std", "0.3"],
+        [*COMMAND, *ALLOWED, "--port", "0", "--model", "digits", "--mean", "0.1", "--std", "0.3"],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -50,7 +51,9 @@ def test_it_says_where_it_is_and_leaves_nothing_behind(
             assert httpx.get(found[0]).status_code == 401
             with httpx.Client(base_url=found[0], auth=("me", "secret")) as client:
                 assert "torchfbi" in client.get("/").text
-                assert client.get("/config").json()["networks"] == ["digits with its own mean, std"]
+                config = client.get("/config").json()
+                assert config["networks"] == ["digits with its own mean, std"]
+                assert config["limits"]["network"] == (200 * 2**20 if ALLOWED else 0)
                 assert client.post("/photo", content=CAT.read_bytes()).status_code == 200
                 with pytest.raises(httpx.TimeoutException):
                     client.post("/api/explain", content=CAT.read_bytes(), timeout=0.01)

@@ -65,10 +65,10 @@ def test_a_body_letter_by_letter_is_given_up(impatient: Any) -> None:
 
 
 def test_who_takes_no_answer_is_cut_off(impatient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def labels(model: str) -> list[str]:
-        return ["x" * 1000] * 30_000
+    async def describe(model: str, view: Any) -> bytes:
+        return b"x" * 30_000_000
 
-    monkeypatch.setattr(impatient.service, "labels", labels)
+    monkeypatch.setattr(impatient.service, "describe", describe)
     with connect(impatient, HEAD.replace(b"config", b"classes") + b"\r\n") as connection:
         time.sleep(2)
         received = 0

@@ -24,8 +24,8 @@ from torchfbi.explanation.explanation import Explanation
 from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.web import views
 from torchfbi.web.configuration import controls, helps
+from torchfbi.web.desk import Answer, Question
 from torchfbi.web.query import changes
-from torchfbi.web.service import Answer, Question
 
 pytestmark = pytest.mark.usefixtures("shared_networks")
 
@@ -354,7 +354,7 @@ def test_nothing_of_a_forgotten_photo_stays(server: Any) -> None:
     def sent() -> tuple[str, Any]:
         body = COFFEE.read_bytes()
         token = httpx.post(f"{server.url}photo?stay=1", content=body).json()["photo"]
-        return token, weakref.ref(server.service.store.get(token))
+        return token, weakref.ref(server.service.photos.get(token))
 
     token, photo = sent()
     gc.collect()
@@ -362,10 +362,10 @@ def test_nothing_of_a_forgotten_photo_stays(server: Any) -> None:
     for path in ("verdict", "flow", "explanation.npz", "comparison?method=edge"):
         assert get(server, f"photo/{token}/{path}").status_code == 200
     assert get(server, f"photo/{token}/verdict?target=no-such-class").status_code == 400
-    assert list(server.service._forwards._passes)
+    assert list(server.service._desk.forwards._passes)
     assert httpx.post(f"{server.url}photo/{token}/stay").status_code == 204
     assert httpx.post(f"{server.url}photo/{token}/forget").status_code == 204
-    assert not list(server.service._forwards._passes)
+    assert not list(server.service._desk.forwards._passes)
     time.sleep(0.2)  # until the thread that answered is done
     gc.enable()
     assert photo() is None
@@ -380,10 +380,10 @@ def test_nothing_of_a_forgotten_photo_stays(server: Any) -> None:
 def test_a_closed_page_is_forgotten_without_another_visitor(
     server: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = server.service.store
+    store = server.service.photos
     monkeypatch.setattr(store, "_away", 0.0)
-    dropped: list[int] = []
-    monkeypatch.setattr(store, "_forgotten", lambda: dropped.append(1))
+    dropped: list[Any] = []
+    monkeypatch.setattr(store, "_forgotten", dropped.extend)
     httpx.post(f"{server.url}photo?stay=1", content=CAT.read_bytes())
     for _ in range(100):
         if dropped:
@@ -398,7 +398,7 @@ def test_a_fault_is_answered_without_its_traceback(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("the secret path /home/me")
 
-    monkeypatch.setattr(server.service, "_explain", fail)
+    monkeypatch.setattr(server.service._desk, "_explain", fail)
     answer = get(server, f"{kept}/explanation")
     assert answer.status_code == 500
     assert "secret" not in answer.text

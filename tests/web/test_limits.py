@@ -7,14 +7,12 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-import numpy as np
 import pytest
 
 from torchfbi.errors import LimitError
-from torchfbi.models.images import Photo
 from torchfbi.web import limits
 from torchfbi.web.limits import TIDIED, Limits, Worker
-from torchfbi.web.store import LEAST, ForgottenError, Store
+from torchfbi.web.store import ForgottenError, Store
 
 
 def run(worker: Worker, scene: Coroutine[Any, Any, Any]) -> Any:
@@ -135,32 +133,33 @@ def test_free_memory_is_given_back_now_and_then(monkeypatch: pytest.MonkeyPatch)
     assert len(given) == 2
 
 
-def photo(side: int = 1) -> Photo:
-    return Photo(np.zeros((side, side, 3), np.uint8))
+def store_of(room: int, age: float, away: float, forgotten: list[str] | None = None) -> Store[str]:
+    """Texts, each as large as it is long."""
+    return Store(room, age, away, len, (forgotten if forgotten is not None else []).extend)
 
 
-def test_the_oldest_photos_make_room() -> None:
-    forgotten: list[int] = []
-    store = Store(2 * LEAST, 60, 60, lambda: forgotten.append(1))
-    first, second = store.put(photo()), store.put(photo())  # tiny ones count as well
+def test_the_oldest_make_room() -> None:
+    forgotten: list[str] = []
+    store = store_of(2, 60, 60, forgotten)
+    first, second = store.put("a"), store.put("b")
     store.get(first)  # used: now the second is the oldest
-    third = store.put(photo())
+    third = store.put("c")
     assert first in store
     assert third in store
     with pytest.raises(ForgottenError, match="choose it again"):
         store.get(second)
-    assert forgotten == [1]
-    large = store.put(photo(1000))  # more than there is room for: alone then
+    assert forgotten == ["b"]
+    large = store.put("large")  # more than there is room for: alone then
     assert len(store) == 1
-    assert store.get(large).shape == (1000, 1000)
+    assert store.get(large) == "large"
 
 
-def test_photos_are_forgotten_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_forgotten_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("torchfbi.web.store.time.monotonic", lambda: now[0])
-    store = Store(10 * LEAST, 10, 3)
-    old, used, closed, open_ = store.put(photo()), store.put(photo()), store.put(photo(), True), ""
-    open_ = store.put(photo(), stay=True)
+    store = store_of(10, 10, 3)
+    old, used = store.put("a"), store.put("b")
+    closed, open_ = store.put("c", stay=True), store.put("d", stay=True)
     now[0] += 2
     store.stay(open_)
     now[0] += 2
@@ -175,8 +174,8 @@ def test_photos_are_forgotten_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_dropped_is_gone() -> None:
-    store = Store(10 * LEAST, 60, 60)
-    mine, theirs = store.put(photo()), store.put(photo())
+    store = store_of(10, 60, 60)
+    mine, theirs = store.put("a"), store.put("b")
     store.drop(mine)
     store.drop("never kept")
     assert (mine in store, theirs in store) == (False, True)

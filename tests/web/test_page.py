@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 import torchfbi
 from browser import open_page
+from pageserver import small
 from photos import CAT, COFFEE
 from torchfbi.explanation.explanation import Explanation
 
@@ -62,6 +64,14 @@ def upload(page: Page, photo: Path, title: str) -> None:
     page.set_input_files("#file", photo)
     expect(page.locator("#photo")).to_have_attribute("alt", re.compile(photo.name))
     claim(page, title)
+
+
+def tab_to(page: Page, selector: str) -> None:
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("s => document.activeElement.matches(s)", selector):
+            return
+    raise AssertionError(f"{selector} cannot be reached by the keyboard")
 
 
 def test_arriving_a_class_holding_and_the_files(opened: Any, tmp_path: Path) -> None:
@@ -184,21 +194,37 @@ def test_the_flow_from_the_class_to_the_pixels(opened: Any) -> None:
     expect(shown).to_have_count(1)
 
 
-def test_compare_and_sweep(opened: Any) -> None:
+def test_compare_and_sweep_by_keyboard(opened: Any) -> None:
     page = opened()
     claim(page, "espresso")
-    page.get_by_role("tab", name="Compare").click()
-    page.get_by_role("checkbox", name="edge", exact=True).check()
-    for name in ("guided-backprop", "grad-cam"):
-        page.get_by_role("checkbox", name=name, exact=True).uncheck()
-    page.get_by_role("button", name="Compare", exact=True).click()
+    said = page.get_by_role("status").filter(has=page.locator("#status"))  # and read aloud
+    tab_to(page, "[role=tab]")
+    page.keyboard.press("End")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    for name in ("guided-backprop", "grad-cam", "edge"):
+        tab_to(page, f"[value='{name}']")
+        page.keyboard.press(" ")
+    tab_to(page, "#ask-methods")
+    page.keyboard.press("Enter")
     names = page.locator("#compared figcaption strong")
     expect(names).to_have_text(["fbi", "fbi-paper", "edge"])
+    expect(said).to_contain_text(
+        re.compile(r"Marked by each: fbi [\d.]+%, fbi-paper [\d.]+%, edge")
+    )
+    focused = "document.activeElement.matches(':focus-visible') && document.activeElement.id"
+    assert page.evaluate(focused) == "ask-methods"
 
-    page.get_by_role("tab", name="Sweep").click()
-    page.get_by_label("k, shares").fill("0.1, 1")
-    page.get_by_label("τ, thresholds").fill("0.02 3")
-    page.get_by_role("button", name="Draw the grid").click()
+    page.get_by_role("tab", name="Compare").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tabpanel", name="Sweep")).to_be_visible()
+    expect(page.locator("#status")).to_have_text("")
+    for field, text in (("#ks", "0.1, 1"), ("#taus", "0.02 3")):
+        tab_to(page, field)
+        page.keyboard.press("Control+A")
+        page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    expect(said).to_contain_text("The grid is drawn: 2 times 2 pictures.")
     expect(page.locator("#swept tbody tr")).to_have_count(2)
     expect(page.locator("#swept thead th")).to_have_text(["maps kept", "τ = 0.02", "τ = 3"])
     page.get_by_label("k, shares").fill("a lot")
@@ -206,11 +232,10 @@ def test_compare_and_sweep(opened: Any) -> None:
     expect(page.locator("#status")).to_contain_text("k is 'a': write a number")
 
 
-def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
+def test_many_photos(opened: Any, tmp_path: Path) -> None:
     page = opened(accept_downloads=True)
-    text, network = tmp_path / "notes.txt", tmp_path / "tumours.onnx"
+    text = tmp_path / "notes.txt"
     text.write_text("These are no pixels.")
-    network.write_bytes(b"\x08\x08")
     page.set_input_files("#file", [CAT, text, COFFEE])
     claim(page, "tiger cat")
     expect(page.locator("#counted")).to_have_text("3 photos")
@@ -237,8 +262,43 @@ def test_many_photos_and_a_network(opened: Any, tmp_path: Path) -> None:
     changed = (pictures[0] != pictures[1]).any(-1)
     assert 0.005 < changed.mean() < 0.05
 
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits are those of Linux")
+def test_a_network_of_ones_own(opened: Any, server: Any, tmp_path: Path) -> None:
+    network, program = tmp_path / "tumours.onnx", tmp_path / "tumours.pt2"
+    network.write_bytes(small())
+    program.write_bytes(b"PK")
+    page = opened()
+    claim(page, "espresso")
+    said, assumed = page.locator("#status"), page.locator("#assumed")
+    expect(assumed).to_be_hidden()
+    page.set_input_files("#file", program)
+    expect(said).to_contain_text("may hold code")
+    claim(page, "espresso")
     page.set_input_files("#file", network)
-    expect(page.locator("#status")).to_contain_text("torchfbi serve --model tumours.onnx")
+    expect(page.locator("#about")).to_contain_text("tumours.onnx")
+    expect(page.locator("#network")).to_have_value(re.compile("^dropped-"))
+    expect(assumed).to_contain_text("Assumed, since nobody said")
+    expect(page.locator("#classes button")).to_have_count(3)
+    page.locator("#network").select_option("efficientnet-lite0")
+    claim(page, "espresso")
+    expect(assumed).to_be_hidden()
+    assert len(server.service.guests) == 1
+    page.evaluate("location = 'about:blank'")
+    for _ in range(100):
+        if not len(server.service.guests):
+            break
+        page.wait_for_timeout(50)
+    assert not len(server.service.guests)
+
+    # Where it is not allowed, the page says so.
+    config = {**httpx.get(f"{server.url}config").json()}
+    config["limits"]["network"] = 0
+    page.route("**/config", lambda route: route.fulfill(json=config))
+    page.goto(server.url)
+    claim(page, "espresso")
+    page.set_input_files("#file", network)
+    expect(said).to_contain_text("--allow-networks")
     claim(page, "espresso")
 
 
@@ -369,32 +429,30 @@ def test_on_a_phone_in_the_dark(opened: Any, tmp_path: Path, width: int, height:
 
 
 def test_by_keyboard_alone_and_with_names_for_all(opened: Any) -> None:
-    page = opened()
+    page = opened(accept_downloads=True)
     claim(page, "espresso")
 
-    def tab_to(selector: str) -> None:
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            if page.evaluate("s => document.activeElement.matches(s)", selector):
-                return
-        raise AssertionError(f"{selector} cannot be reached by the keyboard")
-
-    tab_to("[role=tab]")
+    tab_to(page, "[role=tab]")
     page.keyboard.press("End")
     expect(page.get_by_role("tabpanel", name="Files")).to_be_visible()
+    tab_to(page, "#downloads a")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert download.value.suggested_filename == "coffee-espresso.png"
+    page.get_by_role("tab", name="Files").focus()
     page.keyboard.press("Home")
-    tab_to("#opacity")
+    tab_to(page, "#opacity")
     page.keyboard.press("Home")
     expect(page.locator("#over")).to_have_css("opacity", "0")
-    tab_to("#hold")
+    tab_to(page, "#hold")
     page.keyboard.down(" ")
     expect(page.locator("#over")).to_have_css("visibility", "hidden")
     page.keyboard.up(" ")
     expect(page.locator("#over")).to_have_css("visibility", "visible")
-    tab_to("#examples [value='chelsea.png']")
+    tab_to(page, "#examples [value='chelsea.png']")
     page.keyboard.press("Enter")
     claim(page, "tiger cat")
-    tab_to("#classes li:nth-of-type(2) button")
+    tab_to(page, "#classes li:nth-of-type(2) button")
     page.keyboard.press("Enter")
     expect(page.locator("#classes button").nth(1)).to_have_attribute("aria-pressed", "true")
     nameless = page.evaluate(

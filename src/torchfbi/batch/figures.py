@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,8 +62,7 @@ def draw(store: Store, model: Model, settings: Settings) -> Iterator[Path]:
         name = re.sub(r"[^\w]+", "-", Path(row["path"]).stem).strip("-")[:60]
         figure = store.folder / "figures" / f"{row['index']:06}-{name}.png"
         if not figure.exists():
-            buffer = io.BytesIO()
-            plot.save(explanation(row, model, settings).plot(), buffer, dpi=100)
+            drawn = plot.encode(explanation(row, model, settings).plot(), "png", 100)
             with storing(store.folder):
-                atomic.write(figure, buffer.getvalue())
+                atomic.write(figure, drawn)
         yield figure

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from torchfbi.batch.evidence import evidence_map, seen
+from torchfbi.batch.shortcuts import FEWEST
 from torchfbi.batch.store import Store
-from torchfbi.batch.summary import FEWEST, ClassSummary, Summary
+from torchfbi.batch.summary import ClassSummary, Summary
 from torchfbi.models.model import guessed
 from torchfbi.models.preprocess import Preprocess
 from torchfbi.system import page

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 
 import torch
 
@@ -18,6 +14,7 @@ from torchfbi.batch.decode import Decoded, decode
 from torchfbi.batch.job import Job, Slice
 from torchfbi.batch.sources import Source, printable
 from torchfbi.models.preprocess import Preprocess
+from torchfbi.system import children
 
 AHEAD = 2
 """Batches that each process is ahead: enough that the network need not wait, and little memory."""
@@ -104,16 +101,7 @@ def _begin(source: Source, preprocess: Preprocess) -> None:
     global _work
     _work = source, preprocess
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the main process as well
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    """End with the main process, even where that is killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    children.belong()
 
 
 def _decode(slice_: Slice) -> list[Decoded]:

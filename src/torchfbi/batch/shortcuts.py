@@ -15,7 +15,7 @@ from torchfbi.errors import FileFormatError
 from torchfbi.models.images import Array
 
 FEWEST = 5
-"""Of fewer images nobody can say what a class hangs on."""
+"""Of fewer images nobody can say what a class hangs on, nor which one strays."""
 
 SPOT = 0.02
 """A class hangs on a small spot where half of its sufficient parts are smaller than this share."""

@@ -152,10 +152,6 @@ class Store:
         with storing(self.folder):
             atomic.write(self.path(shard), content)
 
-    def count(self) -> int:
-        """How many rows there are."""
-        return sum(1 for _ in self.every(["index"]))
-
     def every(
         self, columns: Sequence[str] | None = None, wanted: Container[int] | None = None
     ) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from torchfbi.batch.evidence import (
     rim_share,
     support_map,
 )
-from torchfbi.batch.shortcuts import Verdicts, Verified
+from torchfbi.batch.shortcuts import FEWEST, Verdicts, Verified
 from torchfbi.batch.store import Store
 from torchfbi.models.images import Array
 
@@ -25,9 +25,6 @@ COLUMNS = (
     *("index", "path", "target", "label", "probability"),
     *("support", "fraction", "values", "error", "verdict", "sufficient"),
 )
-
-FEWEST = 5
-"""Of fewer images nobody can say which one strays."""
 
 FAR = 3.5
 """Modified z-score from which on an image strays (Iglewicz and Hoaglin 1993)."""

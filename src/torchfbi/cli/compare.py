@@ -96,6 +96,15 @@ def compare(
     else:
         _print(found)
         report.print_files(files)
+    report.warn(
+        [
+            f"{cell.method}: nothing exceeds its tau in {row.photo}: {cell.tau:g} was taken, which "
+            "fits this network."
+            for row in found.rows
+            for cell in row.cells
+            if cell.tau is not None
+        ]
+    )
     if found.failures:
         report.complain(f"{len(found.failures)} of {len(found.methods)} methods failed:")
         for method, error in found.failures.items():

@@ -84,6 +84,13 @@ def export(
             f"The others differ in up to {agreement.pixels} pixels, no more than this explainer's "
             "own once an image is changed by 1e-6 of its values."
         )
+    if written.loss is not None:
+        report.console.print(
+            f"Its weights are rounded to 16 bits: probabilities change by up to "
+            f"{written.loss.probability:.0e}, and supports share {written.loss.overlap:.1%}."
+        )
+    elif to == "web":
+        report.console.print("Its weights are float32: rounded to 16 bits they change the answer.")
     if not agreement.density:
         report.complain("the supports are empty, which proves little: try --check with photos.")
     report.print_files([written.path])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,9 @@ from torchfbi.errors import SettingsError, needs
 
 if TYPE_CHECKING:
     from torchfbi.models import Model
+
+NETWORK_MIB = 200
+"""Most networks are smaller; a VGG-16 is not."""
 
 
 def serve(
@@ -38,9 +42,25 @@ def serve(
     ] = None,
     max_mib: Annotated[int, typer.Option(help="The largest upload, in MiB.", min=1)] = 20,
     max_megapixels: Annotated[int, typer.Option(help="The largest photo.", min=1)] = 25,
+    allow_networks: Annotated[
+        bool,
+        typer.Option(
+            "--allow-networks",
+            help="Let visitors drop networks of their own, as ONNX files of up to "
+            f"{NETWORK_MIB} MiB (or --max-mib, if that is more).",
+        ),
+    ] = False,
     max_seconds: Annotated[int, typer.Option(help="The longest wait for an answer.", min=1)] = 60,
 ) -> None:
     """Serve the web page: photos in, explanations out, by clicking. Nothing leaves this machine."""
+    if allow_networks:
+        if sys.platform != "linux":
+            raise SettingsError(
+                "--allow-networks is for Linux: elsewhere the memory of what a visitor's network "
+                "does cannot be limited."
+            )
+        with needs("torchfbi[onnx]"):
+            import onnx  # noqa: F401
     with needs("torchfbi[web]"):
         from torchfbi.web.limits import Limits
         from torchfbi.web.server import serve as run
@@ -48,7 +68,10 @@ def serve(
     if auth is not None and (":" not in auth or auth.startswith(":") or auth.endswith(":")):
         raise SettingsError("--auth is USER:PASSWORD, neither of them empty.")
     limits = Limits(
-        upload=max_mib * 2**20, pixels=max_megapixels * 1_000_000, seconds=float(max_seconds)
+        upload=max_mib * 2**20,
+        pixels=max_megapixels * 1_000_000,
+        seconds=float(max_seconds),
+        network=max(max_mib, NETWORK_MIB) * 2**20 if allow_networks else 0,
     )
     with stoppable():
         report.console.print("One moment: the network is loaded and captured.")

@@ -40,7 +40,7 @@ def summarize(
 ) -> None:
     """Show where the evidence lies in each class, and which images stray from theirs."""
     batch = engine()
-    from torchfbi.batch.summary import FEWEST
+    from torchfbi.batch.shortcuts import FEWEST
 
     summary = batch.summarize(out)
     html = batch.summary_page(batch.Store(out), summary)

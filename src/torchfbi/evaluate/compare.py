@@ -18,10 +18,12 @@ from torchfbi.evaluate import peers
 from torchfbi.evaluate.benchmark.predict import probabilities
 from torchfbi.evaluate.naming import check_unique, named
 from torchfbi.evaluate.peers import Method
+from torchfbi.explanation.fitting import fitting_tau
+from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.explanation.verifying import Asked, verify_maps
 from torchfbi.method.evidence import support
 from torchfbi.method.seeds import as_classes
-from torchfbi.method.settings import Settings
+from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.metrics import gini, morans_i
 from torchfbi.models import Model, load
 from torchfbi.models.images import Photo
@@ -43,6 +45,8 @@ class Cell:
         values: signed, summed over the channels, (H, W); None if it failed.
         map: the evidence, (H, W) >= 0; None if it failed.
         error: why it failed; empty otherwise.
+        tau: the threshold that was taken where nothing exceeds the preset's own, which is that of
+            another network; None where the method is as it says.
         verdict: whether it holds, where that was tested.
     """
 
@@ -50,6 +54,7 @@ class Cell:
     values: Tensor | None = None
     map: Tensor | None = None
     error: str = ""
+    tau: float | None = None
     verdict: Verdict | None = None
 
 
@@ -132,6 +137,7 @@ class Comparison:
                 answers.append(Drawn("failed", None, cell.error))
                 continue
             note = f"support {_share(cell.map[None]).item():.1%}"
+            note += "" if cell.tau is None else f", τ = {cell.tau:g}"
             if method.reduction == "magnitude" and not over_photo:
                 answers.append(Drawn("signal", cell.values.numpy(), note))
             else:
@@ -199,7 +205,8 @@ def compare(
 
     >>> compare("efficientnet-lite0", "cat.jpg", ["fbi", "grad-cam"], ["tabby cat", "top2"]).plot()
 
-    A method that fails on this network has cells that say why; the others are there.
+    A method that fails on this network has cells that say why; the others are there. A preset's own
+    tau, such as the paper's, gives way to one that fits where nothing exceeds it; cells say so.
 
     Args:
         model: the network, or its name.
@@ -281,9 +288,26 @@ def _verified(model: Model, row: ImageRow, methods: tuple[Method, ...], seed: in
 def _cell(model: Model, x: Tensor, target: int, method: Method, seed: int) -> Cell:
     try:
         values = peers.attribute(method, model.module, x, target, seed)
-        return Cell(method.name, values.sum(1)[0].float().cpu(), method.to_maps(values)[0].cpu())
+        tau = None if values.any() else _fitting(method, model, x, target)
+        if tau is not None:
+            assert method.settings is not None
+            fitted = peers.find(method.settings.override(tau=tau))
+            values = peers.attribute(fitted, model.module, x, target, seed)
+        total, found = values.sum(1)[0].float().cpu(), method.to_maps(values)[0].cpu()
+        return Cell(method.name, total, found, tau=tau)
     except Exception as error:  # of a library or of the user's own network: a cell as well
         return Cell(method.name, error=first_line(error))
+
+
+def _fitting(method: Method, model: Model, x: Tensor, target: int) -> float | None:
+    """A tau that something exceeds here, in place of a preset's own; one that was chosen stays."""
+    settings = method.settings
+    if settings is None or not settings.tau:
+        return None
+    if settings.preset not in PRESETS or settings.tau != Settings.from_preset(settings.preset).tau:
+        return None
+    walker = ForwardBackward(model.module, x, settings)
+    return fitting_tau(walker, x, torch.tensor([target], device=x.device))
 
 
 def _share(maps: Tensor) -> Tensor:
@@ -293,9 +317,9 @@ def _share(maps: Tensor) -> Tensor:
 
 def _described(cell: Cell) -> dict[str, Any]:
     if cell.map is None:
-        return {"method": cell.method, "error": cell.error, "verdict": None}
+        return {"method": cell.method, "error": cell.error, "tau": None, "verdict": None}
     facts = {"support": _share, "gini": gini, "morans_i": morans_i}
     numbers = {name: fact(cell.map[None]).item() for name, fact in facts.items()}
     known = {name: None if value != value else value for name, value in numbers.items()}
     verdict = cell.verdict and cell.verdict.to_dict()
-    return {"method": cell.method, "error": None, **known, "verdict": verdict}
+    return {"method": cell.method, "error": None, "tau": cell.tau, **known, "verdict": verdict}

@@ -23,7 +23,7 @@ def other_class(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tens
     classes = graph_of(module, x).logits.meta["val"].shape[1]
     generator = torch.Generator().manual_seed(seed)
     step = int(torch.randint(1, max(2, classes), (), generator=generator))
-    return _default().attribute(module, x, (target + step) % classes, seed)
+    return _DEFAULT.attribute(module, x, (target + step) % classes, seed)
 
 
 def random_head(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
@@ -31,7 +31,7 @@ def random_head(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tens
     known = _random_heads.setdefault(module, {})
     if seed not in known:
         known[seed] = metrics.randomise_head(module, seed)
-    return _default().attribute(known[seed], x, target, seed)
+    return _DEFAULT.attribute(known[seed], x, target, seed)
 
 
 def oracle(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
@@ -44,33 +44,31 @@ def oracle(module: nn.Module, x: Tensor, target: Tensor, seed: int) -> Tensor:
     return found[:, None]
 
 
-def _default() -> Method:
-    return peers.METHODS["fbi"]
+_DEFAULT = peers.METHODS["fbi"]
 
+_ALL = [
+    Method(
+        "fbi-other-class",
+        "control",
+        _DEFAULT.reduction,
+        "fbi, for a random other class",
+        other_class,
+    ),
+    Method(
+        "fbi-random-head",
+        "control",
+        _DEFAULT.reduction,
+        "fbi, for the network with a random last layer",
+        random_head,
+    ),
+    Method(
+        "oracle",
+        "control",
+        "positive",
+        "the greedy order of 49 cells by the gain itself: what coarse maps could reach",
+        oracle,
+    ),
+]
 
-def _controls() -> dict[str, Method]:
-    reduction = _default().reduction
-    made = (
-        Method(
-            "fbi-other-class", "control", reduction, "fbi, for a random other class", other_class
-        ),
-        Method(
-            "fbi-random-head",
-            "control",
-            reduction,
-            "fbi, for the network with a random last layer",
-            random_head,
-        ),
-        Method(
-            "oracle",
-            "control",
-            "positive",
-            "the greedy order of 49 cells by the gain itself: what coarse maps could reach",
-            oracle,
-        ),
-    )
-    return {method.name: method for method in made}
-
-
-CONTROLS = _controls()
+CONTROLS = {method.name: method for method in _ALL}
 """By name. The oracle costs 392 passes an image."""

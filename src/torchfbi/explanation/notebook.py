@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -38,8 +37,6 @@ class Flow(tuple[LayerFlow, ...]):
 
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a small PNG."""
-    from torchfbi.plot import save
+    from torchfbi.plot import encode
 
-    buffer = io.BytesIO()
-    save(figure, buffer, dpi=80)
-    return buffer.getvalue()
+    return encode(figure, "png", 80)

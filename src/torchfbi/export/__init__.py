@@ -22,11 +22,12 @@ from torchfbi.api import as_batch
 from torchfbi.errors import ExportError, InputError, SettingsError, TorchFBIError, first_line
 from torchfbi.explanation import several
 from torchfbi.explanation.forward_backward import ForwardBackward
-from torchfbi.export.agreement import Agreement, verify
+from torchfbi.export.agreement import Agreement, Loss, loss, verify
+from torchfbi.export.compact import compact
 from torchfbi.export.explainer import TOP_CLASS, Explainer, Inputs, Outputs, trace
 from torchfbi.export.formats import FORMATS, KEY, Format
 from torchfbi.export.metadata import describe
-from torchfbi.export.web import write_page
+from torchfbi.export.web import EXAMPLES, write_page
 from torchfbi.method.settings import Settings
 from torchfbi.models import Model, load
 from torchfbi.models.images import Photo
@@ -41,6 +42,7 @@ __all__ = [
     "Explainer",
     "Exported",
     "Inputs",
+    "Loss",
     "Outputs",
     "export",
 ]
@@ -59,6 +61,8 @@ class Exported:
         size: in bytes.
         batch: how many images it takes; None for any number.
         agreement: how well it agrees with the explainer that runs in Python.
+        loss: of a page whose weights were rounded to half the bytes, what that costs; None where
+            they are float32.
     """
 
     path: Path
@@ -66,11 +70,13 @@ class Exported:
     size: int
     batch: int | None
     agreement: Agreement
+    loss: Loss | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         agreement = self.agreement._asdict()
         return {
+            "loss": None if self.loss is None else self.loss._asdict(),
             "path": str(self.path),
             "to": self.to,
             "size": self.size,
@@ -105,8 +111,9 @@ def export(
             ``web``: a folder with a page that runs the ONNX file in the browser, of a ``Model``.
         settings: ``Settings``, or the name of a preset; ``"contrast"`` by default.
         images: what the file is verified on, as for ``explain``; a bare module needs a tensor.
-            For a ``Model`` three random pictures by default. For a network of several inputs all of
-            them: the first image among them is explained, the others keep their names.
+            For a ``Model`` three random pictures by default, and a page's own photos. For a network
+            of several inputs all of them: the first image among them is explained, the others keep
+            their names.
         output: which output is explained where the network returns several.
         batch: fixes how many images it takes, which makes ``aoti`` faster; free by default, unless
             the network fixes it, or the walk through it cannot be traced for any number: then 1.
@@ -129,6 +136,7 @@ def export(
         if not isinstance(model, Model):
             raise InputError("give images, a tensor (N, C, ...), on which the file is verified.")
         images = pictures(model.preprocess.size)
+        images += [Photo.read(photo) for photo in EXAMPLES] if to == "web" else []
     module: Any = model.module if isinstance(model, Model) else model
     others: dict[str, Tensor] = {}
     if several.are_several(images):
@@ -157,6 +165,7 @@ def export(
         raise InputError(f"batch is {batch}: a page explains one photo at a time.")
     with quiet("stdout", "stderr"):
         program, batch = _traced(walker, x, batch, others)
+    shown = x
     if batch is not None:
         x, *further = (_repeated(tensor, batch) for tensor in (x, *others.values()))
         others = dict(zip(others, further, strict=True))
@@ -168,15 +177,21 @@ def export(
     metadata = describe(model, walker, batch, others)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".torchfbi-") as temporary:
         part = Path(temporary) / f"explainer{kind.suffix}"
+        lost = None
         with quiet("stdout", "stderr"):
             _write(kind, program, part, metadata)
             agreement = verify(kind.open(part), walker, x, batch, others)
+            if to == "web":
+                smaller = part.with_name("smaller.onnx")
+                compact(part, smaller)
+                found = loss(kind.open(smaller), walker, shown)
+                part, lost = (smaller, found) if found.small else (part, None)
         if to == "web":
             write_page(part, target, metadata, None if runtime is None else Path(runtime))
         else:
             part.replace(target)
     files = [file for file in (target, *target.rglob("*")) if file.is_file()]
-    return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement)
+    return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement, lost)
 
 
 def _split(module: Any, inputs: several.Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:

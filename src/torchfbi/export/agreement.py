@@ -128,6 +128,44 @@ def verify(
     )
 
 
+class Loss(NamedTuple):
+    """What a file loses by rounded weights, at worst, on the images that it was tried on.
+
+    Args:
+        probability: by how much that of a class changes at most.
+        overlap: what two supports share at least, as a part of what either holds.
+    """
+
+    probability: float
+    overlap: float
+
+    @property
+    def small(self) -> bool:
+        """Whether nobody would see it."""
+        return self.probability <= 1e-3 and self.overlap >= 0.99
+
+
+def loss(run: Run, walker: ForwardBackward, images: Tensor) -> Loss:
+    """What an exported explainer with rounded weights loses against the eager one.
+
+    Args:
+        run: the exported explainer.
+        walker: the eager one.
+        images: (N, C, ...), each explained alone, for its most probable class.
+    """
+    eager, moved, shared = Explainer(walker), [], []
+    for image in images[:, None]:
+        target = torch.full((1,), TOP_CLASS, device=image.device)
+        question = Inputs.of(image, target, walker.settings)
+        with torch.no_grad():
+            expected = Outputs(*eager(**question.named()))
+        found = Outputs(*(tensor.to(image.device) for tensor in run(question)))
+        moved.append((found.logits.softmax(1) - expected.logits.softmax(1)).abs().max())
+        both, either = found.support & expected.support, found.support | expected.support
+        shared.append((both.sum() / either.sum()).item() if either.any() else 1.0)
+    return Loss(torch.stack(moved).max().item(), min(shared))  # of which NaN is the largest
+
+
 def compare(walker: ForwardBackward, question: Inputs, found: Outputs) -> Difference:
     """Compare an answer to a question about one sample with the eager one.
 

@@ -13,6 +13,9 @@ from torchfbi.errors import ExportError
 from torchfbi.export.runtime import copy_runtime
 from torchfbi.models.photos import CAT, COFFEE
 
+EXAMPLES = (COFFEE, CAT)
+"""The photos to try."""
+
 
 def write_page(
     explainer: Path, folder: Path, metadata: dict[str, Any], runtime: Path | None = None
@@ -37,7 +40,7 @@ def write_page(
         page = Path(temporary) / "page"
         with as_file(files("torchfbi.export") / "page") as source:
             shutil.copytree(source, page)
-        for example in (COFFEE, CAT):
+        for example in EXAMPLES:
             shutil.copyfile(example, page / example.name)
         copy_runtime(page / "ort", runtime)
         shutil.copyfile(explainer, page / "explainer.onnx")

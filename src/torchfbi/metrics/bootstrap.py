@@ -57,26 +57,23 @@ def bootstrap_interval(
 def bootstrap_difference(
     a: Tensor | Sequence[float],
     b: Tensor | Sequence[float],
-    confidence: float = 0.95,
-    resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The mean of a - b over the same images, with its bootstrap interval.
+    """The mean of a - b over the same images, with its 95 % bootstrap interval.
 
     Images are drawn, and with each its pair of values: what is hard for both cancels. An image
     counts where both values are defined.
 
     Args:
         a, b: one value a sample, (N,), in the same order.
-        confidence, resamples, seed: as for ``bootstrap_interval``.
+        seed: of the draws.
 
     Raises:
         InputError: not one-dimensional, or not of the same length.
-        SettingsError: as for ``bootstrap_interval``.
     """
     first, second = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (a, b))
     if first.shape != second.shape:
         raise InputError(
             f"{len(first)} and {len(second)} values are no pairs: give both for the same samples."
         )
-    return bootstrap_interval(first - second, confidence, resamples, seed)
+    return bootstrap_interval(first - second, seed=seed)

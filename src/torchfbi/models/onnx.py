@@ -68,7 +68,23 @@ def load(path: str | Path, preprocess: Preprocess | None = None) -> Model:
             supported (all of them are listed); or the package ``onnx`` is missing.
     """
     path = Path(path)
-    file = onnx_import.read(path)
+    return _made(onnx_import.read(path), path, preprocess)
+
+
+def loads(content: bytes, name: str) -> Model:
+    """As ``load``, of what a file holds, which opens no other: all weights must be in it.
+
+    Args:
+        content: the file.
+        name: what it is called.
+
+    Raises:
+        ModelError: as for ``load``.
+    """
+    return _made(onnx_import.parse(content, onnx_import.Origin(name, None)), Path(name), None)
+
+
+def _made(file: onnx_import.File, path: Path, preprocess: Preprocess | None) -> Model:
     try:
         batch, channels, sides, channels_last = _layout(file.shape)
         assumed = EVERYTHING if preprocess is None else ()

@@ -43,11 +43,20 @@ def kind_of(path: Path) -> Kind:
         return "HDF5"
     if start[8:] in (b"{", b"["):  # after the length of its header
         return "safetensors"
-    if start == b"version h":
+    return _instead_of(start) or ("pickle" if start.startswith(b"\x80") else "other")
+
+
+def instead_of(start: bytes) -> str | None:
+    """What came in place of a file that was downloaded, by its first nine bytes, and what to do;
+    None where neither a pointer nor a page did."""
+    kind = _instead_of(start)
+    return None if kind is None else _INSTEAD[kind]
+
+
+def _instead_of(start: bytes) -> Literal["pointer", "page"] | None:
+    if start.startswith(b"version h"):
         return "pointer"
-    if start.startswith(b"<"):
-        return "page"
-    return "pickle" if start.startswith(b"\x80") else "other"
+    return "page" if start.startswith(b"<") else None
 
 
 def _kind_of_archive(path: Path) -> Kind:

@@ -33,17 +33,16 @@ class Line(NamedTuple):
     gain: float
 
 
-def curves_figure(lines: Sequence[Line], subtitle: str, *, dark: bool = False) -> Figure:
+def curves_figure(lines: Sequence[Line], subtitle: str) -> Figure:
     """Draw the insertion curves on the left and the deletion curves on the right.
 
     Args:
         lines: at least one; the legend names them by their gain, the largest first.
         subtitle: what they are of.
-        dark: light text on a dark page.
     """
     ordered = sorted(lines, key=lambda line: -line.gain)
     height = max(_SIDE + 0.5, 0.3 + len(ordered) * _PITCH)
-    sheet = Sheet(_WIDTH, _TOP + height, dark)
+    sheet = Sheet(_WIDTH, _TOP + height, dark=False)
     sheet.heading("Is what a map names first enough, and is it needed?", subtitle)
     styles = _styles(ordered, sheet)
     for place, (title, number) in enumerate(

@@ -6,6 +6,7 @@ Nothing that is asked for names a file or an address: there is no code here that
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -21,8 +22,10 @@ from torchfbi.errors import InputError, LimitError, TorchFBIError
 from torchfbi.models.images import Photo
 from torchfbi.web import earlier, query, views
 from torchfbi.web.configuration import configuration
-from torchfbi.web.service import Answer, Question, Service
-from torchfbi.web.store import ForgottenError
+from torchfbi.web.desk import Question
+from torchfbi.web.guard import NETWORK
+from torchfbi.web.service import Service
+from torchfbi.web.store import ForgottenError, Store
 
 STATIC = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 SHARED = ("style.css", "parts.js")
@@ -54,8 +57,11 @@ def application(service: Service, examples: dict[str, Photo]) -> Starlette:
         ("GET", "/classes", app.classes),
         ("POST", "/photo", app.photo),
         ("POST", "/example", app.example),
-        ("POST", "/photo/{token}/stay", app.stay),
-        ("POST", "/photo/{token}/forget", app.forget),
+        ("POST", NETWORK, app.network),
+        ("POST", "/photo/{token}/stay", _staying(service.photos)),
+        ("POST", "/photo/{token}/forget", _forgetting(service.photos)),
+        ("POST", NETWORK + "/{token}/stay", _staying(service.guests)),
+        ("POST", NETWORK + "/{token}/forget", _forgetting(service.guests)),
         ("GET", "/photo/{token}/explanation", app.explanation),
         ("GET", "/photo/{token}/explanation.{kind}", app.file),
         ("GET", "/photo/{token}/verdict", app.verdict),
@@ -96,12 +102,16 @@ class _Addresses:
         """The names of a network's classes."""
         asked = query.parts(request.query_params, "model")
         model = asked.get("model") or next(iter(self._service.networks))
-        return _json(views.encode(await self._service.labels(model)))
+        return _json(await self._service.describe(model, views.encoded(views.labels_view)))
 
     async def photo(self, request: Request) -> Response:
         """A photo is sent, as the body."""
         asked = query.parts(request.query_params, "name", "stay")
-        name, stay, view = asked.get("name") or "photo", "stay" in asked, _encoded(views.photo_view)
+        name, stay, view = (
+            asked.get("name") or "photo",
+            "stay" in asked,
+            views.encoded(views.photo_view),
+        )
         return _json(await self._service.keep(await request.body(), name, view, stay=stay))
 
     async def example(self, request: Request) -> Response:
@@ -110,22 +120,20 @@ class _Addresses:
         name = asked.get("name", "")
         if name not in self._examples:
             raise InputError(f"There is no such example: choose {', '.join(self._examples)}.")
-        token = self._service.store.put(self._examples[name], "stay" in asked)
+        token = self._service.photos.put(self._examples[name], "stay" in asked)
         return _json(views.encode({**self._previews[name], "photo": token}))
 
-    async def stay(self, request: Request) -> Response:
-        """The page of a photo is still open."""
-        self._service.store.stay(request.path_params["token"])
-        return Response(status_code=204)
-
-    async def forget(self, request: Request) -> Response:
-        """The page of a photo was closed, or has another one."""
-        self._service.store.drop(request.path_params["token"])
-        return Response(status_code=204)
+    async def network(self, request: Request) -> Response:
+        """A visitor brings a network, as the body."""
+        asked = query.parts(request.query_params, "name", "stay")
+        name, stay = asked.get("name") or "network.onnx", "stay" in asked
+        view, content = views.encoded(views.network_view), await request.body()
+        token, said = await self._service.welcome(content, name, view, stay=stay)
+        return _json(b'{"network": %b, "about": %b}' % (views.encode(token), said))
 
     async def explanation(self, request: Request) -> Response:
         """An explanation of a photo."""
-        view = _encoded(views.explanation_view)
+        view = views.encoded(views.explanation_view)
         return _json(await self._service.answer(self._question(request)[0], view))
 
     async def file(self, request: Request) -> Response:
@@ -134,36 +142,35 @@ class _Addresses:
         if kind not in KINDS:
             return _error(404, f"There are {', '.join(KINDS)}.")
 
-        def view(answer: Answer) -> tuple[str, bytes]:
-            return answer.stem, views.file(answer, kind)
-
         question, more = self._question(request, "verify")
-        verify = bool(more.get("verify"))
-        stem, content = await self._service.answer(question, view, verify=verify)
-        name = f'attachment; filename="{stem.encode("ascii", "ignore").decode()}.{kind}"'
+        verify, view = bool(more.get("verify")), functools.partial(views.named_file, kind=kind)
+        stem, _, content = (await self._service.answer(question, view, verify=verify)).partition(
+            b"\n"
+        )
+        name = f'attachment; filename="{stem.decode("ascii", "ignore")}.{kind}"'
         return Response(content, headers={"content-disposition": name}, media_type=KINDS[kind])
 
     async def verdict(self, request: Request) -> Response:
         """Whether an explanation holds."""
-        view = _encoded(views.verdict_view)
+        view = views.encoded(views.verdict_view)
         return _json(await self._service.answer(self._question(request)[0], view, verify=True))
 
     async def flow(self, request: Request) -> Response:
         """The way from the class to the pixels, layer by layer."""
-        view = _encoded(views.flow_view)
+        view = views.encoded(views.flow_view)
         return _json(await self._service.answer(self._question(request)[0], view, record=True))
 
     async def comparison(self, request: Request) -> Response:
         """What another method says."""
         question, more = self._question(request, "method")
-        view = _encoded(views.comparison_view)
+        view = views.encoded(views.comparison_view)
         return _json(await self._service.compare(question, more.get("method", ""), view))
 
     async def sweep(self, request: Request) -> Response:
         """A row of the grid of k and tau."""
         question, more = self._question(request, "k", "taus")
         k, taus = query.number("k", more.get("k", "")), query.taus(more.get("taus", ""))
-        view = _encoded(views.sweep_view)
+        view = views.encoded(views.sweep_view)
         return _json(await self._service.sweep(question, k, taus, view))
 
     async def explain(self, request: Request) -> Response:
@@ -173,7 +180,7 @@ class _Addresses:
         name = asked.get("name") or "photo"
         token = await self._service.keep(await request.body(), name, lambda token, _: token)
         question = query.question(self._service, token, asked)
-        return _json(await self._service.answer(question, _encoded(views.explanation_view)))
+        return _json(await self._service.answer(question, views.encoded(views.explanation_view)))
 
     async def app_id(self, request: Request) -> Response:
         """By which programs of before know that somebody is here."""
@@ -186,7 +193,7 @@ class _Addresses:
     async def called(self, request: Request) -> Response:
         """The second one."""
         event = request.path_params["event"]
-        said = await earlier.answer(self._service, event, views.explanation_view)
+        said = await earlier.answer(self._service, event, views.encoded(views.explanation_view))
         return Response(said + b"\n\n", media_type="text/event-stream")
 
     def _question(self, request: Request, *more: str) -> tuple[Question, dict[str, str]]:
@@ -194,9 +201,24 @@ class _Addresses:
         return query.question(self._service, request.path_params["token"], asked), asked
 
 
-def _encoded(view: Callable[..., Any]) -> Callable[..., bytes]:
-    """As JSON, made where the view is: in the thread that works, not in that which serves."""
-    return lambda *shown: views.encode(view(*shown))
+def _staying(store: Store[Any]) -> Handler:
+    """The page of a photo or a network is still open."""
+
+    async def stay(request: Request) -> Response:
+        store.stay(request.path_params["token"])
+        return Response(status_code=204)
+
+    return stay
+
+
+def _forgetting(store: Store[Any]) -> Handler:
+    """The page of a photo or a network was closed, or has another one."""
+
+    async def forget(request: Request) -> Response:
+        store.drop(request.path_params["token"])
+        return Response(status_code=204)
+
+    return forget
 
 
 def _answered(handler: Handler) -> Handler:

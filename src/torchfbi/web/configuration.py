@@ -52,6 +52,7 @@ def configuration(service: Service, examples: dict[str, Photo]) -> dict[str, Any
         ],
         "limits": {
             "upload": limits.upload,
+            "network": limits.network,
             "pixels": limits.pixels,
             "seconds": limits.seconds,
             "stay": limits.away / 3,

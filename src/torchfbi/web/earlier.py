@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from torchfbi.errors import InputError, TorchFBIError
 from torchfbi.web import query, views
@@ -36,15 +35,15 @@ def event_of(body: bytes) -> str:
     return base64.urlsafe_b64encode(text).decode()
 
 
-async def answer(service: Service, event: str, view: Callable[..., Any]) -> bytes:
+async def answer(service: Service, event: str, view: Callable[..., bytes]) -> bytes:
     """What was asked, answered as the one event of a stream."""
     try:
-        return b"event: complete\ndata: " + views.encode([await _explained(service, event, view)])
+        return b"event: complete\ndata: [" + await _explained(service, event, view) + b"]"
     except TorchFBIError as error:
         return b"event: error\ndata: " + views.encode(str(error))
 
 
-def _explained(service: Service, event: str, view: Callable[..., Any]) -> Awaitable[Any]:
+def _explained(service: Service, event: str, view: Callable[..., bytes]) -> Awaitable[bytes]:
     try:
         token, *rest = json.loads(base64.urlsafe_b64decode(event))
         names = ("target", "model", "preset", "settings")

@@ -20,6 +20,9 @@ from torchfbi.web.limits import Limits
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
+NETWORK = "/network"
+"""Where visitors bring networks, which may be larger than photos."""
+
 _HEADERS = {
     # Also a proof that the page needs nothing from elsewhere: the browser would refuse it.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -66,9 +69,11 @@ class Guard:
         if scope["method"] in ("GET", "HEAD"):  # whose bodies nobody reads
             await self._behind(scope, receive, send)
             return
-        body = bytearray()
+        body, most = bytearray(), self._limits.upload
+        if scope["path"] == NETWORK:
+            most = max(most, self._limits.network)
         try:
-            refusal = await self._receive(body, Headers(scope=scope), receive)
+            refusal = await self._receive(body, most, Headers(scope=scope), receive)
             await (refusal or self._behind)(scope, _replay(body, receive), send)
         finally:
             self._arriving -= len(body)
@@ -90,20 +95,21 @@ class Guard:
         return None
 
     async def _receive(
-        self, body: bytearray, headers: Headers, receive: Receive
+        self, body: bytearray, most: int, headers: Headers, receive: Receive
     ) -> Response | None:
         """Receive the whole body, counted into what is arriving; or why it is refused."""
+        slow = self._limits.slow * most / self._limits.upload
         announced = headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 15:
             return _error(400, "The length of the request is no number.")
-        if int(announced) > self._limits.upload:
-            return self._too_large()
+        if int(announced) > most:
+            return _too_large(most)
         try:
-            return await asyncio.wait_for(self._collect(body, receive), self._limits.slow)
+            return await asyncio.wait_for(self._collect(body, most, receive), slow)
         except asyncio.TimeoutError:
             return _error(408, "The request took too long to arrive.")
 
-    async def _collect(self, body: bytearray, receive: Receive) -> Response | None:
+    async def _collect(self, body: bytearray, most: int, receive: Receive) -> Response | None:
         """Receive into ``body`` until all is there, or return why not."""
         while True:
             message = await receive()
@@ -112,17 +118,16 @@ class Guard:
             part = message.get("body", b"")
             body += part
             self._arriving += len(part)
-            if len(body) > self._limits.upload:
-                return self._too_large()
-            if self._arriving > self._limits.bodies:
+            if len(body) > most:
+                return _too_large(most)
+            if self._arriving > self._limits.bodies + self._limits.network:
                 return _error(503, "The server is busy: try again in a moment.")
             if not message.get("more_body", False):
                 return None
 
-    def _too_large(self) -> Response:
-        return _error(
-            413, f"Too large: this server takes up to {self._limits.upload / 2**20:g} MiB."
-        )
+
+def _too_large(most: int) -> Response:
+    return _error(413, f"Too large: this server takes up to {most / 2**20:g} MiB.")
 
 
 def _error(status: int, text: str) -> Response:

@@ -35,6 +35,9 @@ class Limits:
         age: how long a photo is kept without being asked about, in seconds.
         away: how long that of a page is kept which no longer says that it is open, in seconds.
         tick: how often is looked for what is to be forgotten, in seconds.
+        network: the largest network that a visitor may bring, in bytes; 0: none at all.
+        memory: how much one may take, in bytes.
+        networks: how many are kept at once; the oldest go first.
     """
 
     upload: int = 20 * 2**20
@@ -50,6 +53,9 @@ class Limits:
     age: float = 1800.0
     away: float = 180.0
     tick: float = 5.0
+    network: int = 0
+    memory: int = 4 * 2**30
+    networks: int = 2
 
 
 TIDIED = 8

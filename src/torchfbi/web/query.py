@@ -11,7 +11,8 @@ from starlette.datastructures import QueryParams
 
 from torchfbi.errors import SettingsError
 from torchfbi.method.settings import Settings
-from torchfbi.web.service import Question, Service
+from torchfbi.web.desk import Question
+from torchfbi.web.service import Service
 
 PARTS = ("model", "target", "preset", "settings", "fit")
 """The parts of a question."""
@@ -46,13 +47,13 @@ def question(service: Service, token: str, asked: Mapping[str, str]) -> Question
 
     Raises:
         LimitError: the photo is no longer kept.
-        ModelError: there is no such network here.
+        ModelError: there is no such network here, or no longer.
         SettingsError: no such preset or setting.
     """
     model = asked.get("model") or next(iter(service.networks))
     service.check(model)
     target = asked.get("target", "").strip() or None
-    chosen, photo = settings(asked), service.store.get(token)
+    chosen, photo = settings(asked), service.photos.get(token)
     return Question(token, photo, model, target, chosen, bool(asked.get("fit")))
 
 

@@ -53,7 +53,7 @@ async def tidying(service: Service) -> None:
     """Forget what is to be forgotten, also where nobody asks for anything."""
     while True:
         await asyncio.sleep(service.limits.tick)
-        service.store.tidy()
+        service.tidy()
 
 
 @contextlib.contextmanager

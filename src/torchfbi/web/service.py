@@ -1,27 +1,21 @@
-"""Questions about photos and their answers: which networks there are, what is kept, whose turn."""
+"""What the server answers: which networks there are, what is kept, and whose turn it is."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
 from PIL import Image
 
-from torchfbi.api import explain
 from torchfbi.errors import ImageError, ModelError, SettingsError
-from torchfbi.evaluate.compare import Comparison, compare
+from torchfbi.evaluate.compare import Comparison
 from torchfbi.evaluate.peers import METHODS
-from torchfbi.explanation.explanation import Explanation
-from torchfbi.explanation.reuse import Forwards
-from torchfbi.method.settings import Settings
 from torchfbi.models import Model
 from torchfbi.models.images import Photo
-from torchfbi.sweep import Sweep, sweep
+from torchfbi.sweep import Sweep
+from torchfbi.web.desk import Answer, Desk, Question
+from torchfbi.web.guest import MARK, EndedError, Guest
 from torchfbi.web.limits import Limits, Worker
 from torchfbi.web.store import Store
 
@@ -40,55 +34,13 @@ PEERS = tuple(name for name in METHODS if name not in SLOW)
 CELLS = 12
 """How many thresholds a row of a sweep may have."""
 
+LEAST = 2**16
+"""What a photo counts for at least, in bytes: millions of tiny ones would take memory as well."""
+
+REMEMBERED = 2
+"""Forward passes that are kept: another class then costs the walk alone."""
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked.
-
-    Args:
-        token: of the photo.
-        photo: the photo.
-        model: the name of one of the service's networks.
-        target: the class: a number, a name, ``top2``; None for the most probable one.
-        settings: the method's.
-        fit: where nothing exceeds tau, take one that something exceeds.
-        fitted_from: the tau that was asked for, where another one was taken.
-    """
-
-    token: str
-    photo: Photo
-    model: str
-    target: str | None
-    settings: Settings
-    fit: bool = False
-    fitted_from: float | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A question and its explanation.
-
-    Args:
-        question: what was asked.
-        explanation: of the one photo and one class.
-    """
-
-    question: Question
-    explanation: Explanation
-
-    @property
-    def target(self) -> int:
-        """The number of the class that was explained."""
-        assert self.explanation.target is not None  # only a function as target leaves it open
-        return int(self.explanation.target[0])
-
-    @property
-    def stem(self) -> str:
-        """What its files are called: photo and class, in letters that every file system takes."""
-        parts = Path(self.explanation.photos[0].name).stem, self.explanation.label(self.target)
-        return "-".join(re.sub(r"[^\w]+", "-", part).strip("-")[:60] or "photo" for part in parts)
 
 
 class Service:
@@ -103,10 +55,24 @@ class Service:
     def __init__(self, networks: Mapping[str, Callable[[], Model]], limits: Limits) -> None:
         self.networks = dict(networks)
         self.limits = limits
-        self.store = Store(limits.photos, limits.age, limits.away, self._forget)
-        self._loaded: dict[str, Model] = {}
-        self._forget()
+        self.photos: Store[Photo] = Store(
+            limits.photos,
+            limits.age,
+            limits.away,
+            lambda photo: max(LEAST, photo.pixels.nbytes),
+            lambda gone: self._desk.forget(),  # remembered forward passes hold what they saw
+        )
+        self.guests: Store[Guest] = Store(
+            limits.networks,
+            limits.age,
+            limits.away,
+            lambda guest: 1,
+            _close,
+            "network: drop it again",
+            MARK,
+        )
         self._reader, self._worker = Worker(limits), Worker(limits)
+        self._desk = Desk(lambda name: self.networks[name](), REMEMBERED, self._worker.check)
 
     async def keep(
         self, content: bytes, name: str, view: Callable[[str, Photo], T], *, stay: bool = False
@@ -126,7 +92,7 @@ class Service:
 
         def work() -> T:
             photo = self._decode(content, name)
-            return view(self.store.put(photo, stay), photo)
+            return view(self.photos.put(photo, stay), photo)
 
         return await self._reader.run(work)
 
@@ -141,6 +107,47 @@ class Service:
                 f"{self.limits.pixels / 1e6:.0f} million. Scale it down."
             )
         return Photo.read(content, name)
+
+    async def welcome(
+        self, content: bytes, name: str, view: Callable[[Model], bytes], *, stay: bool = False
+    ) -> tuple[str, bytes]:
+        """Keep a visitor's network, in a process of its own, once it was captured.
+
+        Args:
+            content: an ONNX file.
+            name: what it is called.
+            view: of the network; pickled.
+            stay: as for ``keep``.
+
+        Returns:
+            By which name questions know it, and the view.
+
+        Raises:
+            ModelError: visitors may bring none here, or not this kind of file.
+            LimitError: the server is busy, or the network takes too much time or memory.
+            TorchFBIError: the network cannot be read or captured.
+        """
+        if not self.limits.network:
+            raise ModelError(
+                f"{name} is a network, and this server explains only its owner's: torchfbi serve "
+                f"--model {name}. With --allow-networks visitors may bring ONNX files."
+            )
+        if content.startswith(b"PK") or not name.lower().endswith(".onnx"):
+            raise ModelError(
+                f"{name} is refused: of visitors' networks only ONNX files (.onnx) are read, since "
+                "they are nothing but data. Those of PyTorch and Keras may hold code: export it, "
+                "or ask the owner of this server: torchfbi serve --model FILE."
+            )
+
+        def work() -> tuple[str, bytes]:
+            token = self.guests.put(Guest(content, name, self.limits), stay)
+            try:
+                return token, self._ask_guest(token, "describe", token, view)
+            except Exception:
+                self.guests.drop(token)
+                raise
+
+        return await self._worker.run(work)
 
     async def answer(
         self,
@@ -163,42 +170,22 @@ class Service:
             LimitError: the server is busy; otherwise as ``torchfbi.explain``, and with ``verify``
                 as ``Explanation.verify``.
         """
+        return await self._ask("answer", question, view, record=record, verify=verify)
 
-        def work() -> T:
-            answer = self._explain(question, record)
-            if verify:
-                verdicts = answer.explanation.verify(progress=self._worker.check)
-                answer = replace(answer, explanation=replace(answer.explanation, verdicts=verdicts))
-            return view(answer)
-
-        return await self._worker.run(work)
-
-    async def compare(
-        self, question: Question, method: str, view: Callable[[Comparison, Settings | None], T]
-    ) -> T:
+    async def compare(self, question: Question, method: str, view: Callable[[Comparison], T]) -> T:
         """What another method says; ``fbi`` is with the question's own settings.
 
         Args:
             question: about which photo and class.
-            method: one of ``PEERS``. The paper's gets a tau that fits the network.
-            view: of the answer, and of the settings that were fitted, if any were.
+            method: one of ``PEERS``.
+            view: of the answer.
 
         Raises:
             SettingsError: no such method.
         """
         if method not in PEERS:
             raise SettingsError(f"This server has no method {method!r}: choose {', '.join(PEERS)}.")
-
-        def work() -> T:
-            chosen: str | Settings = question.settings if method == "fbi" else method
-            fitted = None
-            if method == "fbi-paper":
-                published = replace(question, settings=Settings.paper(), fit=True)
-                chosen = fitted = self._explain(published).question.settings
-            model, photo = self._network(question.model), question.photo
-            return view(compare(model, photo, [chosen], [question.target]), fitted)
-
-        return await self._worker.run(work)
+        return await self._ask("compare", question, method, view)
 
     async def sweep(
         self, question: Question, k: float, taus: Sequence[float | None], view: Callable[[Sweep], T]
@@ -210,80 +197,67 @@ class Service:
         """
         if len(taus) > CELLS:
             raise SettingsError(f"{len(taus)} thresholds: give at most {CELLS}.")
+        return await self._ask("sweep", question, k, taus, view)
 
-        def work() -> T:
-            model, target = self._network(question.model), question.target
-            chosen = taus or self._thresholds(question)
-            asked = {"ks": [k], "taus": chosen, "target": target, "settings": question.settings}
-            return view(sweep(model, question.photo, **asked))  # type: ignore[arg-type]
-
-        return await self._worker.run(work)
-
-    def _thresholds(self, question: Question) -> list[float | None]:
-        """None, and two decades up to the largest tau that anything exceeds."""
-        settings = question.settings.override(tau=Settings.paper().tau)
-        asked = self._explain(replace(question, settings=settings, fit=True)).question.settings
-        assert asked.tau is not None
-        return [None, asked.tau / 100, asked.tau / 10, asked.tau]
-
-    async def labels(self, model: str) -> list[str]:
-        """The names of a network's classes.
+    async def describe(self, model: str, view: Callable[[Model], T]) -> T:
+        """What ``view`` makes of a network.
 
         Raises:
             ModelError: there is no such network here.
         """
         self.check(model)
-        return await self._worker.run(lambda: list(self._network(model).labels))
+        return await self._ask("describe", model, view)
 
     def check(self, model: str) -> None:
         """Raises:
         ModelError: there is no such network here.
+        ForgottenError: it was a visitor's, and is no longer kept.
         """
-        if model not in self.networks:
+        if model.startswith(MARK):
+            self.guests.get(model)
+        elif model not in self.networks:
             known = ", ".join(self.networks)
             raise ModelError(f"This server has no model {model!r}: choose {known}.")
 
     def warm(self) -> None:
         """Load and capture the first network, so that the first visitor does not wait for that."""
-        self._network(next(iter(self.networks)))
+        self._desk.network(next(iter(self.networks)))
+
+    def tidy(self) -> None:
+        """Forget what is to be forgotten."""
+        self.photos.tidy()
+        self.guests.tidy()
 
     def close(self) -> None:
         """Stop working."""
         self._reader.close()
         self._worker.close()
+        self.guests.clear()
 
-    def _network(self, name: str) -> Model:
-        """Loaded and captured with a grey picture: what is kept with it is nobody's photo."""
-        if name not in self._loaded:
-            model = self.networks[name]()
-            explain(model, Photo(np.full((256, 256, 3), 128, np.uint8), "grey"))
-            self._loaded[name] = model
-        return self._loaded[name]
+    async def _ask(self, what: str, asked: Question | str, *more: Any, **how: Any) -> Any:
+        """One of the desk's methods, by the desk, or by the process of a visitor's network, whose
+        views are pickled and return bytes."""
+        model = asked if isinstance(asked, str) else asked.model
 
-    def _explain(self, question: Question, record: bool = False) -> Answer:
+        def work() -> Any:
+            if model.startswith(MARK):
+                return self._ask_guest(model, what, asked, *more, **how)
+            try:
+                return getattr(self._desk, what)(asked, *more, **how)
+            finally:
+                if isinstance(asked, Question) and asked.token not in self.photos:
+                    self._desk.forget()  # the photo was forgotten meanwhile
+
+        return await self._worker.run(work)
+
+    def _ask_guest(self, token: str, what: str, *asked: Any, **how: Any) -> bytes:
         try:
-            answer = self._ask(question, record)
-            tau = answer.explanation.fitting_tau
-            if not question.fit or tau is None:
-                return answer
-            settings, given = question.settings.override(tau=tau), question.settings.tau
-            return self._ask(replace(question, settings=settings, fitted_from=given), record)
-        finally:
-            if question.token not in self.store:  # it was forgotten meanwhile
-                self._forget()
+            return self.guests.get(token).ask(self._worker.check, what, *asked, **how)
+        except EndedError:
+            self.guests.drop(token)
+            raise
 
-    def _ask(self, question: Question, record: bool) -> Answer:
-        explanation = explain(
-            self._network(question.model),
-            question.photo,
-            question.target,
-            question.settings,
-            record=record,
-            forwards=self._forwards,
-        )
-        return Answer(question, explanation)
 
-    def _forget(self) -> None:
-        """Remembered forward passes hold what they saw."""
-        # The one thread that explains is alone with them, and nobody changes the networks.
-        self._forwards = Forwards(stays=True)
+def _close(gone: list[Guest]) -> None:
+    for guest in gone:
+        guest.close()

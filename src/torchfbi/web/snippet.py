@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from torchfbi.web.desk import Answer
+from torchfbi.web.guest import MARK
 from torchfbi.web.query import changes
-from torchfbi.web.service import Answer
 
 
 def snippet(answer: Answer) -> str:
     """A program that draws the same picture, where the photo lies under its name."""
     explanation, settings = answer.explanation, answer.question.settings
+    asked = answer.question.model
+    network = explanation.model if asked.startswith(MARK) else asked
     changed = ", ".join(f"{name}={value!r}" for name, value in changes(settings).items())
     return "\n".join(
         (
@@ -16,7 +19,7 @@ def snippet(answer: Answer) -> str:
             "from torchfbi import plot",
             "",
             "explanation = torchfbi.explain(",
-            f"    {answer.question.model!r},",
+            f"    {network!r},",
             f"    {explanation.photos[0].name!r},",
             f"    {answer.target},  # {' '.join(explanation.label(answer.target).split())}",
             f"    torchfbi.Settings.{settings.preset}({changed}),",

@@ -1,4 +1,4 @@
-"""The photos that the server keeps in memory: for a while, under names that nobody can guess."""
+"""What visitors sent and the server keeps: for a while, under names that nobody can guess."""
 
 from __future__ import annotations
 
@@ -8,56 +8,65 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torchfbi.errors import LimitError
-from torchfbi.models.images import Photo
 
-LEAST = 2**16
-"""What a photo counts for at least, in bytes: millions of tiny ones would take memory as well."""
+T = TypeVar("T")
 
 
 class ForgottenError(LimitError):
-    """The photo is not kept, or no longer."""
+    """What was asked about is not kept, or no longer."""
 
 
 @dataclass
-class _Kept:
-    photo: Photo
+class _Kept(Generic[T]):
+    content: T
     size: int
     until: float  # unless it is asked about before
     away: float  # unless its page says before that it is still open
 
 
-class Store:
-    """Photos by token. Nothing is ever written to the disk.
+class Store(Generic[T]):
+    """Things by token. Nothing is ever written to the disk.
 
     Args:
-        room: how many bytes; the oldest photos make room for new ones.
-        age: for how many seconds a photo is kept without being asked about.
+        room: how many bytes, or whatever ``size`` counts; the oldest make room for new ones.
+        age: for how many seconds a thing is kept without being asked about.
         away: for how many that of a page which no longer says that it is open.
-        forgotten: called whenever photos were forgotten.
+        size: of a thing.
+        forgotten: called with the things that were forgotten, whenever some were.
+        what: is said to be no longer kept.
+        prefix: of all tokens.
     """
 
     def __init__(
-        self, room: int, age: float, away: float, forgotten: Callable[[], None] = lambda: None
+        self,
+        room: int,
+        age: float,
+        away: float,
+        size: Callable[[T], int],
+        forgotten: Callable[[list[T]], None] = lambda gone: None,
+        what: str = "photo: choose it again",
+        prefix: str = "",
     ) -> None:
-        self._room, self._age, self._away, self._forgotten = room, age, away, forgotten
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._room, self._age, self._away, self._size = room, age, away, size
+        self._forgotten, self._what, self._prefix = forgotten, what, prefix
+        self._kept: OrderedDict[str, _Kept[T]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, photo: Photo, stay: bool = False) -> str:
-        """Keep a photo and return its token; ``stay`` if it is that of a page, as ``stay`` says."""
-        token, now = secrets.token_urlsafe(16), time.monotonic()
-        size = max(LEAST, photo.pixels.nbytes)
+    def put(self, content: T, stay: bool = False) -> str:
+        """Keep a thing and return its token; ``stay`` if it is that of a page, as ``stay`` says."""
+        token, now = self._prefix + secrets.token_urlsafe(16), time.monotonic()
         with self._lock:
-            self._kept[token] = _Kept(photo, size, now + self._age, float("inf"))
+            self._kept[token] = _Kept(content, self._size(content), now + self._age, float("inf"))
             if stay:
                 self._kept[token].away = now + self._away
         self.tidy()
         return token
 
-    def get(self, token: str) -> Photo:
-        """The photo of a token.
+    def get(self, token: str) -> T:
+        """The thing of a token.
 
         Raises:
             ForgottenError: it is not kept, or no longer.
@@ -67,7 +76,7 @@ class Store:
             kept = self._find(token)
             kept.until = time.monotonic() + self._age
             self._kept.move_to_end(token)
-            return kept.photo
+            return kept.content
 
     def stay(self, token: str) -> None:
         """Its page is open: from now on it has to say so again and again.
@@ -79,11 +88,16 @@ class Store:
             self._find(token).away = time.monotonic() + self._away
 
     def drop(self, token: str) -> None:
-        """Forget a photo, if it is kept."""
+        """Forget a thing, if it is kept."""
         with self._lock:
             gone = self._kept.pop(token, None)
         if gone is not None:
-            self._forgotten()
+            self._forgotten([gone.content])
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for token in list(self._kept):
+            self.drop(token)
 
     def tidy(self) -> None:
         """Forget what is too old and what there is no room for."""
@@ -95,10 +109,9 @@ class Store:
                 if left > self._room and token not in gone:
                     gone.append(token)
                     left -= kept.size
-            for token in gone:
-                del self._kept[token]
-        if gone:
-            self._forgotten()
+            contents = [self._kept.pop(token).content for token in gone]
+        if contents:
+            self._forgotten(contents)
 
     def __contains__(self, token: str) -> bool:
         return token in self._kept
@@ -106,7 +119,7 @@ class Store:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _find(self, token: str) -> _Kept:
+    def _find(self, token: str) -> _Kept[T]:
         if token not in self._kept:
-            raise ForgottenError("The server no longer keeps this photo: choose it again.")
+            raise ForgottenError(f"The server no longer keeps this {self._what}.")
         return self._kept[token]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,13 +14,15 @@ from torchfbi import plot
 from torchfbi.evaluate.compare import Comparison
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.method.evidence import support
-from torchfbi.method.settings import Settings
+from torchfbi.models import Model
 from torchfbi.models.images import Array, Photo
+from torchfbi.models.model import guessed
 from torchfbi.models.preprocess import Region
 from torchfbi.plot.flow import ROWS, photo_of, spatial_flow, station_of, strongest_maps
 from torchfbi.plot.sweep import tau_name
 from torchfbi.sweep import Sweep
 from torchfbi.verification.words import gist
+from torchfbi.web.desk import Answer
 from torchfbi.web.pictures import (
     LONGEST,
     forward_uri,
@@ -29,7 +33,6 @@ from torchfbi.web.pictures import (
     signed_uri,
 )
 from torchfbi.web.query import changes
-from torchfbi.web.service import Answer
 from torchfbi.web.snippet import snippet
 
 SMALL = 360
@@ -49,11 +52,30 @@ def encode(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+def encoded(view: Callable[..., Any]) -> Callable[..., bytes]:
+    """A view as JSON, made where the view is: by who works, not by the thread that serves."""
+    return functools.partial(_encode, view)
+
+
+def _encode(view: Callable[..., Any], *shown: Any) -> bytes:
+    return encode(view(*shown))
+
+
 def photo_view(token: str, photo: Photo) -> dict[str, Any]:
     """A photo that was received."""
     height, width = photo.shape
     shown = {"name": photo.name, "width": width, "height": height}
     return {"photo": token, **shown, "preview": photo_uri(photo.pixels)}
+
+
+def network_view(model: Model) -> dict[str, Any]:
+    """A network that was received."""
+    return {"name": model.name, "classes": len(model.labels), "assumed": list(model.warnings())}
+
+
+def labels_view(model: Model) -> list[str]:
+    """The names of a network's classes."""
+    return list(model.labels)
 
 
 def explanation_view(answer: Answer) -> dict[str, Any]:
@@ -79,6 +101,7 @@ def explanation_view(answer: Answer) -> dict[str, Any]:
         "top": [dict(zip(("class", "label", "probability"), row, strict=True)) for row in rows],
         "density": sample["density"],
         "region": sample["region"],
+        "assumed": list(guessed(explanation.preprocess, explanation.assumed)),
         "notes": notes(answer),
         "settings": manifest["settings"],
         "versions": manifest["versions"],
@@ -111,6 +134,11 @@ def verdict_view(answer: Answer) -> dict[str, Any]:
             if name in ("sufficient", "second") and not mask.all()
         },
     }
+
+
+def named_file(answer: Answer, kind: str) -> bytes:
+    """What its name begins with, in a line, and the file."""
+    return answer.stem.encode() + b"\n" + file(answer, kind)
 
 
 def file(answer: Answer, kind: str) -> bytes:
@@ -185,11 +213,11 @@ def flow_view(answer: Answer) -> dict[str, Any]:
     }
 
 
-def comparison_view(comparison: Comparison, fitted: Settings | None) -> dict[str, Any]:
-    """What one method says; ``fitted`` are the settings where they were made to fit."""
+def comparison_view(comparison: Comparison) -> dict[str, Any]:
+    """What one method says."""
     row, method = comparison.rows[0], comparison.methods[0]
     cell = row.cells[0]
-    note = f"τ = {fitted.tau:g}." if fitted and fitted.tau is not None else ""
+    note = "" if cell.tau is None else f"Nothing exceeds its own τ here: τ = {cell.tau:g}."
     found = {"name": method.name, "source": method.source, "error": cell.error, "note": note}
     if cell.map is None:
         return {**found, "picture": None, "support": None}

@@ -80,25 +80,25 @@ def grids(
         InputError, SettingsError, TrainingModeError: as for ``cutouts``, and n below 2.
     """
     check(model, count, seed)
-    _check_side(n)
+    if n < 2:
+        raise SettingsError(f"n={n}: a grid has at least 2 cells in a row.")
     scenes = cutouts(model, CUTOUTS, seed).scenes if tiles is None else tuple(tiles)
     what = "images of one class each that the network recognises"
     return _suite(f"grid{n}", what, model, scenes, n, count, seed)
 
 
-def photo_grids(model: Model, n: int = 2, count: int = 12, seed: int = 0) -> Suite:
-    """Grids of photos that scikit-image ships, otherwise as ``grids``; without object masks.
+def photo_grids(model: Model, count: int = 12, seed: int = 0) -> Suite:
+    """Grids of 2 x 2 photos that scikit-image ships, otherwise as ``grids``; without object masks.
 
     Args:
-        model, n, count, seed: as for ``grids``.
+        model, count, seed: as for ``grids``.
 
     Raises:
-        ModelError: scikit-image is not installed, or the network sees fewer than n * n different
+        ModelError: scikit-image is not installed, or the network sees fewer than four different
             classes in its photos.
         InputError, SettingsError, TrainingModeError: as for ``grids``.
     """
     check(model, count, seed)
-    _check_side(n)
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise ModelError("the photos are in scikit-image: pip install 'torchfbi[demo]'")
@@ -110,13 +110,7 @@ def photo_grids(model: Model, n: int = 2, count: int = 12, seed: int = 0) -> Sui
         for name, x, (p, top) in zip(PHOTOS, inputs, tops, strict=True)
         if p >= SURE
     ]
-    name = "photo-grid" if n == 2 else f"photo-grid{n}"
-    return _suite(name, "photos from scikit-image", model, tiles, n, count, seed)
-
-
-def _check_side(n: int) -> None:
-    if n < 2:
-        raise SettingsError(f"n={n}: a grid has at least 2 cells in a row.")
+    return _suite("photo-grid", "photos from scikit-image", model, tiles, 2, count, seed)
 
 
 def _suite(

@@ -88,7 +88,7 @@ def _of_settings(name: str, settings: Settings) -> Method:
     selects = settings.tau is not None or settings.k < 1
     then = own.walk(settings.override(tau=None, k=1.0)) if selects else None
     reduction: Reduction = "positive" if settings.values == "evidence" else "magnitude"
-    return Method(name, "fbi", reduction, source, own.walk(settings), then)
+    return Method(name, "fbi", reduction, source, own.walk(settings), then, settings)
 
 
 METHODS: dict[str, Method] = _named()

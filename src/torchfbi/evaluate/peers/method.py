@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchfbi.errors import NonFiniteError
+from torchfbi.method.settings import Settings
 
 Family = Literal["fbi", "peer", "control"]
 Reduction = Literal["magnitude", "positive"]
@@ -33,6 +34,7 @@ class Method:
             ``torchfbi.evaluate.peers.attribute`` instead, which checks what it is given.
         then: as ``attribute``: the order of what the method leaves at zero, for a method that
             selects: the same without its selection. None where it does not.
+        settings: of our own walk, where the method is one.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Method:
     source: str
     attribute: Attribute
     then: Attribute | None = None
+    settings: Settings | None = None
 
     def to_maps(self, values: Tensor) -> Tensor:
         """Values (N, C, H, W) as maps (N, H, W), float32 >= 0; an all-zero map is valid.

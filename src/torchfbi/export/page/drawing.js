@@ -14,8 +14,8 @@ export function draw(canvas, photo, explanation, opacity) {
   const context = canvas.getContext("2d");
   context.drawImage(photo.canvas, 0, 0, canvas.width, canvas.height);
   if (!explanation || !opacity) return;
-  const whole = new OffscreenCanvas(canvas.width, canvas.height);
-  const shown = whole.getContext("2d");
+  const revealed = new OffscreenCanvas(canvas.width, canvas.height);
+  const shown = revealed.getContext("2d");
   const { left, top, right, bottom } = explanation.region;
   const place = [left * scale, top * scale, (right - left) * scale, (bottom - top) * scale];
   shown.imageSmoothingQuality = "high";
@@ -25,8 +25,8 @@ export function draw(canvas, photo, explanation, opacity) {
   context.globalAlpha = opacity;
   context.drawImage(dimmed(canvas), 0, 0);
   context.globalAlpha = 1;
-  context.drawImage(whole, 0, 0);
-  if (place[2] * place[3] > 0.999 * canvas.width * canvas.height) return;
+  context.drawImage(revealed, 0, 0);
+  if (explanation.whole) return;
   context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--accent");
   context.lineWidth = canvas.width / 400;
   context.strokeRect(...place); // what the network saw

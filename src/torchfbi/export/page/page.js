@@ -45,13 +45,11 @@ function answer({ logits, values, support, milliseconds }) {
   markClass($("classes"), shown.target);
   const density = support.reduce((sum, on) => sum + on, 0) / support.length;
   const picture = paint(values, shown.input.shape, metadata.settings.values === "evidence");
-  shown.explanation = { picture, region: shown.input.region, values, support, logits };
+  const { region, whole } = shown.input;
+  shown.explanation = { picture, region, whole, values, support, logits };
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
   say(density ? "" : "Empty support: no pixel speaks for this class.");
-  const { left, top, right, bottom } = shown.input.region;
-  const { width, height } = shown.photo;
-  const whole = (right - left) * (bottom - top) > 0.999 * width * height;
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
   if (!whole) facts.Frame = "what the network saw";
   $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));

@@ -26,7 +26,8 @@ export async function decode(file) {
   return { width, height, data, canvas, name: file.name || "photo" };
 }
 
-/** The network's input, Float32Array (channels, height, width), and the region it shows. */
+/** The network's input, Float32Array (channels, height, width), the region of the photo that it
+ * shows, and whether that is the whole photo. */
 export function prepare(photo, preprocess) {
   const [height, width] = size(preprocess);
   const { rows, columns, top, left } = grid(photo, preprocess);
@@ -34,11 +35,11 @@ export function prepare(photo, preprocess) {
   const grey = preprocess.channels === "L";
   const source = planes(photo.data, grey);
   const filter = preprocess.interpolation;
-  const whole = { left: 0, top: 0, right: photo.width, bottom: photo.height };
+  const all = { left: 0, top: 0, right: photo.width, bottom: photo.height };
   const cropped = rows * columns > LONGEST * preprocess.resize ** 2;
   const [outHeight, outWidth] = cropped ? [height, width] : [rows, columns];
   const [y0, x0] = cropped ? [0, 0] : [top, left];
-  const box = cropped ? region : whole;
+  const box = cropped ? region : all;
   const order = preprocess.channels === "BGR" ? [2, 1, 0] : source.map((_, i) => i);
   const tensor = new Float32Array(order.length * height * width);
   order.forEach((channel, place) => {
@@ -52,7 +53,9 @@ export function prepare(photo, preprocess) {
       }
     }
   });
-  return { tensor, shape: [1, order.length, height, width], region };
+  const seen = (region.right - region.left) * (region.bottom - region.top);
+  const whole = seen > 0.999 * photo.width * photo.height;
+  return { tensor, shape: [1, order.length, height, width], region, whole };
 }
 
 export function size({ crop }) {

@@ -7,7 +7,18 @@ that exporters took apart, ``network`` makes the module. The operators are in ``
 
 from torchfbi.models.onnx_import import layers, pointwise, shapes
 from torchfbi.models.onnx_import.network import Network
-from torchfbi.models.onnx_import.reading import File, Node, read
+from torchfbi.models.onnx_import.reading import File, Node, Origin, parse, read
 from torchfbi.models.onnx_import.registry import supported
 
-__all__ = ["File", "Network", "Node", "layers", "pointwise", "read", "shapes", "supported"]
+__all__ = [
+    "File",
+    "Network",
+    "Node",
+    "Origin",
+    "layers",
+    "parse",
+    "pointwise",
+    "read",
+    "shapes",
+    "supported",
+]

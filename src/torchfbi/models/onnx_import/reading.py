@@ -7,13 +7,14 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from torchfbi.errors import ModelError
+from torchfbi.errors import ModelError, first_line
 from torchfbi.models.images import Array
 from torchfbi.models.onnx_import.memory import LIMIT
+from torchfbi.models.weights import instead_of
 from torchfbi.system.reading import whole
 
 OPSETS = range(7, 24)
@@ -24,6 +25,21 @@ MOST_BYTES = 2**31
 
 _FLOATS = {"FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16"}
 _INTEGERS = {"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "BOOL"}
+
+
+class Origin(NamedTuple):
+    """Where a network comes from.
+
+    Args:
+        name: what it is called in messages.
+        folder: where files with its weights may lie; None where there may be none.
+    """
+
+    name: str
+    folder: Path | None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,7 @@ class File:
     """What an ONNX file holds.
 
     Args:
-        path: where it was read from.
+        origin: where it comes from.
         opset: the version of the operators.
         nodes: in an order in which every input is computed before it is used.
         constants: arrays by name: float32, or whole numbers.
@@ -59,7 +75,7 @@ class File:
         outputs: the names of the results.
     """
 
-    path: Path
+    origin: Origin
     opset: int
     nodes: list[Node]
     constants: dict[str, Array]
@@ -75,37 +91,52 @@ def read(path: Path) -> File:
         ModelError: the file is missing, damaged, inconsistent, needs files outside its folder,
             or has an opset that is not in ``OPSETS``; or the package ``onnx`` is missing.
     """
-    onnx = _package()
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file.")
     try:
-        proto = onnx.load_model_from_string(whole(path, MOST_BYTES))
-    except Exception as error:  # protobuf's own exceptions
-        raise ModelError(f"{path}: damaged, or not an ONNX file.") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: damaged, or not an ONNX file: it holds no network.")
+        content = whole(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: damaged, or not an ONNX file: {error}.") from error
+    return parse(content, Origin(str(path), path.parent.resolve()))
+
+
+def parse(content: bytes, origin: Origin) -> File:
+    """As ``read``, of what a file holds.
+
+    Raises:
+        ModelError: as for ``read``.
+    """
+    onnx = _package()
     try:
-        file = _file(onnx, proto, path)
+        proto = onnx.load_model_from_string(content)
+        if not proto.graph.node:
+            raise ValueError("it holds no network")
+    except Exception as error:  # protobuf's own exceptions
+        if instead := instead_of(content[:9]):
+            raise ModelError(f"{origin}: it is {instead}") from None
+        raise ModelError(f"{origin}: damaged, or not an ONNX file: {first_line(error)}.") from error
+    try:
+        file = _file(onnx, proto, origin)
     except ModelError:
         raise
     except (ValueError, TypeError) as error:  # unknown numbers, texts that are no UTF-8
-        raise ModelError(f"{path}: damaged: {error}") from error
+        raise ModelError(f"{origin}: damaged: {error}") from error
     _check_order(file)
     return file
 
 
-def _file(onnx: Any, proto: Any, path: Path) -> File:
+def _file(onnx: Any, proto: Any, origin: Origin) -> File:
     if proto.graph.sparse_initializer:
-        raise ModelError(f"{path}: sparse weights are not supported: save them dense.")
-    constants = {tensor.name: _array(onnx, tensor, path) for tensor in proto.graph.initializer}
-    nodes = [_node(onnx, node, path) for node in proto.graph.node]
+        raise ModelError(f"{origin}: sparse weights are not supported: save them dense.")
+    constants = {tensor.name: _array(onnx, tensor, origin) for tensor in proto.graph.initializer}
+    nodes = [_node(onnx, node, origin) for node in proto.graph.node]
     used = {name for node in nodes for name in node.inputs}
     images = [i for i in proto.graph.input if i.name not in constants and i.name in used]
     if len(images) != 1:
-        raise ModelError(f"{path}: it takes {len(images)} inputs; torchfbi explains one.")
+        raise ModelError(f"{origin}: it takes {len(images)} inputs; torchfbi explains one.")
     outputs = tuple(out.name for out in proto.graph.output)
-    opset, shape = _opset(proto, path), _shape(images[0])
-    return File(path, opset, nodes, constants, images[0].name, shape, outputs)
+    opset, shape = _opset(proto, origin), _shape(images[0])
+    return File(origin, opset, nodes, constants, images[0].name, shape, outputs)
 
 
 def _package() -> Any:
@@ -115,13 +146,13 @@ def _package() -> Any:
         raise ModelError("The package onnx is missing. Install it: pip install onnx") from error
 
 
-def _opset(proto: Any, path: Path) -> int:
+def _opset(proto: Any, origin: Origin) -> int:
     versions = [o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")]
     if len(versions) != 1 or versions[0] not in OPSETS:
         found = ", ".join(map(str, versions)) or "none"
         raise ModelError(
-            f"{path}: opset {found}; {OPSETS[0]} to {OPSETS[-1]} can be read. Export it again, or "
-            "convert it with onnx.version_converter."
+            f"{origin}: opset {found}; {OPSETS[0]} to {OPSETS[-1]} can be read. Export it again, "
+            "or convert it with onnx.version_converter."
         )
     return int(versions[0])
 
@@ -133,50 +164,59 @@ def _shape(image: Any) -> tuple[int | None, ...]:
     )
 
 
-def _array(onnx: Any, tensor: Any, path: Path) -> Array:
+def _array(onnx: Any, tensor: Any, origin: Origin) -> Array:
     """A tensor's values; of floating-point numbers always float32."""
     kind = onnx.TensorProto.DataType.Name(tensor.data_type)
     if kind not in _FLOATS | _INTEGERS:
-        raise ModelError(f"{path}: the values of {tensor.name!r} are {kind}, which is unsupported.")
+        raise ModelError(
+            f"{origin}: the values of {tensor.name!r} are {kind}, which is unsupported."
+        )
     try:
         if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > LIMIT:
             raise ValueError(f"sizes {list(tensor.dims)}, negative or too much memory")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            array = _external(onnx, tensor, path)
+            array = _external(onnx, tensor, origin)
         else:
             array = onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError, OverflowError, OSError) as error:
         raise ModelError(
-            f"{path}: the values of {tensor.name!r} are damaged or missing: {error}"
+            f"{origin}: the values of {tensor.name!r} are damaged or missing: {error}"
         ) from error
     return array.astype(np.float32 if kind in _FLOATS else array.dtype, copy=False)
 
 
-def _external(onnx: Any, tensor: Any, path: Path) -> Array:
+def _external(onnx: Any, tensor: Any, origin: Origin) -> Array:
     """Values that lie in another file, which must be in the same folder or below."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    folder = path.parent.resolve()
-    place = (folder / entries.get("location", "")).resolve()
-    if not place.is_relative_to(folder) or not place.is_file():
-        raise ModelError(
-            f"{path}: the values of {tensor.name!r} should be in {entries.get('location')!r}, but "
-            f"there is no such file in {folder} or below."
+    if origin.folder is None:
+        raise ValueError(
+            f"they should be in {entries.get('location')!r}, which did not come with it: save the "
+            "network as one file."
+        )
+    place = (origin.folder / entries.get("location", "")).resolve()
+    if not place.is_relative_to(origin.folder) or not place.is_file():
+        raise ValueError(
+            f"they should be in {entries.get('location')!r}, but there is no such file in "
+            f"{origin.folder} or below."
         )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
     count = math.prod(tensor.dims)
     start, size = int(entries.get("offset", 0)), count * dtype.itemsize
     if start < 0 or start + size > place.stat().st_size:
-        raise ValueError(f"{place.name} holds fewer than {count} numbers there")
+        with place.open("rb") as file:
+            instead = instead_of(file.read(9))
+        found = f"is {instead}" if instead else f"holds fewer than {count} numbers there"
+        raise ValueError(f"{place.name} {found}")
     array: Array = np.fromfile(place, dtype, count, offset=start)
     return array.reshape(tuple(tensor.dims))
 
 
-def _node(onnx: Any, node: Any, path: Path) -> Node:
+def _node(onnx: Any, node: Any, origin: Origin) -> Node:
     kinds = onnx.AttributeProto
     attributes: dict[str, Any] = {}
     for attribute in node.attribute:
         if attribute.type == kinds.TENSOR:
-            attributes[attribute.name] = _array(onnx, attribute.t, path)
+            attributes[attribute.name] = _array(onnx, attribute.t, origin)
         elif attribute.type in (kinds.INT, kinds.INTS, kinds.FLOAT, kinds.FLOATS):
             attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
         elif attribute.type == kinds.STRING:
@@ -210,15 +250,15 @@ def _check_order(file: File) -> None:
         for name in node.inputs:
             if name not in known:
                 raise ModelError(
-                    f"{file.path}: {node.operator} {node.name!r} reads {name!r}, which nothing "
+                    f"{file.origin}: {node.operator} {node.name!r} reads {name!r}, which nothing "
                     "before it computes: a value is missing, or the network goes in a circle."
                 )
         if not node.outputs or not node.outputs[0]:
-            raise ModelError(f"{file.path}: {node.operator} {node.name!r} computes nothing.")
+            raise ModelError(f"{file.origin}: {node.operator} {node.name!r} computes nothing.")
         for name in filter(None, node.outputs):
             if name in known:
-                raise ModelError(f"{file.path}: {name!r} is computed twice.")
+                raise ModelError(f"{file.origin}: {name!r} is computed twice.")
             known.add(name)
     for name in file.outputs:
         if name not in known:
-            raise ModelError(f"{file.path}: nothing computes the output {name!r}.")
+            raise ModelError(f"{file.origin}: nothing computes the output {name!r}.")

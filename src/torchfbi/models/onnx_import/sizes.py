@@ -95,10 +95,6 @@ def _cast(call: Call, x: Array) -> Any:
     return np.frompyfunc(to.get(call.get("to"), torch.sym_int), 1, 1)(x)
 
 
-def _reshape(call: Call, x: Array, sizes: Array) -> Array:
-    return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(sizes.tolist())])
-
-
 def _unsqueeze(call: Call, x: Array, axes: Array | None = None) -> Array:
     return np.expand_dims(x, tuple(axes_of(call, axes) or ()))
 
@@ -122,10 +118,6 @@ def _slice(call: Call, x: Array, *numbers: Array | None) -> Array:
     for axis, *ends in zip(axes, starts, given["ends"], steps, strict=True):
         window[axis] = slice(*ends)
     return x[tuple(window)]
-
-
-def _gather(call: Call, x: Array, indices: Array) -> Array:
-    return np.take(x, indices.astype(np.int64), call.get("axis", 0))
 
 
 def _split(call: Call, x: Array, sizes: Array | None = None) -> list[Array]:
@@ -155,10 +147,6 @@ def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
     return reduce
 
 
-def _where(condition: Any, x: Any, y: Any) -> Any:
-    return x if condition else y
-
-
 _TABLE: dict[str, Callable[..., Any]] = {
     "Add": _each(python.add),
     "And": _each(lambda a, b: a and b),
@@ -170,7 +158,7 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "Equal": _each(python.eq),
     "Expand": _expand,
     "Floor": _one(math.floor),
-    "Gather": _gather,
+    "Gather": lambda call, x, i: np.take(x, i.astype(np.int64), call.get("axis", 0)),
     "Greater": _each(python.gt),
     "Identity": lambda call, x: x,
     "Less": _each(python.lt),
@@ -188,7 +176,9 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "ReduceMin": _reduce(min),
     "ReduceProd": _reduce(python.mul),
     "ReduceSum": _reduce(python.add),
-    "Reshape": _reshape,
+    "Reshape": lambda call, x, sizes: x.reshape(
+        [x.shape[i] if n == 0 else n for i, n in enumerate(sizes.tolist())]
+    ),
     "Shape": shape,
     "Size": lambda call, x: functools.reduce(python.mul, x.shape, 1),
     "Slice": _slice,
@@ -199,5 +189,5 @@ _TABLE: dict[str, Callable[..., Any]] = {
     "Tile": lambda call, x, repeats: np.tile(x, repeats.astype(int)),
     "Transpose": lambda call, x: np.transpose(x, call.get("perm")),
     "Unsqueeze": _unsqueeze,
-    "Where": lambda call, *inputs: np.frompyfunc(_where, 3, 1)(*inputs),
+    "Where": lambda call, c, x, y: np.frompyfunc(lambda c, x, y: x if c else y, 3, 1)(c, x, y),
 }

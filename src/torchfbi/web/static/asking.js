@@ -1,7 +1,9 @@
 // Requests: a photo is sent once, questions name it, and answers that were overtaken are dropped.
+// A network of the visitor's own is sent once as well.
 
 export class Asking {
   photo = null; // what the server said about the photo: its token, name and size
+  network = null; // by which name questions know the visitor's own network
   #source = null; // the file, or the name of an example, to be sent again where it was forgotten
   #latest = null;
   #used = 0;
@@ -9,7 +11,10 @@ export class Asking {
   constructor(limits) {
     this.limits = limits;
     setInterval(() => this.#stay(), 1000 * limits.stay);
-    addEventListener("pagehide", () => this.#forget());
+    addEventListener("pagehide", () => {
+      this.#forget();
+      if (this.network) forget("network", this.network);
+    });
   }
 
   /** Something else is wanted: whatever is asked no longer matters. */
@@ -28,6 +33,18 @@ export class Asking {
     const photo = await this.#upload(source, latest);
     if (photo) this.photo = photo;
     return photo;
+  }
+
+  /** Bring a network, in place of one that was brought before; what the server says about it, null
+   * where something else was asked meanwhile. */
+  async bring(file, latest) {
+    const body = await content(file, this.limits.network, "");
+    const address = `network?name=${named(file)}&stay=1`;
+    const found = await this.#ask(address, { method: "POST", body }, latest, ({ network }) => forget("network", network));
+    if (!found) return null;
+    if (this.network) forget("network", this.network);
+    this.network = found.network;
+    return found;
   }
 
   /** What the server says about the photo; null where something else was asked meanwhile. */
@@ -51,23 +68,16 @@ export class Asking {
     try {
       return await this.#ask(`photo/${photo.photo}/explanation?${question}`, { signal: latest.signal }, latest);
     } finally {
-      forget(photo);
+      forget("photo", photo.photo);
     }
   }
 
   async #upload(source, latest) {
     const example = typeof source === "string";
-    if (source.size > this.limits.upload) {
-      const mib = (bytes) => `${Math.floor(bytes / 2 ** 20)} MiB`;
-      throw new Error(`${source.name} has ${mib(source.size)}, this server takes up to ${mib(this.limits.upload)}. Scale it down.`);
-    }
-    const body = example ? null : await source.arrayBuffer().catch(() => {
-      throw new Error(`${source.name} cannot be read. Is it a folder, or was it moved?`);
-    });
-    const name = encodeURIComponent(example ? source : (source.name || "pasted.png").slice(-200));
-    const address = `${example ? "example" : "photo"}?name=${name}&stay=1`;
+    const body = example ? null : await content(source, this.limits.upload, " Scale it down.");
+    const address = example ? `example?name=${encodeURIComponent(source)}` : `photo?name=${named(source)}`;
     // Not stopped half-way: what was overtaken is to be forgotten, for which it has to be named.
-    return this.#ask(address, { method: "POST", body }, latest, forget);
+    return this.#ask(`${address}&stay=1`, { method: "POST", body }, latest, ({ photo }) => forget("photo", photo));
   }
 
   async #ask(address, options, latest, overtaken = () => {}) {
@@ -88,15 +98,31 @@ export class Asking {
   }
 
   #stay() {
-    const idle = Date.now() - this.#used > 1000 * this.limits.age;
-    if (this.photo && !idle) fetch(`photo/${this.photo.photo}/stay`, { method: "POST" }).catch(() => {});
+    if (Date.now() - this.#used > 1000 * this.limits.age) return; // nobody is there
+    for (const [what, token] of [["photo", this.photo?.photo], ["network", this.network]]) {
+      if (token) fetch(`${what}/${token}/stay`, { method: "POST" }).catch(() => {});
+    }
   }
 
   #forget() {
-    if (this.photo) forget(this.photo);
+    if (this.photo) forget("photo", this.photo.photo);
   }
 }
 
-function forget({ photo }) {
-  navigator.sendBeacon(`photo/${photo}/forget`);
+async function content(file, most, advice) {
+  const mib = (bytes) => `${Math.floor(bytes / 2 ** 20)} MiB`;
+  if (file.size > most) {
+    throw new Error(`${file.name} has ${mib(file.size)}, this server takes up to ${mib(most)}.${advice}`);
+  }
+  return file.arrayBuffer().catch(() => {
+    throw new Error(`${file.name} cannot be read. Is it a folder, or was it moved?`);
+  });
+}
+
+function named({ name }) {
+  return encodeURIComponent((name || "pasted.png").slice(-200));
+}
+
+function forget(what, token) {
+  navigator.sendBeacon(`${what}/${token}/forget`);
 }

@@ -3,20 +3,24 @@
 import { element, percent } from "./parts.js";
 import { figure } from "./flow.js";
 
-/** Ask methods one after the other; what was overtaken leaves no places for answers. */
+/** Ask methods one after the other, and say in words what they answered; what was overtaken leaves
+ * no places for answers. */
 export async function compare(grid, methods, ask) {
   if (!methods.length) throw new Error("Choose at least one method.");
   const waiting = methods.map(() => element("div", "", { className: "waiting" }));
   grid.replaceChildren(...waiting);
+  const said = [];
   try {
     for (const [i, method] of methods.entries()) {
       const found = await ask("comparison", { method });
       if (!found) return;
       waiting[i].replaceWith(cell({ ...found, name: method }));
+      said.push(`${method} ${found.error ? "failed" : percent(found.support)}`);
     }
   } finally {
     for (const place of waiting) place.remove();
   }
+  return `Marked by each: ${said.join(", ")}.`;
 }
 
 function cell({ name, source, error, picture, support, note }) {
@@ -31,7 +35,8 @@ function cell({ name, source, error, picture, support, note }) {
   return shown;
 }
 
-/** Ask for a grid, row by row; without thresholds, of those that fit the network. */
+/** Ask for a grid, row by row, and say when it is there; without thresholds, of those that fit the
+ * network. */
 export async function sweep(table, hint, ks, taus, ask) {
   if (!ks.length) throw new Error("Give at least one k.");
   table.replaceChildren();
@@ -48,6 +53,7 @@ export async function sweep(table, hint, ks, taus, ask) {
     }
     hint.textContent = `p is the probability of the class, ${percent(row.probability)} for the photo itself. Kept: where all but these pixels are blurred (${percent(row.blurred)} if everything is). Removed: where these pixels are blurred.`;
   }
+  return `The grid is drawn: ${ks.length} times ${table.tHead.rows[0].cells.length - 1} pictures.`;
 }
 
 function heads(row, cells) {

@@ -25,12 +25,35 @@ const NETWORKS = /\.(onnx|pt2?|pth|ckpt|safetensors|keras|h5|tflite)$/i;
 let answer = null; // to what is asked now; null until it is there
 const drawn = { flow: null }; // to which answer another tab belongs
 
-/** What was chosen: photos, of which the first is shown. */
+/** What was chosen: photos, of which the first is shown, or a network. */
 function take(files) {
   const network = files.find(({ name }) => NETWORKS.test(name));
-  if (network) return say(`${network.name} is a network, and those come from who serves this page: torchfbi serve --model ${network.name}`, "wrong");
+  if (network) return bring(network);
   showAlbum(files.length > 1 ? files : [], open);
   open(files[0]);
+}
+
+/** A network of the visitor's own, which answers from now on, where whoever serves this allows it. */
+function bring(file) {
+  const { name } = file;
+  const owner = `torchfbi serve --model ${name}`;
+  if (!config.limits.network) {
+    return say(`${name} is a network. Here only those of who serves this page are explained (${owner}); visitors may bring theirs where it is served with --allow-networks.`, "wrong");
+  }
+  if (!/\.onnx$/i.test(name)) {
+    return say(`${name} is not read: of networks that are dropped only ONNX files are, which are nothing but data. Files of PyTorch and Keras may hold code that runs. Export it to .onnx, or have it served: ${owner}`, "wrong");
+  }
+  return during(`Reading ${name} …`, async (latest) => {
+    const found = await asking.bring(file, latest);
+    if (!found) return;
+    $("network").querySelector(".own")?.remove();
+    const option = element("option", `${found.about.name} (yours)`, { value: found.network, className: "own" });
+    $("network").append(option);
+    $("network-part").hidden = false;
+    $("network").value = found.network;
+    $("network").onchange();
+    if (!asking.photo) say(`${name} answers from now on. Choose a photo.`);
+  });
 }
 
 /** Show another photo: a file of the visitor's, or the name of an example. */
@@ -81,7 +104,7 @@ function forget() {
   $("flow").replaceChildren();
   for (const id of ["compared", "swept", "notes", "downloads"]) $(id).replaceChildren();
   showVerdict(null);
-  for (const id of ["claim", "about", "program", "swept-hint"]) $(id).textContent = "";
+  for (const id of ["claim", "about", "assumed", "program", "swept-hint"]) $(id).textContent = "";
   $("fit").hidden = true;
   $("painted").removeAttribute("src");
   for (const id of ["ask-methods", "ask-sweep"]) $(id).disabled = true; // of what?
@@ -108,6 +131,7 @@ function show(found) {
   const facts = [`${percent(found.density)} of the pixels carry it`, found.model];
   if (!whole) facts.push("frame: what it saw");
   $("about").replaceChildren(...facts.map((fact) => element("span", fact)));
+  $("assumed").textContent = found.assumed.join(" ");
   $("notes").replaceChildren(...found.notes.map((note) => element("li", note)));
   $("fit").hidden = found.density > 0 || wish.fit;
   $("answer").classList.add("answered");
@@ -141,8 +165,8 @@ async function during(text, work) {
   const latest = asking.next();
   say(text, "busy");
   try {
-    await work(latest);
-    if (latest.current && $("status").textContent === text) say("");
+    const done = await work(latest);
+    if (latest.current && $("status").textContent === text) say(done ?? "");
   } catch (error) {
     if (latest.current) say(error.message, "wrong");
   }
@@ -195,6 +219,7 @@ function select(tab) {
     one.tabIndex = one === tab ? 0 : -1;
     $(one.getAttribute("aria-controls")).hidden = one !== tab;
   }
+  if (!$("status").className) say(""); // what was done stands on the tab where it was done
   if (selected() === "flow") drawFlow();
 }
 
@@ -233,6 +258,11 @@ $("ask-methods").onclick = () => {
   const chosen = [...$("methods").querySelectorAll("input:checked")].map((box) => box.value);
   series("Asking other methods …", (ask) => compare($("compared"), chosen, ask));
 };
+for (const id of ["ks", "taus"]) {
+  $(id).onkeydown = ({ key }) => {
+    if (key === "Enter") $("ask-sweep").click();
+  };
+}
 $("ask-sweep").onclick = () => {
   const ks = $("ks").value.split(/[,;\s]+/).filter(Boolean).slice(0, 12);
   series("Drawing the grid …", (ask) => sweep($("swept"), $("swept-hint"), ks, $("taus").value, ask));
@@ -349,6 +379,7 @@ async function listNames() {
 }
 
 $("elsewhere").hidden = phone;
+if (config.limits.network) $("file").accept += ",.onnx";
 $("camera").hidden = !phone && !hasWebcam;
 document.documentElement.dataset.ready = "true";
 say("");
