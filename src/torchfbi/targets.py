@@ -69,10 +69,10 @@ def against(channel: int) -> Callable[[Tensor], Tensor]:
         channel: the class, 0 where there is one logit.
 
     Raises:
-        TargetError: as for ``region``; when called, if the network has no such class.
+        TargetError: the channel is no whole number; when called, if the network has no such class.
     """
 
-    channel = _a_class(channel, kind)
+    channel = _a_class(channel, "contrast")
 
     def target(logits: Tensor) -> Tensor:
         if logits.ndim != 2 or not 0 <= channel < logits.shape[1]:
