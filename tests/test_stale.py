@@ -26,6 +26,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torchfbi import ForwardBackward, Photo, Settings, explain, verify
 from torchfbi.capture import own
 from torchfbi.capture.capture import capture
+from torchfbi.capture.share import copy_parts, share_tensors
 from torchfbi.errors import CaptureError, InputError, NonFiniteError, TargetError
 from torchfbi.evaluate import peers
 from torchfbi.explanation.reuse import Forwards
@@ -480,6 +481,21 @@ def test_a_network_is_freed_when_its_user_drops_it() -> None:
         explanation.verify()
     with pytest.raises(InputError, match="has changed"):
         explanation.verify(mixed().requires_grad_(False))
+
+
+@pytest.mark.parametrize("copied", [share_tensors, lambda net: copy_parts(net, {})])
+def test_what_is_traced_has_the_parameters_memory_without_their_gradients(copied: Any) -> None:
+    """Which another thread may drop while they are read. What two parts share stays shared."""
+    net = nn.ModuleList([nn.Linear(2, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)])
+    net[2]._buffers["running_mean"] = net[1].running_mean
+    weight = net[0].weight
+    weight.grad = torch.ones_like(weight)
+    found = copied(net)
+    assert found[0].weight.grad is None
+    assert found[0].weight.data_ptr() == weight.data_ptr()
+    assert found[2].running_mean is found[1].running_mean
+    assert found[1].running_mean.data_ptr() != net[1].running_mean.data_ptr()
+    assert weight.grad is not None
 
 
 def test_a_network_is_trained_while_it_is_explained() -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
 def share_tensors(module: nn.Module) -> nn.Module:
-    """A copy of the module's structure that shares its parameters. Buffers are copied: its code may
+    """A copy of the module's structure whose parameters lie in the same memory, without gradients:
+    torch.export reads these, while another thread may drop them. Buffers are copied: its code may
     write to them.
 
     torch.export swaps a module's parameters while it traces; on a copy no other thread sees it.
     """
     tensors = [*module.parameters(), *module.buffers()]
     try:
-        copied = copy.deepcopy(module, {id(tensor): _usable(tensor) for tensor in tensors})
+        copied = copy.deepcopy(module, {id(tensor): _copied(tensor) for tensor in tensors})
         _same_mode(module, copied)
     except Exception:  # an attribute that cannot be copied, a lock say: share the attributes too
         copied = copy_parts(module, {})
@@ -63,21 +65,26 @@ def _same_mode(module: nn.Module, copied: nn.Module) -> None:
         its_copy.training = part.training
 
 
-def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
-    """A copy of the modules and their buffers; other attributes are the originals' own.
+def copy_parts(module: nn.Module, made: dict[int, Any]) -> nn.Module:
+    """A copy of the modules, and of their tensors as ``share_tensors`` has them; other attributes
+    are the originals' own.
 
     Args:
-        made: the copies so far, by the identity of their originals.
+        made: the copies so far, by the identity of their originals: what two parts share, their
+            copies share.
     """
     if id(module) in made:
-        return made[id(module)]
+        found: nn.Module = made[id(module)]
+        return found
     # A class's own way to make one may want arguments, or make another class (fx.GraphModule).
     copied: nn.Module = object.__new__(type(module))
     made[id(module)] = copied
     vars(copied).update(vars(module))
     for kind in ("_parameters", "_buffers"):
         tensors = vars(module)[kind].items()
-        vars(copied)[kind] = {name: None if t is None else _usable(t) for name, t in tensors}
+        vars(copied)[kind] = {
+            name: None if t is None else made.setdefault(id(t), _copied(t)) for name, t in tensors
+        }
     vars(copied)["_modules"] = {
         name: None if part is None else copy_parts(part, made)
         for name, part in module._modules.items()
@@ -85,9 +92,11 @@ def copy_parts(module: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
     return copied
 
 
-def _usable(tensor: Tensor) -> Tensor:
-    """A parameter itself, or a copy of one made under inference mode, which cannot be traced; of a
-    buffer always a copy."""
+def _copied(tensor: Tensor) -> Tensor:
+    """A parameter's own memory as another parameter, or a copy of one made under inference mode,
+    which cannot be traced; of a buffer always a copy."""
     if not isinstance(tensor, nn.Parameter):
         return tensor.detach().clone()
-    return nn.Parameter(tensor.clone(), False) if tensor.is_inference() else tensor
+    if tensor.is_inference():
+        return nn.Parameter(tensor.clone(), False)
+    return nn.Parameter(tensor.detach(), tensor.requires_grad)
