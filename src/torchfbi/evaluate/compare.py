@@ -21,7 +21,7 @@ from torchfbi.evaluate.peers import Method
 from torchfbi.explanation.fitting import fitting_tau
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.explanation.verifying import Asked, verify_maps
-from torchfbi.method.evidence import support
+from torchfbi.method.evidence import density
 from torchfbi.method.seeds import as_classes
 from torchfbi.method.settings import PRESETS, Settings
 from torchfbi.metrics import gini, morans_i
@@ -136,7 +136,7 @@ class Comparison:
             if cell.values is None or cell.map is None:
                 answers.append(Drawn("failed", None, cell.error))
                 continue
-            note = f"support {_share(cell.map[None]).item():.1%}"
+            note = f"support {density(cell.map[None]).item():.1%}"
             note += "" if cell.tau is None else f", τ = {cell.tau:g}"
             if method.reduction == "magnitude" and not over_photo:
                 answers.append(Drawn("signal", cell.values.numpy(), note))
@@ -310,15 +310,10 @@ def _fitting(method: Method, model: Model, x: Tensor, target: int) -> float | No
     return fitting_tau(walker, x, torch.tensor([target], device=x.device))
 
 
-def _share(maps: Tensor) -> Tensor:
-    """The share of the pixels in the support of each map, as ``Explanation.density`` has it."""
-    return support(maps).flatten(1).float().mean(1)
-
-
 def _described(cell: Cell) -> dict[str, Any]:
     if cell.map is None:
         return {"method": cell.method, "error": cell.error, "tau": None, "verdict": None}
-    facts = {"support": _share, "gini": gini, "morans_i": morans_i}
+    facts = {"support": density, "gini": gini, "morans_i": morans_i}
     numbers = {name: fact(cell.map[None]).item() for name, fact in facts.items()}
     known = {name: None if value != value else value for name, value in numbers.items()}
     verdict = cell.verdict and cell.verdict.to_dict()

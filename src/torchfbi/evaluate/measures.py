@@ -66,11 +66,6 @@ def support_alone(c: Context) -> Alone:
     )
 
 
-def support_share(c: Context) -> Tensor:
-    """The share of the pixels in the map's support."""
-    return support(c.maps).double().mean((1, 2))
-
-
 def class_correlation(c: Context) -> Tensor:
     """With the map of a random other class."""
     rivals = c.subject.rivals[list(c.batch.indices)]

@@ -21,7 +21,7 @@ from torchfbi.evaluate.measures import (
     TOLERANCE_AT,
 )
 from torchfbi.evaluate.metric import Metric
-from torchfbi.method.evidence import SHARE
+from torchfbi.method.evidence import SHARE, density
 
 _BLUECHER = "Blücher et al. 2024, section 3.2"
 _ADEBAYO = "Adebayo et al. 2018, section 3"
@@ -217,7 +217,7 @@ _ALL = (
         "neither",
         f"The share of the pixels that it takes to hold {SHARE:.0%} of the map.",
         "docs/method.md",
-        measures.support_share,
+        lambda c: density(c.maps),
     ),
     Metric(
         "gini",

@@ -119,6 +119,11 @@ def support(evidence: Tensor) -> Tensor:
     return ((speaks >= least) & (speaks > 0)).reshape(evidence.shape)
 
 
+def density(evidence: Tensor) -> Tensor:
+    """The share of the positions in the ``support``, (N,) float in [0, 1]."""
+    return support(evidence).flatten(1).float().mean(1)
+
+
 def _upsampled(coarse: Tensor, sizes: Sequence[int]) -> Tensor:
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(sizes)]
     size: Any = tuple(sizes)

@@ -13,7 +13,7 @@ import numpy as np
 from torchfbi import plot
 from torchfbi.evaluate.compare import Comparison
 from torchfbi.explanation.explanation import Explanation
-from torchfbi.method.evidence import support
+from torchfbi.method.evidence import density
 from torchfbi.models import Model
 from torchfbi.models.images import Array, Photo
 from torchfbi.models.model import guessed
@@ -222,7 +222,7 @@ def comparison_view(comparison: Comparison) -> dict[str, Any]:
     if cell.map is None:
         return {**found, "picture": None, "support": None}
     picture = revealed_uri(row.picture, cell.map.numpy(), SMALL)
-    return {**found, "picture": picture, "support": support(cell.map[None]).float().mean().item()}
+    return {**found, "picture": picture, "support": density(cell.map[None]).item()}
 
 
 def sweep_view(row: Sweep) -> dict[str, Any]:
