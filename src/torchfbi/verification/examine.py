@@ -107,10 +107,10 @@ def _tested(
     occlusion: Occlusion, evidence: Tensor, again: Again | None, generator: torch.Generator
 ) -> _Tested:
     grid = occlusion.grid
-    order, means = grid.order(evidence, generator), grid.means(evidence.double())
+    order = grid.order(evidence, generator)
     tried = beginnings(occlusion, order)
     claimed = tried.first(tried.prediction.kept)
-    sufficient = trimmed(occlusion, claimed, means, generator)
+    sufficient = trimmed(occlusion, claimed, order, generator)
     removed = remove(occlusion, order, sufficient.patches)
     length = int(claimed.patches.sum())
     each = [grid.order(one.cpu(), generator) for one in controls.edges(occlusion.image)]
@@ -141,7 +141,7 @@ def _tested(
         {name: _part(occlusion, one) for name, one in found.items() if one is not None},
         firm,
         tuple(name for name, other in blind.items() if correlation(order, other) >= KNOWN),
-        controls.likeness(means),
+        controls.likeness(grid.means(evidence.double())),
     )
 
 

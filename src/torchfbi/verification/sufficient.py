@@ -30,8 +30,7 @@ COHERENCE = 1 / 7
 image. Pieces, not crumbs: they take less of what the rest needs."""
 
 LOYALTY = 0.5
-"""Trimming: how much the map's own order counts beside chance in what is left out. Here the map is
-not smoothed: within a part that is one piece already, where it has little says more."""
+"""Trimming: how much the map's own order counts beside chance in what is left out."""
 
 
 class Found(NamedTuple):
@@ -95,9 +94,7 @@ def likely(occlusion: Occlusion, prediction: Prediction) -> Tensor:
     return prediction.kept & (prediction.probability >= MOST * occlusion.probability).all(0)
 
 
-def trimmed(
-    occlusion: Occlusion, found: Found, evidence: Tensor, generator: torch.Generator
-) -> Found:
+def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.Generator) -> Found:
     """The part without patches that it does not need, as far as ``PASSES`` tests tell.
 
     Tests of groups: each round tries several ways to leave out more or less of the part, in
@@ -109,7 +106,7 @@ def trimmed(
     Args:
         occlusion: the image, the class, the network.
         found: a part that keeps the class.
-        evidence: the mean of the map in each patch, (*grid.shape).
+        order: the place of each patch.
         generator: of the pieces.
     """
     scale, last = 1.0, occlusion.passes + PASSES - TRIES - 1
@@ -119,7 +116,7 @@ def trimmed(
         counts = [max(1, round(share * size)) for share in shares.tolist()]
         if size <= counts[0]:
             break
-        fields = _fields(found.patches, evidence, generator)
+        fields = _fields(found.patches, order, generator)
         tried = torch.stack(
             [_without(found.patches, *way) for way in zip(fields, counts, strict=True)]
         )
@@ -146,12 +143,12 @@ def _smallest(occlusion: Occlusion, tried: Tensor, before: Found) -> Found | Non
     return Found(patches, prediction) if prediction.kept.item() else None
 
 
-def _fields(patches: Tensor, evidence: Tensor, generator: torch.Generator) -> Tensor:
+def _fields(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:
     """For each try, how much each patch of the part is to be left out, (TRIES, patches) float64."""
     noise = torch.randn(TRIES, 1, *patches.shape, generator=generator, dtype=torch.float64)
     sigma = COHERENCE * patches.numel() ** (1 / patches.ndim)
     random = blur(noise, sigma).flatten(1)[:, patches.flatten()]
-    late = evidence[patches].argsort(descending=True, stable=True).argsort().double()
+    late = order[patches].argsort().argsort().double()
     return _standard(random) + LOYALTY * _standard(late)
 
 
