@@ -25,6 +25,7 @@ from torchfbi import ForwardBackward, Photo, Settings
 from torchfbi.capture.own import answer
 from torchfbi.errors import NonFiniteError
 from torchfbi.method.evidence import support_of_values
+from torchfbi.system.allocator import give_back
 
 HERE = Path(__file__).parent
 PHOTOS = [
@@ -236,7 +237,7 @@ LONGEST = 3000.0
 def soak(count: int = 10_000) -> str:
     """The resident memory over ten thousand explanations, of changing sizes and networks."""
     generator, begin = torch.Generator().manual_seed(0), time.monotonic()
-    seen, used = list[float](), list[float]()
+    seen, given, used = list[float](), list[float](), list[float]()
     for i in range(count):
         if i % EACH == 0 and time.monotonic() - begin > LONGEST:
             break
@@ -254,19 +255,29 @@ def soak(count: int = 10_000) -> str:
         if i % EACH == EACH - 1:
             seen.append(resident())
             used.append(in_use())
-            print(i + 1, f"{seen[-1]:.0f} MiB, {used[-1]:.1f} in use", flush=True)
+            give_back()
+            given.append(resident())
+            print(i + 1, f"{seen[-1]:.0f} MiB, {given[-1]:.1f}, {used[-1]:.1f} in use", flush=True)
     captures = 2 * len(seen)  # one for each size
     half = len(seen) // 2
-    slope, of_use = (
-        1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2 for mib in (seen, used)
-    )
-    return (
+    slopes = [
+        1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2
+        for mib in (seen, given, used)
+    ]
+    rows = (("resident", seen), ("after its free memory is given back", given), ("in use", used))
+    lines = [
         f"{EACH * len(seen)} explanations of {len(seen)} networks, {captures} captures, in "
-        f"{(time.monotonic() - begin) / 60:.0f} minutes: {seen[0]:.0f} MiB after the first "
-        f"network, {seen[half]:.0f} half-way, {seen[-1]:.0f} at the end; over the second half a "
-        f"straight line rises by {slope:.0f} KiB a capture. In use are {used[half]:.1f} MiB "
-        f"half-way and {used[-1]:.1f} at the end, by {of_use:.1f} KiB a capture."
-    )
+        f"{(time.monotonic() - begin) / 60:.0f} minutes; the rise is that of a straight line over "
+        "the second half:",
+        "",
+        "| MiB | after the first network | half-way | at the end | rise, KiB a capture |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    lines += [
+        f"| {name} | {mib[0]:.0f} | {mib[half]:.0f} | {mib[-1]:.0f} | {slope:.1f} |"
+        for (name, mib), slope in zip(rows, slopes, strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def determinism() -> str:

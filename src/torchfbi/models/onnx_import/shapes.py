@@ -181,17 +181,49 @@ def pad(
     return F.pad(x, order, {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
 
 
-@operator("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", numbers=(1,))
+_REDUCTIONS: dict[str, Any] = {
+    "ReduceMean": torch.mean,
+    "ReduceSum": torch.sum,
+    "ReduceMax": torch.amax,
+    "ReduceMin": torch.amin,
+    "ReduceL1": lambda x, dims, keep: torch.linalg.vector_norm(x, 1, dims, keep),
+    "ReduceL2": lambda x, dims, keep: torch.linalg.vector_norm(x, 2, dims, keep),
+    "ReduceSumSquare": lambda x, dims, keep: x.square().sum(dims, keep),
+}
+
+
+@operator(*_REDUCTIONS, numbers=(1,))
 def reduce(call: Call, x: Tensor, axes: Array | None = None) -> Tensor:
     """The axes are an attribute up to opset 17 (of sums: 12); without any, all."""
     dims = axes_of(call, axes)
     if not dims and call.get("noop_with_empty_axes", 0):
+        if call.operator not in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+            raise ValueError("no axes, which runtimes take for magnitudes or for nothing at all")
         return x
-    functions: dict[str, Any] = {
-        "ReduceMean": torch.mean, "ReduceSum": torch.sum,
-        "ReduceMax": torch.amax, "ReduceMin": torch.amin,
-    }  # fmt: skip
-    return functions[call.operator](x, dims or list(range(x.ndim)), bool(call.get("keepdims", 1)))
+    keep = bool(call.get("keepdims", 1))
+    return _REDUCTIONS[call.operator](x, dims or list(range(x.ndim)), keep)
+
+
+@operator("LpNormalization")
+def lp_normalization(call: Call, x: Tensor) -> Tensor:
+    """Divided by the norm along an axis; zeros stay zero."""
+    norm = torch.linalg.vector_norm(x, call.get("p", 2), call.get("axis", -1), True)
+    return x / norm.clamp_min(torch.finfo(x.dtype).tiny)
+
+
+@operator("CumSum", numbers=(1,))
+def cumulative_sum(call: Call, x: Tensor, axis: Array) -> Tensor:
+    """Of what comes before, from either end, with or without the entry itself."""
+    dim = int(axis.item())
+    y = x.flip(dim) if call.get("reverse", 0) else x
+    y = y.cumsum(dim) - y if call.get("exclusive", 0) else y.cumsum(dim)
+    return y.flip(dim) if call.get("reverse", 0) else y
+
+
+@operator("Einsum")
+def einsum(call: Call, *inputs: Tensor) -> Tensor:
+    """A sum of products."""
+    return torch.einsum(call.get("equation"), *inputs)
 
 
 @operator("DepthToSpace")
@@ -252,37 +284,33 @@ def _resize(call: Call, x: Tensor, factors: list[Any] | None, size: list[Any] | 
     places = call.get("coordinate_transformation_mode", "half_pixel")
     rounding = call.get("nearest_mode", "round_prefer_floor")
     unusual = call.get("antialias", 0) or call.get("exclude_outside", 0)
+    now = x.shape[2:]
+    exact = size or [n * f for n, f in zip(now, factors or (), strict=True)]
+    wanted = [math.floor(m) for m in exact]
     if mode == "nearest":
-        whole = all(
-            float(f).is_integer()
-            for f in factors or [n / m for n, m in zip(size or (), x.shape[2:], strict=True)]
-        )
+        whole = all(m % n == 0 for n, m in zip(now, exact, strict=True))
         # By a whole factor all pixels of a block are nearest to the same one.
         known = (places, rounding) == ("asymmetric", "floor") or (
             whole and "half_pixel" in places and "round" in rounding
         )
     else:
-        whole = factors is None or all(
-            float(n * f).is_integer() for n, f in zip(x.shape[2:], factors, strict=True)
-        )
         # To one pixel pytorch_half_pixel takes the first, and PyTorch, in spite of the name, the
         # middle; and of a size that is cut off the standard and its runtimes align other corners.
-        first = 1 in (size or [math.floor(n * f) for n, f in zip(x.shape[2:], factors, strict=True)])
+        first = any(n > 1 == m for n, m in zip(now, wanted, strict=True))
         known = (
             places == "half_pixel"
             or (places == "pytorch_half_pixel" and not first)
-            or (places == "align_corners" and whole)
+            or (places == "align_corners" and wanted == exact)
         )
     if mode == "cubic":
         known = known and math.isclose(call.get("cubic_coeff_a", -0.75), -0.75)
     if unusual or not known or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise ValueError(f"mode {mode} with {places} places and {rounding}")
-    sides = x.ndim - 2
-    kinds = {"nearest": "nearest", "linear": ("linear", "bilinear", "trilinear")[sides - 1],
+    kinds = {"nearest": "nearest", "linear": ("linear", "bilinear", "trilinear")[len(now) - 1],
              "cubic": "bicubic"}  # fmt: skip
     aligned = None if mode == "nearest" else places == "align_corners"
     if factors is not None and aligned:  # there the factors follow from the sizes
-        size = [math.floor(n * f) for n, f in zip(x.shape[2:], factors, strict=True)]
+        size = wanted
     return F.interpolate(
         x,
         size=size,
