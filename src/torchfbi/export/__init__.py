@@ -145,24 +145,9 @@ def export(
         module, images, others = _split(module, images)
     x, _, _ = as_batch(model, images)
     walker = ForwardBackward(module, x, settings, output)
-    if walker.graph.logits.meta["val"].ndim != 2:
-        shape = tuple(walker.graph.logits.meta["val"].shape)
-        raise ExportError(
-            f"the network's output has shape {shape}: only explainers of classifiers, whose "
-            "output is (N, classes), are exported."
-        )
-    if isinstance(model, Model):
-        model.labels.check(walker.graph.logits.meta["val"].shape[1])
+    _check_classifier(walker, model)
     walker(x)  # held against the network's own answer before it is traced
-    fixed = walker.graph.batch
-    if batch is not None and (batch < 1 or fixed not in (None, batch)):
-        raise InputError(
-            f"batch is {batch}: it must be "
-            + ("at least 1." if fixed is None else f"{fixed}, which the network fixes.")
-        )
-    batch = fixed if batch is None else batch
-    if to == "web" and batch not in (None, 1):
-        raise InputError(f"batch is {batch}: a page explains one photo at a time.")
+    batch = _images_at_once(batch, walker.graph.batch, to)
     with quiet("stdout", "stderr"):
         program, batch = _traced(walker, x, batch, others)
     shown = x
@@ -192,6 +177,32 @@ def export(
             part.replace(target)
     files = [file for file in (target, *target.rglob("*")) if file.is_file()]
     return Exported(target, to, sum(file.stat().st_size for file in files), batch, agreement, lost)
+
+
+def _check_classifier(walker: ForwardBackward, model: Model | nn.Module) -> None:
+    """Refuse what is no classifier, or has labels of another one."""
+    shape = tuple(walker.graph.logits.meta["val"].shape)
+    if len(shape) != 2:
+        raise ExportError(
+            f"the network's output has shape {shape}: only explainers of classifiers, whose "
+            "output is (N, classes), are exported."
+        )
+    if isinstance(model, Model):
+        model.labels.check(shape[1])
+
+
+def _images_at_once(asked: int | None, fixed: int | None, to: str) -> int | None:
+    """How many images the file takes: as many as asked for, or as the network fixes; None for any
+    number."""
+    if asked is not None and (asked < 1 or fixed not in (None, asked)):
+        raise InputError(
+            f"batch is {asked}: it must be "
+            + ("at least 1." if fixed is None else f"{fixed}, which the network fixes.")
+        )
+    batch = fixed if asked is None else asked
+    if to == "web" and batch not in (None, 1):
+        raise InputError(f"batch is {batch}: a page explains one photo at a time.")
+    return batch
 
 
 def _split(module: Any, inputs: several.Inputs) -> tuple[nn.Module, Tensor, dict[str, Tensor]]:
