@@ -176,20 +176,7 @@ def verify_maps(
         CaptureError: the network cannot be captured.
     """
     x, count = asked.x.detach(), len(maps)
-    if not 3 <= x.ndim <= 5:
-        raise InputError(
-            f"the input has shape {tuple(x.shape)}: images of one to three dimensions, (N, C, ...),"
-            " can be verified."
-        )
-    if x[0, 0].numel() < 2:
-        raise InputError("the images have a single pixel: there is no part of them to test.")
-    if maps.shape[1:] != x.shape[2:] or len(x) not in (1, count) or len(target) != count:
-        raise InputError(
-            f"the maps have shape {tuple(maps.shape)}, the images {tuple(x.shape)}, the targets "
-            f"{tuple(target.shape)}: give a map (N, ...) of each image's size and a class each."
-        )
-    if not torch.isfinite(maps).all():
-        raise NonFiniteError("a map holds NaN or infinite values.")
+    _check(x, maps, target)
     if graph is None:
         network, exclusive = predictor(asked.module, x, asked.output)
     else:
@@ -225,6 +212,24 @@ def verify_maps(
         if progress is not None:
             progress(i + 1, count)
     return tuple(verdicts)
+
+
+def _check(x: Tensor, maps: Tensor, target: Tensor) -> None:
+    """Refuse maps that do not fit the images."""
+    if not 3 <= x.ndim <= 5:
+        raise InputError(
+            f"the input has shape {tuple(x.shape)}: images of one to three dimensions, (N, C, ...),"
+            " can be verified."
+        )
+    if x[0, 0].numel() < 2:
+        raise InputError("the images have a single pixel: there is no part of them to test.")
+    if maps.shape[1:] != x.shape[2:] or len(x) not in (1, len(maps)) or len(target) != len(maps):
+        raise InputError(
+            f"the maps have shape {tuple(maps.shape)}, the images {tuple(x.shape)}, the targets "
+            f"{tuple(target.shape)}: give a map (N, ...) of each image's size and a class each."
+        )
+    if not torch.isfinite(maps).all():
+        raise NonFiniteError("a map holds NaN or infinite values.")
 
 
 def next_classes(logits: Tensor, target: Tensor) -> Tensor:
