@@ -25,7 +25,6 @@ from torchfbi import ForwardBackward, Photo, Settings
 from torchfbi.capture.own import answer
 from torchfbi.errors import NonFiniteError
 from torchfbi.method.evidence import support_of_values
-from torchfbi.system.allocator import give_back
 
 HERE = Path(__file__).parent
 PHOTOS = [
@@ -237,7 +236,7 @@ LONGEST = 3000.0
 def soak(count: int = 10_000) -> str:
     """The resident memory over ten thousand explanations, of changing sizes and networks."""
     generator, begin = torch.Generator().manual_seed(0), time.monotonic()
-    seen, given, used = list[float](), list[float](), list[float]()
+    seen, used = list[float](), list[float]()
     for i in range(count):
         if i % EACH == 0 and time.monotonic() - begin > LONGEST:
             break
@@ -255,16 +254,14 @@ def soak(count: int = 10_000) -> str:
         if i % EACH == EACH - 1:
             seen.append(resident())
             used.append(in_use())
-            give_back()
-            given.append(resident())
-            print(i + 1, f"{seen[-1]:.0f} MiB, {given[-1]:.1f}, {used[-1]:.1f} in use", flush=True)
+            print(i + 1, f"{seen[-1]:.0f} MiB, {used[-1]:.1f} in use", flush=True)
     captures = 2 * len(seen)  # one for each size
     half = len(seen) // 2
     slopes = [
         1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2
-        for mib in (seen, given, used)
+        for mib in (seen, used)
     ]
-    rows = (("resident", seen), ("after its free memory is given back", given), ("in use", used))
+    rows = ("resident", seen), ("in use", used)
     lines = [
         f"{EACH * len(seen)} explanations of {len(seen)} networks, {captures} captures, in "
         f"{(time.monotonic() - begin) / 60:.0f} minutes; the rise is that of a straight line over "
