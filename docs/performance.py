@@ -3,10 +3,11 @@
 On the machine at hand, which must be quiet: every network at batch 1 and 8, ours against the
 forward pass and Captum's methods, in turn in one process; the same in bfloat16, and its agreement
 with float32; compiled ahead of time; five targets against one; the time to capture; and time and
-memory against pixels and batch, which alone takes three quarters of an hour on two cores. ``python
+memory against pixels and batch, which alone takes an hour on two cores. ``python
 docs/performance.py targets growth`` measures these parts again and keeps the others, each with the
 machine that it was measured on; ``--small`` tries everything on little. What is done is written
-at once.
+at once. ``--device cuda`` is the table of an accelerator alone, in both precisions, with
+milliseconds and images a second: some minutes.
 """
 
 from __future__ import annotations
@@ -197,6 +198,26 @@ def float32(given: Given) -> str:
     return f"{summary}; load before: {given.facts['load']}\n{lines}"
 
 
+def accelerator(given: Given, device: str) -> str:
+    """Every network at batch 1, 8 and 64 in both precisions: milliseconds, ratios, images a second,
+    MiB."""
+    results: list[Result] = []
+    lines = ["| | | ms | x forward | images a second | MiB |", "|---|---|--:|--:|--:|--:|"]
+    for model, batch in [(model, batch) for model in given.models for batch in (1, 8, 64)]:
+        for dtype in get_args(DType):
+            results.append(run(Case(model, batch, dtype, device=device), given.repeats, peers=True))
+            given.write(**{device: [result.to_dict() for result in results]})
+            for row in results[-1].rows:
+                if row.seconds is None or row.ratio is None:
+                    continue
+                peak = "" if row.memory is None else f"{row.memory.peak / 2**20:.0f}"
+                lines.append(
+                    f"| {model}, {batch}, {dtype} | {row.name} | {1000 * row.seconds.median:.2f} "
+                    f"| {row.ratio.median:.2f} | {batch / row.seconds.median:.0f} | {peak} |"
+                )
+    return "\n".join(lines)
+
+
 def bfloat16(given: Given) -> str:
     """Times against the forward pass in float32, and what becomes of the answer."""
 
@@ -264,6 +285,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--small", action="store_true", help="try it on little")
+    parser.add_argument("--device", default="cpu", help="cuda: the table of an accelerator alone")
     parser.add_argument("--out", type=Path, default=HERE)
     told = parser.parse_args()
     before, small = told.out / "performance.json", "torchvision:squeezenet1_1"
@@ -277,6 +299,9 @@ def main() -> None:
         out=told.out,
         measured=json.loads(before.read_text("utf-8")) if before.exists() else {},
     )
+    if told.device != "cpu":
+        print(accelerator(given, told.device))
+        return
     for part in told.parts or PARTS:
         print(PARTS[part](given), flush=True)
 

@@ -258,8 +258,7 @@ def soak(count: int = 10_000) -> str:
     captures = 2 * len(seen)  # one for each size
     half = len(seen) // 2
     slopes = [
-        1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2
-        for mib in (seen, used)
+        1024 * np.polyfit(np.arange(half, len(seen)), mib[half:], 1)[0] / 2 for mib in (seen, used)
     ]
     rows = ("resident", seen), ("in use", used)
     lines = [

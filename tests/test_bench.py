@@ -18,7 +18,7 @@ from torchfbi import ForwardBackward, Settings
 from torchfbi.bench import Case
 from torchfbi.bench.cases import Task, build
 from torchfbi.bench.contenders import COMPILED, LOW_MEMORY, MAKERS, OURS, PEERS, last_maps
-from torchfbi.bench.measure import Spread, measure, ratio, spread
+from torchfbi.bench.measure import Spread, measure, ratio, settled, spread
 from torchfbi.bench.memory import Memory, growth, in_a_process
 from torchfbi.bench.run import run
 from torchfbi.cli.main import main
@@ -219,6 +219,8 @@ def test_networks_that_cannot_be_benchmarked(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(code)
     with pytest.raises(InputError, match="no classifier"):
         build(Case(f"{tmp_path / 'nets.py'}:dense"))
+    with pytest.raises(SettingsError, match="device 'nowhere' cannot be used"):
+        build(Case("digits", device="nowhere"))
     for wrong in ({"dtype": "float16"}, {"batch": 0}, {"size": 0}):
         with pytest.raises(SettingsError):
             Case("digits", **wrong)  # type: ignore[arg-type]
@@ -240,6 +242,17 @@ def test_memory_is_what_getting_ready_keeps_and_what_a_call_needs_at_most() -> N
     held, peak = growth(make)
     assert held == pytest.approx(40 * MEBIBYTE, abs=5 * MEBIBYTE)
     assert peak == pytest.approx(100 * MEBIBYTE, abs=5 * MEBIBYTE)
+
+
+def test_an_accelerator_is_waited_for_and_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, given = list[str](), iter([100, 150, 400])
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: done.append("waited"))
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda: next(given))
+    measure({"call": lambda: done.append("called")}, repeats=1, warmup=0, clock=settled)
+    assert done == ["waited", "called", "waited"]
+    assert growth(lambda: lambda: None, "cuda") == Memory(held=50, peak=300)
 
 
 def test_a_process_that_dies_gives_no_memory(capfd: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ class Case:
         dtype: ``"float32"`` or ``"bfloat16"``, of everything but the reference.
         size: the side of the square images in pixels; None for what the network was made for.
         image: a photo that all samples show; None for random numbers.
+        device: where everything runs, ``"cpu"`` or ``"cuda"``.
 
     Raises:
         SettingsError: an unknown dtype, or a batch or size below one.
@@ -38,6 +39,7 @@ class Case:
     dtype: DType = "float32"
     size: int | None = None
     image: Path | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(DType):
@@ -77,6 +79,7 @@ def build(case: Case, seed: int = 0) -> Task:
 
     Raises:
         ModelError: the network is unknown, or something behind it is missing.
+        SettingsError: there is no such device.
         ImageError: the photo cannot be read.
         InputError: the network does not take such images, or is no classifier.
     """
@@ -91,7 +94,11 @@ def build(case: Case, seed: int = 0) -> Task:
         shape = (case.batch, len(preprocess.mean), *preprocess.size)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     dtype: torch.dtype = getattr(torch, case.dtype)
-    module, x = model.module.to(dtype), x.to(dtype)
+    try:
+        module, x = model.module.to(case.device, dtype), x.to(case.device, dtype)
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+        raise SettingsError(f"device {case.device!r} cannot be used: {reason}") from error
     try:
         with torch.no_grad():
             logits = module(x)

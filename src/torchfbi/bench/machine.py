@@ -29,6 +29,7 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "cpu": _cpu(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

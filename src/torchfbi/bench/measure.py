@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 Calls = Mapping[str, Callable[[], object]]
 
@@ -49,6 +50,12 @@ def measure(
             calls[name]()
             seconds[name].append(clock() - start)
     return seconds
+
+
+def settled() -> float:
+    """The time at which an accelerator has done all that it was asked for, in seconds."""
+    torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def spread(numbers: Sequence[float]) -> Spread:

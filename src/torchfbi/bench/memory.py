@@ -6,6 +6,8 @@ that no library's first use counts; what PyTorch's allocator had free then is gi
 ``held`` is what getting ready adds and keeps: for ours the captured graph with its folded
 weights. ``peak`` is the highest point during one call, ``held`` included.
 
+On an accelerator it is what PyTorch's allocator there has given out, which needs no process.
+
 On Linux this is VmHWM, set back to the present before each part. Elsewhere it is ru_maxrss, the
 highest point since the process began, which cannot be set back: what loading needed on the way
 hides as much of the peak.
@@ -82,16 +84,17 @@ def tiny(task: Task) -> Task:
     """A task of the same dtype that takes no memory to speak of."""
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)
     module = nn.Sequential(*layers).eval().requires_grad_(False).to(task.x)
-    return Task(module, task.x.new_zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
+    return Task(module, task.x.new_zeros(1, 3, 8, 8), task.target.new_zeros(1))
 
 
-def growth(make: Callable[[], Callable[[], object]]) -> Memory:
+def growth(make: Callable[[], Callable[[], object]], device: str = "cpu") -> Memory:
     """What the process needs on top of what it needs now, to make a call and to run it once."""
-    start = _new_peak()
+    new_peak, peak_now = (_new_peak, _peak) if device == "cpu" else (_new_peak_there, _peak_there)
+    start = new_peak()
     call = make()
-    held = _new_peak() - start
+    held = new_peak() - start
     result = call()  # it counts until the peak is read
-    peak = _peak() - start
+    peak = peak_now() - start
     del result
     return Memory(max(0, held), max(0, peak))
 
@@ -104,6 +107,19 @@ def _new_peak() -> int:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _peak()
+
+
+def _new_peak_there() -> int:
+    """The same on the accelerator."""
+    gc.collect()
+    torch.accelerator.empty_cache()
+    torch.accelerator.reset_peak_memory_stats()
+    return _peak_there()
+
+
+def _peak_there() -> int:
+    """The most that was in use on the accelerator so far, in bytes."""
+    return torch.accelerator.max_memory_allocated()
 
 
 def _peak() -> int:

@@ -74,7 +74,8 @@ class Result:
         """Network, weights, images and dtype in one line."""
         weights = "trained" if self.case.trained else "random"
         size = "×".join(map(str, self.shape))
-        return f"{self.case.model}, {weights} weights, {size}, {self.case.dtype}"
+        where = "" if self.case.device == "cpu" else f", {self.case.device}"
+        return f"{self.case.model}, {weights} weights, {size}, {self.case.dtype}{where}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

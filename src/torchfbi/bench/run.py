@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from torchfbi.bench.cases import Case, Task, build
 from torchfbi.bench.contenders import COMPILED, MAKERS, OURS, PEERS, SETTINGS, forward
-from torchfbi.bench.measure import measure, ratio, spread
-from torchfbi.bench.memory import in_a_process, tiny
+from torchfbi.bench.measure import measure, ratio, settled, spread
+from torchfbi.bench.memory import Memory, growth, in_a_process, tiny
 from torchfbi.bench.results import Result, Timing
 from torchfbi.errors import first_line
 from torchfbi.explanation.forward_backward import ForwardBackward
@@ -31,7 +31,8 @@ def run(
 ) -> Result:
     """Time ours, the gradient and, if wanted, the peers against the network's forward pass.
 
-    All are called in turn in this process; the memory of each is found in a process of its own.
+    All are called in turn in this process; the memory of each is found in a process of its own, or
+    on an accelerator by asking that.
 
     Args:
         case: network and images.
@@ -44,6 +45,7 @@ def run(
 
     Raises:
         ModelError: the network is unknown, or a library is missing.
+        SettingsError: there is no such device.
         InputError, ImageError: it does not take such images.
         CaptureError: it cannot be captured.
     """
@@ -54,10 +56,11 @@ def run(
         capture, again = capture_seconds(task)
         rows = {REFERENCE: Timing(REFERENCE)}
         calls: dict[str, Callable[[], object]] = {REFERENCE: forward(exact)}
-        cases = {REFERENCE: (replace(case, dtype="float32"), REFERENCE)}
+        weighed = {REFERENCE: (replace(case, dtype="float32"), exact, REFERENCE)}
         if exact is not task:
             name = f"{REFERENCE}, {case.dtype}"
-            rows[name], calls[name], cases[name] = Timing(name), forward(task), (case, REFERENCE)
+            rows[name], calls[name] = Timing(name), forward(task)
+            weighed[name] = case, task, REFERENCE
         for name in [*OURS, *(COMPILED if compiled else ()), *(PEERS if peers else ())]:
             try:
                 calls[name] = MAKERS[name](task)
@@ -72,18 +75,25 @@ def run(
             alive = _alive(task, SETTINGS[name]) if name in SETTINGS else ()
             rows[name] = Timing(name, alive=alive)
             if name not in COMPILED:
-                cases[name] = case, name
-        seconds = measure(calls, repeats)
+                weighed[name] = case, task, name
+        clock = time.perf_counter if case.device == "cpu" else settled
+        seconds = measure(calls, repeats, clock=clock)
         for name, times in seconds.items():
             rows[name] = replace(
                 rows[name],
                 seconds=spread(times),
                 ratio=ratio(times, seconds[REFERENCE]),
-                memory=in_a_process(*cases[name], count) if name in cases else None,
+                memory=_memory(*weighed[name], count) if name in weighed else None,
             )
     parameters = sum(p.numel() for p in task.module.parameters())
     shape = tuple(task.x.shape)
     return Result(case, shape, parameters, capture, again, repeats, tuple(rows.values()))
+
+
+def _memory(case: Case, task: Task, contender: str, threads: int) -> Memory | None:
+    if case.device == "cpu":
+        return in_a_process(case, contender, threads)
+    return growth(lambda: MAKERS[contender](task), case.device)
 
 
 def capture_seconds(task: Task) -> tuple[float, float]:
