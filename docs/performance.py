@@ -31,6 +31,7 @@ from torchfbi.bench.results import Result, Timing, to_dict
 from torchfbi.bench.run import capture_seconds, run
 from torchfbi.cli.bench import MODELS
 from torchfbi.explanation.forward_backward import ForwardBackward
+from torchfbi.method.evidence import of_values, support_of_values
 from torchfbi.metrics.ranks import spearman
 from torchfbi.plot.bench import bench_figure
 
@@ -74,8 +75,9 @@ def agreement(model: str, photo: str | None = None) -> dict[str, Any]:
             ForwardBackward(task.module, task.x, settings)(task.x, exact.target)[0].float()
             for task in (exact, half)
         ]
-        one, other = (values.abs().sum(1).flatten() for values in both)
-        shared, either = (one > 0) & (other > 0), (one > 0) | (other > 0)
+        here, there = (support_of_values(values, settings) for values in both)
+        shared, either = here & there, here | there
+        one, other = (of_values(values, settings).flatten() for values in both)
         row[name] = {
             "support IoU": float(shared.sum() / either.sum().clamp(min=1)),
             "rank correlation": float(spearman(one[None], other[None])),

@@ -37,6 +37,7 @@ from torchfbi.errors import (
     SettingsError,
     TargetError,
 )
+from torchfbi.explanation.notebook import Flow
 from torchfbi.method import evidence
 
 
@@ -237,6 +238,12 @@ def test_notebooks_see_a_picture(model: Model) -> None:
     png = explain(model, CAT)._repr_png_()
     assert png is not None
     assert Image.open(io.BytesIO(png)).format == "PNG"
+    flow = explain(model, CAT, record=True).flow
+    assert isinstance(flow, Flow)
+    png = flow._repr_png_()
+    assert png is not None
+    assert Image.open(io.BytesIO(flow._repr_png_())).format == "PNG"
+    assert Flow(flow)._repr_png_() is None  # nobody knows of which image
     line = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 2)).eval()
     assert explain(line, torch.rand(1, 2, 8))._repr_png_() is None
 

@@ -98,11 +98,17 @@ CASES: list[tuple[str, int, tuple[int, ...], list[Any], dict[str, Any]]] = [
      {"strides": [2, 2], "auto_pad": "SAME_LOWER"}),
     ("ConvTranspose", 11, IMAGE, [random(8, 4, 3, 3)],
      {"strides": [2, 2], "output_shape": [24, 20]}),
+    ("ConvTranspose", 11, IMAGE, [random(8, 4, 3, 3)],
+     {"strides": [3, 2], "output_shape": [37, 22]}),
+    ("ConvTranspose", 11, IMAGE, [random(8, 4, 1, 1)],
+     {"strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     ("MaxPool", 8, IMAGE, [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [0, 0, 1, 1]}),
     ("MaxPool", 12, ODD, [], {"kernel_shape": [3, 2], "strides": [2, 2], "ceil_mode": 1}),
     ("MaxPool", 12, ODD, [], {"kernel_shape": [3, 3], "dilations": [2, 1]}),
     ("MaxPool", 12, ODD, [], {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
     ("MaxPool", 12, IMAGE, [], {"kernel_shape": [3, 3], "pads": [2, 2, 2, 2]}),
+    ("MaxPool", 12, IMAGE, [],
+     {"kernel_shape": [2, 1], "strides": [3, 1], "ceil_mode": 1, "pads": [0, 0, 1, 0]}),
     ("AveragePool", 7, IMAGE, [], {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
     ("AveragePool", 7, IMAGE, [],
      {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
@@ -112,6 +118,8 @@ CASES: list[tuple[str, int, tuple[int, ...], list[Any], dict[str, Any]]] = [
      {"kernel_shape": [3, 3], "pads": [0, 1, 1, 0], "count_include_pad": 1}),
     ("AveragePool", 11, ODD, [],
      {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}),
+    ("AveragePool", 19, IMAGE, [],
+     {"kernel_shape": [2, 1], "strides": [3, 1], "ceil_mode": 1, "pads": [0, 0, 1, 0]}),
     ("AveragePool", 11, ODD, [],
      {"kernel_shape": [2, 2], "strides": [2, 2], "auto_pad": "SAME_LOWER"}),
     ("GlobalAveragePool", 7, IMAGE, [], {}),
@@ -226,6 +234,38 @@ def test_operators_do_what_onnxruntime_does(case: Any, tmp_path: Path) -> None:
     (expected,) = runtime(path, x)
     assert off(network(torch.from_numpy(x)), expected) < 2e-6
     assert network.check(shape) == {"y": expected.shape}
+
+
+UNCLEAR: list[tuple[str, list[Any], dict[str, Any]]] = [
+    ("Dropout", [np.float32(0.5), np.bool_(True)], {}),
+    ("MaxPool", [], {"kernel_shape": [2, 2], "dilations": [2, 2], "auto_pad": "SAME_LOWER"}),
+    ("AveragePool", [], {"kernel_shape": [1, 2], "ceil_mode": 1, "auto_pad": "SAME_UPPER"}),
+    ("Resize", [None, floats(1, 1, 0.6, 0.6)],
+     {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+    ("Resize", [None, None, ints(2, 8, 6, 1)],
+     {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"}),
+]  # fmt: skip
+"""Operators of which the specification and its runtimes, or PyTorch, say different things."""
+
+
+@pytest.mark.parametrize("case", UNCLEAR, ids=lambda case: case[0])
+def test_what_is_not_computed_as_the_file_means_it_is_refused(case: Any, tmp_path: Path) -> None:
+    operator, constants, attributes = case
+    named = {f"c{i}": np.asarray(c) for i, c in enumerate(constants) if c is not None}
+    names = ["x", *("" if c is None else f"c{i}" for i, c in enumerate(constants))]
+    node = helper.make_node(operator, names, ["y"], name="node", **attributes)
+    network = onnx_import.Network(
+        onnx_import.read(file(tmp_path / "net.onnx", [node], named, IMAGE, 17))
+    )
+    with pytest.raises(ModelError, match=f"{operator} 'node' cannot be run"):
+        network.check(IMAGE)
+
+
+def test_an_output_that_is_not_computed_is_refused(tmp_path: Path) -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["y", "where"], name="pool", kernel_shape=[2, 2])
+    path = file(tmp_path / "net.onnx", [pool], {}, IMAGE, 17, outputs=("y", "where"))
+    with pytest.raises(ModelError, match="second result 'where' is not supported"):
+        onnx_import.Network(onnx_import.read(path)).check(IMAGE)
 
 
 def test_every_operator_is_tested() -> None:

@@ -120,7 +120,7 @@ def explained(
         "support": _picture(_png(support)),
         "fraction": support.mean(),
         "box": box(support),
-        "values": relative.astype(np.float16).ravel(),
+        "values": _half(relative).ravel(),
         "scale": scale,
         "logits": logits,
         "milliseconds": milliseconds,
@@ -135,6 +135,12 @@ def _sufficient(verdict: Verdict | None) -> dict[str, Any] | None:
     if verdict is None or verdict.sufficient is None:
         return None
     return _picture(_png(verdict.sufficient.mask.numpy()))
+
+
+def _half(values: Array) -> Array:
+    """The nearest float16. NumPy's own conversion takes a hundred times as long where numbers are
+    tiny, as most of an explanation's are: 10 ms an image."""
+    return torch.from_numpy(values).half().numpy()
 
 
 def box(support: Array) -> dict[str, int] | None:

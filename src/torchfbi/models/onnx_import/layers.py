@@ -27,7 +27,8 @@ def conv(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 @operator("ConvTranspose")
 def conv_transpose(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Padding cuts the result; where its two sides differ, or the size is given, afterwards."""
+    """Padding cuts the result; where its two sides differ, or the size is given, afterwards. A size
+    that is larger than the result adds to its end."""
     sides = x.ndim - 2
     stride, dilation = (call.get(name, [1] * sides) for name in ("strides", "dilations"))
     out = list(call.get("output_padding", [0] * sides))
@@ -38,7 +39,10 @@ def conv_transpose(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None = 
     ]
     begin, end = _halves(call.get("pads", [0] * 2 * sides))
     if sizes is not None or auto.startswith("SAME"):
-        sizes = sizes or [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
+        if sizes is not None:
+            out = [o + max(n - f, 0) for o, f, n in zip(out, full, sizes[-sides:], strict=True)]
+        else:
+            sizes = [n * s for n, s in zip(x.shape[2:], stride, strict=True)]
         excess = [max(f - n, 0) for f, n in zip(full, sizes[-sides:], strict=True)]
         begin = [t // 2 if auto == "SAME_UPPER" else t - t // 2 for t in excess]
         end = [t - b for t, b in zip(excess, begin, strict=True)]
@@ -54,11 +58,13 @@ def max_pool(call: Call, x: Tensor) -> Tensor:
     """Padding never wins, so what PyTorch's operator does not take is added as minus infinity."""
     kernel = list(call.get("kernel_shape"))
     stride, dilation, begin, end = _window(call, x, kernel)
-    if begin != end or any(2 * b > k for b, k in zip(begin, kernel, strict=True)):
-        x, begin = _pad(x, begin, end, float("-inf")), [0] * len(begin)
-    return _MAX_POOL[len(kernel) - 1](
-        x, kernel, stride, begin, dilation, bool(call.get("ceil_mode", 0))
-    )
+    if call.get("auto_pad", "NOTSET").startswith("SAME") and any(d != 1 for d in dilation):
+        raise ValueError("a dilated maximum with SAME padding, which runtimes pad differently")
+    pool, ceil = _MAX_POOL[len(kernel) - 1], bool(call.get("ceil_mode", 0))
+    if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
+        return pool(x, kernel, stride, begin, dilation, ceil)
+    y = pool(_pad(x, begin, end, float("-inf")), kernel, stride, 0, dilation, ceil)
+    return _begun(y, x, stride, begin)
 
 
 @operator("AveragePool")
@@ -72,11 +78,12 @@ def average_pool(call: Call, x: Tensor) -> Tensor:
     counted = bool(call.get("count_include_pad", 0))
     if begin == end and all(2 * b <= k for b, k in zip(begin, kernel, strict=True)):
         return pool(x, kernel, stride, begin, ceil, counted)
-    average = pool(_pad(x, begin, end), kernel, stride, 0, ceil)
+    average = _begun(pool(_pad(x, begin, end), kernel, stride, 0, ceil), x, stride, begin)
     if counted:
         return average
     inside = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype, device=x.device)
-    return average / pool(_pad(inside, begin, end), kernel, stride, 0, ceil)
+    share = pool(_pad(inside, begin, end), kernel, stride, 0, ceil)
+    return average / _begun(share, x, stride, begin)
 
 
 @operator("GlobalAveragePool")
@@ -166,6 +173,8 @@ def _window(
     auto = call.get("auto_pad", "NOTSET")
     if auto == "VALID":
         return stride, dilation, [0] * sides, [0] * sides
+    if auto != "NOTSET" and call.get("ceil_mode", 0):
+        raise ValueError(f"sizes that are rounded up (ceil_mode) beside auto_pad {auto}")
     if auto == "NOTSET":
         return stride, dilation, *_halves(call.get("pads", [0] * 2 * sides))
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
@@ -176,6 +185,13 @@ def _window(
     small, large = [t // 2 for t in total], [t - t // 2 for t in total]
     return (stride, dilation, small, large) if auto == "SAME_UPPER" else (
         stride, dilation, large, small)  # fmt: skip
+
+
+def _begun(y: Tensor, x: Tensor, stride: list[int], begin: list[int]) -> Tensor:
+    """Without the windows that begin in the padding after the image, which rounding up brings."""
+    for axis, (n, s, b) in enumerate(zip(x.shape[2:], stride, begin, strict=True), start=2):
+        y = y.narrow(axis, 0, min(y.shape[axis], -(-(n + b) // s)))
+    return y
 
 
 def _halves(pads: list[int]) -> tuple[list[int], list[int]]:

@@ -52,7 +52,7 @@ class Network(nn.Module):
             results = results if isinstance(results, tuple) else (results,)
             values.update(zip(step.outputs, results, strict=False))
             for name in step.outputs[len(results) :]:
-                if name in self.last_use:
+                if name in self.last_use or name in self.outputs:
                     raise ValueError(f"its second result {name!r} is not supported")
             for name in step.inputs:
                 if self.last_use[name] == i and name not in self.outputs:

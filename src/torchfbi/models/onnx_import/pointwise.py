@@ -176,9 +176,17 @@ def softmax(call: Call, x: Tensor) -> Tensor:
     return function(x.flatten(axis), -1).reshape(x.shape)
 
 
-@operator("Dropout", "Identity")
-def identity(call: Call, x: Tensor, *unused: Any) -> Tensor:
-    """At inference dropout does nothing."""
+@operator("Identity")
+def identity(call: Call, x: Tensor) -> Tensor:
+    """Nothing is done."""
+    return x
+
+
+@operator("Dropout", numbers=(1, 2))
+def dropout(call: Call, x: Tensor, ratio: Any = None, training: Any = None) -> Tensor:
+    """At inference it does nothing. From opset 12 on a file may say that it stays on."""
+    if training is not None and training.item():
+        raise ValueError("dropout stays on (training_mode): export the network for inference")
     return x
 
 

@@ -262,7 +262,17 @@ def _resize(call: Call, x: Tensor, factors: list[Any] | None, size: list[Any] | 
             whole and "half_pixel" in places and "round" in rounding
         )
     else:
-        known = places in ("half_pixel", "pytorch_half_pixel", "align_corners")
+        whole = factors is None or all(
+            float(n * f).is_integer() for n, f in zip(x.shape[2:], factors, strict=True)
+        )
+        # To one pixel pytorch_half_pixel takes the first, and PyTorch, in spite of the name, the
+        # middle; and of a size that is cut off the standard and its runtimes align other corners.
+        first = 1 in (size or [math.floor(n * f) for n, f in zip(x.shape[2:], factors, strict=True)])
+        known = (
+            places == "half_pixel"
+            or (places == "pytorch_half_pixel" and not first)
+            or (places == "align_corners" and whole)
+        )
     if mode == "cubic":
         known = known and math.isclose(call.get("cubic_coeff_a", -0.75), -0.75)
     if unusual or not known or call.get("keep_aspect_ratio_policy", "stretch") != "stretch":
