@@ -119,7 +119,11 @@ def test_denormalise_inverts(channels: str) -> None:
         ({"crop": 300}, "at most resize"),
         ({"crop": 0}, "positive"),
         ({"mean": (0.5,)}, "one number a channel"),
-        ({"std": (1, 0, 1)}, "no std is 0"),
+        ({"std": (1, 0, 1)}, "every std is above 0"),
+        ({"std": (1, -1, 1)}, "every std is above 0"),
+        ({"std": (1, 1e-60, 1)}, "every std is above 0"),  # 0 with 32 bits
+        ({"std": (1, 1e300, 1)}, "finite"),
+        ({"mean": (0, float("nan"), 0)}, "finite"),
         ({"interpolation": "nearest"}, "bilinear or bicubic"),
         ({"channels": "GRB"}, "RGB, BGR or L"),
         ({"fit": "pad"}, "crop or stretch"),

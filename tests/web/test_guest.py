@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from hostile.networks import ints, model, node, outside
 from pageserver import small
@@ -61,6 +62,61 @@ def test_a_network_is_brought_explained_and_forgotten(server: Any) -> None:
     assert "network: drop it again" in again.json()["error"]
 
 
+def test_what_is_said_about_its_inputs_holds(server: Any) -> None:
+    """Of a network that weighs the mean of each channel, for a photo blue at its sides."""
+    weights = np.array([[0.5, -0.5], [0.25, 0.5], [-1.0, 0.75]], np.float32)
+    nodes = [
+        node("GlobalAveragePool", "x", "a"),
+        node("Flatten", "a", "b"),
+        node("MatMul", "b w", "y"),
+    ]
+    content = model(nodes, {"w": weights}, (1, 3, 8, 8)).SerializeToString()
+
+    def bring(**said: str) -> httpx.Response:
+        asked = {"name": "means.onnx", **said}
+        return httpx.post(f"{server.url}network", params=asked, content=content, timeout=60)
+
+    for said, message in (
+        ({"mean": "0.5,x"}, "mean is 'x': write a number"),
+        ({"std": "1 " * 101}, "std has 202 characters"),
+        ({"mean": "0.5 0.5"}, "mean and std have one number a channel"),
+        ({"std": "nan"}, "mean and std are finite"),
+    ):
+        refused = bring(**said)
+        assert refused.status_code == 400
+        assert message in refused.json()["error"]
+    assert not len(server.service.guests)
+
+    sides, middle = np.array([51, 102, 255]), np.array([153, 204, 0])
+    pixels = np.tile(sides.astype(np.uint8), (64, 128, 1))
+    pixels[:, 32:96] = middle
+    encoded_photo = io.BytesIO()
+    Image.fromarray(pixels).save(encoded_photo, "png")
+    photo = httpx.post(f"{server.url}photo?name=a.png", content=encoded_photo.getvalue()).json()
+    sent = bring(mean="0.5, 0.25 0.125", std="0.5", stretch="1").json()
+    assert sent["about"]["assumed"] == []
+    answer = httpx.get(
+        f"{server.url}photo/{photo['photo']}/explanation",
+        params={"model": sent["network"], "target": "1"},
+        timeout=60,
+    ).json()
+
+    # Squeezed, both halves count: colours are (0.4, 0.6, 0.5), inputs (-0.2, 0.7, 0.75), logits
+    # (-0.1 + 0.175 - 0.75, 0.1 + 0.35 + 0.5625) = (-0.675, 1.0125).
+    probabilities = {row["class"]: row["probability"] for row in answer["top"]}
+    assert probabilities[1] == pytest.approx(1 / (1 + np.exp(-0.675 - 1.0125)), abs=2e-3)
+    assert answer["assumed"] == []
+    assert answer["region"] == [0, 0, 128, 64]
+    assert (
+        "    torchfbi.load('means.onnx').with_preprocess("
+        "mean=(0.5, 0.25, 0.125), std=(0.5, 0.5, 0.5), fit='stretch'),\n" in answer["program"]
+    )
+    manifest = httpx.get(server.url + answer["files"]["json"].lstrip("/"), timeout=60).json()
+    assert manifest["preprocess"]["mean"] == [0.5, 0.25, 0.125]
+    assert (manifest["preprocess"]["fit"], manifest["assumed"]) == ("stretch", [])
+    httpx.post(f"{server.url}network/{sent['network']}/forget")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -82,7 +138,7 @@ def made() -> Iterator[Any]:
     guests: list[Guest] = []
 
     def make(content: bytes, **limits: Any) -> Guest:
-        guests.append(Guest(content, "a.onnx", Limits(**limits)))
+        guests.append(Guest(content, "a.onnx", {}, Limits(**limits)))
         return guests[-1]
 
     yield make

@@ -111,28 +111,18 @@ def network(
     loaded = models.load(model, weights=weights)
     if labels is not None:
         loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
-    changes: dict[str, Any] = {
-        "mean": _each_channel(mean, loaded),
-        "std": _each_channel(std, loaded),
-        "resize": size if size is not None else crop,
-        "crop": crop,
-        "channels": "BGR" if bgr else None,
-        "fit": "stretch" if stretch else None,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
     if device != "cpu":
         try:
             loaded.module.to(device)
         except (RuntimeError, AssertionError) as error:
             raise SettingsError(f"device {device!r} cannot be used: {first_line(error)}") from error
-    said = {
-        "scaling": not {"mean", "std"}.isdisjoint(changes),
-        "framing": not {"resize", "crop", "fit"}.isdisjoint(changes),
-    }
-    return replace(
-        loaded,
-        preprocess=replace(loaded.preprocess, **changes),
-        assumed=tuple(part for part in loaded.assumed if not said[part]),
+    return loaded.with_preprocess(
+        mean=mean or None,
+        std=std or None,
+        resize=size if size is not None else crop,
+        crop=crop,
+        channels="BGR" if bgr else None,
+        fit="stretch" if stretch else None,
     )
 
 
@@ -197,13 +187,6 @@ def chosen(target: Any, labels: Labels) -> Any:
     if answer not in map(str, found):
         raise TargetError(f"{answer!r} is none of them.")
     return answer
-
-
-def _each_channel(numbers: Numbers, model: Model) -> tuple[float, ...] | None:
-    """One number stands for all channels."""
-    if not numbers:
-        return None
-    return tuple(numbers * len(model.preprocess.mean) if len(numbers) == 1 else numbers)
 
 
 def settings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -70,6 +70,30 @@ class Model:
     def warnings(self) -> tuple[str, ...]:
         """What of the preprocessing was assumed, as a sentence; empty where all of it is known."""
         return guessed(self.preprocess, self.assumed)
+
+    def with_preprocess(self, **said: Any) -> Model:
+        """The network with what somebody says about its inputs, which is then not assumed.
+
+        Args:
+            said: fields of ``Preprocess``; None where nothing was said. One number of ``mean`` or
+                ``std`` stands for all channels.
+
+        Raises:
+            SettingsError: as for ``Preprocess``.
+        """
+        changes = {name: value for name, value in said.items() if value is not None}
+        for name in {"mean", "std"} & changes.keys():
+            if len(changes[name]) == 1:
+                changes[name] = [*changes[name]] * len(self.preprocess.mean)
+        known = {
+            "scaling": not {"mean", "std"}.isdisjoint(changes),
+            "framing": not {"resize", "crop", "fit"}.isdisjoint(changes),
+        }
+        return replace(
+            self,
+            preprocess=replace(self.preprocess, **changes),
+            assumed=tuple(part for part in self.assumed if not known[part]),
+        )
 
     def __repr__(self) -> str:
         parameters = sum(p.numel() for p in self.module.parameters())

@@ -16,6 +16,9 @@ from torchfbi.errors import SettingsError
 from torchfbi.models.images import Array, Photo
 from torchfbi.system import forked
 
+_FLOAT = torch.finfo(torch.float32)
+"""In which photos are prepared."""
+
 _LONGEST = 16
 """Of a photo this many times longer than wide only the cropped part is resized: 1 x 5000 pixels
 would grow to 256 x 1280000. Else the whole is, as torchvision does: by its shape Pillow chooses
@@ -48,7 +51,8 @@ class Preprocess:
             off; ``resize`` is unused.
 
     Raises:
-        SettingsError: crop above resize or below 1, unknown choice, or a number a channel lacks.
+        SettingsError: crop above resize or below 1, unknown choice, or a number a channel lacks
+            or which is none.
     """
 
     resize: int
@@ -63,12 +67,14 @@ class Preprocess:
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         n, fits = len(self.channels), self.fit == "stretch" or max(self.size) <= self.resize
+        finite = all(abs(number) <= _FLOAT.max for number in (*self.mean, *self.std))
         for rule, holds in (
             ("interpolation is bilinear or bicubic", self.interpolation in ("bilinear", "bicubic")),
             ("channels is RGB, BGR or L", self.channels in ("RGB", "BGR", "L")),
             ("fit is crop or stretch", self.fit in ("crop", "stretch")),
             ("mean and std have one number a channel", len(self.mean) == len(self.std) == n),
-            ("no std is 0", 0 not in self.std),
+            ("mean and std are finite", finite),
+            ("every std is above 0", all(number >= _FLOAT.tiny for number in self.std)),
             ("crop is positive and at most resize", min(self.size) >= 1 and fits),
         ):
             if not holds:

@@ -125,11 +125,15 @@ class _Addresses:
 
     async def network(self, request: Request) -> Response:
         """A visitor brings a network, as the body."""
-        asked = query.parts(request.query_params, "name", "stay")
-        name, stay = asked.get("name") or "network.onnx", "stay" in asked
+        asked = query.parts(request.query_params, "name", "stay", "mean", "std", "stretch")
+        name, stay, said = (
+            asked.get("name") or "network.onnx",
+            "stay" in asked,
+            query.preprocessing(asked),
+        )
         view, content = views.encoded(views.network_view), await request.body()
-        token, said = await self._service.welcome(content, name, view, stay=stay)
-        return _json(b'{"network": %b, "about": %b}' % (views.encode(token), said))
+        token, about = await self._service.welcome(content, name, said, view, stay=stay)
+        return _json(b'{"network": %b, "about": %b}' % (views.encode(token), about))
 
     async def explanation(self, request: Request) -> Response:
         """An explanation of a photo."""

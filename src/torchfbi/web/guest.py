@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from torchfbi.errors import LimitError, TorchFBIError, first_line
-from torchfbi.models import onnx
+from torchfbi.models import Model, onnx
 from torchfbi.system import children
 from torchfbi.web.desk import Desk
 from torchfbi.web.limits import Limits
@@ -43,15 +43,16 @@ class Guest:
     Args:
         content: an ONNX file.
         name: what it is called.
+        said: about its inputs, see ``Model.with_preprocess``.
         limits: of its memory, and of the seconds that an answer may take.
     """
 
-    def __init__(self, content: bytes, name: str, limits: Limits) -> None:
+    def __init__(self, content: bytes, name: str, said: dict[str, Any], limits: Limits) -> None:
         self._name, self._limits = name, limits
         processes = multiprocessing.get_context("spawn")
         self._pipe, theirs = processes.Pipe()
         self._gone = processes.Event()
-        of_process = theirs, self._gone, name, limits.memory
+        of_process = theirs, self._gone, name, said, limits.memory
         self.process = processes.Process(target=_host, args=of_process, daemon=True)
         self.process.start()
         theirs.close()
@@ -102,7 +103,7 @@ class Guest:
 _ANSWERED, _REFUSED = b"+", b"-"
 
 
-def _host(pipe: Connection, gone: Any, name: str, memory: int) -> None:
+def _host(pipe: Connection, gone: Any, name: str, said: dict[str, Any], memory: int) -> None:
     """What runs in the process: answers, until nobody asks any longer."""
     children.belong()
     _limit(memory)
@@ -112,7 +113,11 @@ def _host(pipe: Connection, gone: Any, name: str, memory: int) -> None:
             raise LimitError("Nobody waits for this any longer.")
 
     content = pipe.recv_bytes()
-    desk = Desk(lambda _: onnx.loads(content, name), remembered=0, check=check)
+
+    def load(_: str) -> Model:
+        return onnx.loads(content, name).with_preprocess(**said)
+
+    desk = Desk(load, remembered=0, check=check)
     with contextlib.suppress(EOFError):
         while True:
             what, asked, how = pipe.recv()
@@ -121,8 +126,8 @@ def _host(pipe: Connection, gone: Any, name: str, memory: int) -> None:
             except TorchFBIError as error:
                 answer = _REFUSED + str(error).encode("utf-8", "replace")
             except Exception as error:  # of PyTorch, which the visitor's file provoked
-                said = f"{name} cannot be explained: {first_line(error)}"
-                answer = _REFUSED + said.encode("utf-8", "replace")
+                text = f"{name} cannot be explained: {first_line(error)}"
+                answer = _REFUSED + text.encode("utf-8", "replace")
             del what, asked, how  # no photo stays
             pipe.send_bytes(answer)
 

@@ -90,14 +90,31 @@ def number(name: str, text: str) -> float:
         raise SettingsError(f"{name} is {text!r}: write a number, such as 0.5.") from None
 
 
+def preprocessing(asked: Mapping[str, str]) -> dict[str, Any]:
+    """What is said about a network's inputs, as ``Model.with_preprocess`` takes it.
+
+    Raises:
+        SettingsError: a part of ``mean`` or ``std`` is no number.
+    """
+    scaling = {
+        name: [number(name, part) for part in _separated(asked[name])]
+        for name in ("mean", "std")
+        if name in asked
+    }
+    return {**scaling, "fit": "stretch" if asked.get("stretch") else None}
+
+
 def taus(text: str) -> list[float | None]:
     """Thresholds with commas or spaces between them; ``none`` keeps everything.
 
     Raises:
         SettingsError: one is no number.
     """
-    written = text.replace(",", " ").split()
-    return [None if part == "none" else number("tau", part) for part in written]
+    return [None if part == "none" else number("tau", part) for part in _separated(text)]
+
+
+def _separated(text: str) -> list[str]:
+    return text.replace(",", " ").split()
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -109,13 +109,20 @@ class Service:
         return Photo.read(content, name)
 
     async def welcome(
-        self, content: bytes, name: str, view: Callable[[Model], bytes], *, stay: bool = False
+        self,
+        content: bytes,
+        name: str,
+        said: dict[str, Any],
+        view: Callable[[Model], bytes],
+        *,
+        stay: bool = False,
     ) -> tuple[str, bytes]:
         """Keep a visitor's network, in a process of its own, once it was captured.
 
         Args:
             content: an ONNX file.
             name: what it is called.
+            said: about its inputs, see ``Model.with_preprocess``.
             view: of the network; pickled.
             stay: as for ``keep``.
 
@@ -125,7 +132,7 @@ class Service:
         Raises:
             ModelError: visitors may bring none here, or not this kind of file.
             LimitError: the server is busy, or the network takes too much time or memory.
-            TorchFBIError: the network cannot be read or captured.
+            TorchFBIError: the network cannot be read or captured, or takes no such inputs.
         """
         if not self.limits.network:
             raise ModelError(
@@ -140,7 +147,7 @@ class Service:
             )
 
         def work() -> tuple[str, bytes]:
-            token = self.guests.put(Guest(content, name, self.limits), stay)
+            token = self.guests.put(Guest(content, name, said, self.limits), stay)
             try:
                 return token, self._ask_guest(token, "describe", token, view)
             except Exception:

@@ -70,7 +70,15 @@ def photo_view(token: str, photo: Photo) -> dict[str, Any]:
 
 def network_view(model: Model) -> dict[str, Any]:
     """A network that was received."""
-    return {"name": model.name, "classes": len(model.labels), "assumed": list(model.warnings())}
+    taken = model.preprocess
+    return {
+        "name": model.name,
+        "classes": len(model.labels),
+        "assumed": list(model.warnings()),
+        "mean": list(taken.mean),
+        "std": list(taken.std),
+        "stretch": taken.fit == "stretch",
+    }
 
 
 def labels_view(model: Model) -> list[str]:

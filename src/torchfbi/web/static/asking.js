@@ -35,11 +35,11 @@ export class Asking {
     return photo;
   }
 
-  /** Bring a network, in place of one that was brought before; what the server says about it, null
-   * where something else was asked meanwhile. */
-  async bring(file, latest) {
+  /** Bring a network, in place of one that was brought before, with what is said about its inputs;
+   * what the server says about it, null where something else was asked meanwhile. */
+  async bring(file, inputs, latest) {
     const body = await content(file, this.limits.network, "");
-    const address = `network?name=${named(file)}&stay=1`;
+    const address = `network?name=${named(file)}&stay=1&${inputs}`;
     const found = await this.#ask(address, { method: "POST", body }, latest, ({ network }) => forget("network", network));
     if (!found) return null;
     if (this.network) forget("network", this.network);

@@ -23,6 +23,7 @@ const asking = new Asking(config.limits);
 const wish = { model: config.networks[0], target: null, preset: "contrast", changed: {}, fit: true };
 const NETWORKS = /\.(onnx|pt2?|pth|ckpt|safetensors|keras|h5|tflite)$/i;
 let answer = null; // to what is asked now; null until it is there
+let brought = null; // the visitor's own network, as a file
 const drawn = { flow: null }; // to which answer another tab belongs
 
 /** What was chosen: photos, of which the first is shown, or a network. */
@@ -33,8 +34,9 @@ function take(files) {
   open(files[0]);
 }
 
-/** A network of the visitor's own, which answers from now on, where whoever serves this allows it. */
-function bring(file) {
+/** A network of the visitor's own, which answers from now on, where whoever serves this allows it;
+ * with what is said about its inputs. */
+function bring(file, inputs = "") {
   const { name } = file;
   const owner = `torchfbi serve --model ${name}`;
   if (!config.limits.network) {
@@ -44,8 +46,11 @@ function bring(file) {
     return say(`${name} is not read: of networks that are dropped only ONNX files are, which are nothing but data. Files of PyTorch and Keras may hold code that runs. Export it to .onnx, or have it served: ${owner}`, "wrong");
   }
   return during(`Reading ${name} …`, async (latest) => {
-    const found = await asking.bring(file, latest);
+    const found = await asking.bring(file, inputs, latest);
     if (!found) return;
+    brought = file;
+    for (const name of ["mean", "std"]) $("inputs")[name].value = found.about[name].join(", ");
+    $("inputs").stretch.checked = found.about.stretch;
     $("network").querySelector(".own")?.remove();
     const option = element("option", `${found.about.name} (yours)`, { value: found.network, className: "own" });
     $("network").append(option);
@@ -322,9 +327,14 @@ for (const name of config.networks) $("network").append(element("option", name))
 $("network-part").hidden = config.networks.length < 2;
 $("network").onchange = () => {
   Object.assign(wish, { model: $("network").value, target: null });
+  $("inputs").hidden = wish.model !== asking.network;
   $("classes").replaceChildren();
   listNames();
   explain();
+};
+$("inputs").onsubmit = (event) => {
+  event.preventDefault();
+  bring(brought, new URLSearchParams(new FormData($("inputs"))));
 };
 
 for (const { name, word, help } of config.presets) {
