@@ -99,6 +99,19 @@ def needs(what: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def usable(device: str) -> Iterator[None]:
+    """While something is moved to a device.
+
+    Raises:
+        SettingsError: there is no such device.
+    """
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {device!r} cannot be used: {first_line(error)}") from error
+
+
 def first_line(error: Exception) -> str:
     """What an error of another library says, as a part of one of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

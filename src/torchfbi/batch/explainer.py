@@ -14,7 +14,7 @@ from torchfbi.api import resolve
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
 from torchfbi.batch.rows import Row, explained, failed
-from torchfbi.errors import CaptureError, InputError, SettingsError, TorchFBIError, first_line
+from torchfbi.errors import CaptureError, InputError, TorchFBIError, usable
 from torchfbi.explanation.forward_backward import ForwardBackward
 from torchfbi.explanation.verifying import Asked, ask_others, verify_maps
 from torchfbi.method import evidence
@@ -39,12 +39,8 @@ class Explainer:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.walker = ForwardBackward(job.model.module, job.model.blank(), job.settings)
-        try:
+        with usable(job.device):
             self.walker.to(job.device)
-        except (RuntimeError, AssertionError) as error:
-            raise SettingsError(
-                f"device {job.device!r} cannot be used: {first_line(error)}"
-            ) from error
         self._like = self.walker.get_buffer("_like")
         self._fits = job.batch
         self._check()

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from torchfbi.errors import InputError, SettingsError, first_line
+from torchfbi.errors import InputError, SettingsError, first_line, usable
 from torchfbi.models import LIBRARIES, load
 from torchfbi.models.images import Photo
 from torchfbi.models.untrained import untrained
@@ -94,11 +94,8 @@ def build(case: Case, seed: int = 0) -> Task:
         shape = (case.batch, len(preprocess.mean), *preprocess.size)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     dtype: torch.dtype = getattr(torch, case.dtype)
-    try:
+    with usable(case.device):
         module, x = model.module.to(case.device, dtype), x.to(case.device, dtype)
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-        raise SettingsError(f"device {case.device!r} cannot be used: {reason}") from error
     try:
         with torch.no_grad():
             logits = module(x)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from torchfbi.cli import report
-from torchfbi.errors import SettingsError, TargetError, first_line
+from torchfbi.errors import SettingsError, TargetError, usable
 from torchfbi.method.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
@@ -112,10 +112,8 @@ def network(
     if labels is not None:
         loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
     if device != "cpu":
-        try:
+        with usable(device):
             loaded.module.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise SettingsError(f"device {device!r} cannot be used: {first_line(error)}") from error
     return loaded.with_preprocess(
         mean=mean or None,
         std=std or None,

@@ -51,8 +51,8 @@ class Preprocess:
             off; ``resize`` is unused.
 
     Raises:
-        SettingsError: crop above resize or below 1, unknown choice, or a number a channel lacks
-            or which is none.
+        SettingsError: crop above resize or below 1, unknown choice; a channel without a mean or a
+            std, one that is not finite in float32, or a std that is not above 0.
     """
 
     resize: int

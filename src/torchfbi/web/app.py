@@ -126,13 +126,9 @@ class _Addresses:
     async def network(self, request: Request) -> Response:
         """A visitor brings a network, as the body."""
         asked = query.parts(request.query_params, "name", "stay", "mean", "std", "stretch")
-        name, stay, said = (
-            asked.get("name") or "network.onnx",
-            "stay" in asked,
-            query.preprocessing(asked),
-        )
+        name, said = asked.get("name") or "network.onnx", query.preprocessing(asked)
         view, content = views.encoded(views.network_view), await request.body()
-        token, about = await self._service.welcome(content, name, said, view, stay=stay)
+        token, about = await self._service.welcome(content, name, said, view, stay="stay" in asked)
         return _json(b'{"network": %b, "about": %b}' % (views.encode(token), about))
 
     async def explanation(self, request: Request) -> Response:

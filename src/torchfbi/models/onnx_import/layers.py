@@ -173,10 +173,10 @@ def _window(
     auto = call.get("auto_pad", "NOTSET")
     if auto == "VALID":
         return stride, dilation, [0] * sides, [0] * sides
-    if auto != "NOTSET" and call.get("ceil_mode", 0):
-        raise ValueError(f"sizes that are rounded up (ceil_mode) beside auto_pad {auto}")
     if auto == "NOTSET":
         return stride, dilation, *_halves(call.get("pads", [0] * 2 * sides))
+    if call.get("ceil_mode", 0):
+        raise ValueError(f"sizes that are rounded up (ceil_mode) beside auto_pad {auto}")
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     total = [
         max((-(-n // s) - 1) * s + r - n, 0)
