@@ -24,14 +24,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
-def nodes() -> Iterator[Any]:
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers would give way to all else on the machine, as to the rest of the suite.
     eager = {"_system_config": {"worker_niceness": 0}}
-    nodes = Cluster(True, head_node_args={"num_cpus": 2, "include_dashboard": False, **eager})
+    # As few processes as there can be: each imports PyTorch.
+    few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    nodes = Cluster(True, head_node_args={"num_cpus": 1, **few, **eager})
     try:
-        nodes.add_node(num_cpus=1)
+        nodes.add_node(num_cpus=1, **few)
         yield nodes
     finally:
         ray.shutdown()
@@ -72,7 +75,7 @@ def test_the_table_is_the_local_engines(nodes: Any, tmp_path: Path) -> None:
 
     done = run(
         load("digits"), tmp_path / "photos", tmp_path / "ray",
-        engine="ray", address=nodes.address, workers=2, cpus=0.5, progress=progress,
+        engine="ray", address=nodes.address, workers=2, cpus=0.75, progress=progress,
     )  # fmt: skip
     assert (done.images, done.explained) == (22, 16)
     assert [path for path, _ in done.failures] == ["0/002.png"]
