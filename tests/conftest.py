@@ -1,7 +1,6 @@
 """What all tests share: the same examples and random numbers in every run, on one thread."""
 
 import contextlib
-import functools
 import gc
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torchfbi.cli.main import main
 from torchfbi.errors import ModelError
 from torchfbi.models import Model, embedded
 from torchfbi.models.torchvision import import_torchvision
+from trained import NETWORKS, trained
 
 settings.register_profile(
     "proofs",
@@ -44,15 +44,6 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-NETWORKS = dict(embedded.MODELS)
-
-
-@functools.cache
-def trained(name: str) -> Model:
-    """An embedded network, loaded, and so captured, once a process."""
-    return NETWORKS[name]()
 
 
 @pytest.fixture(scope="session")

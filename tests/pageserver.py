@@ -14,11 +14,11 @@ import numpy as np
 import uvicorn
 
 from hostile.networks import model, node
-from torchfbi.models import load
 from torchfbi.web.examples import examples
 from torchfbi.web.limits import Limits
 from torchfbi.web.server import configured, tidying
 from torchfbi.web.service import Service
+from trained import trained
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Server:
 @contextlib.contextmanager
 def serving(limits: Limits, *models: str) -> Iterator[Server]:
     """The server, until the block ends."""
-    service = Service({name: functools.partial(load, name) for name in models}, limits)
+    service = Service({name: functools.partial(trained, name) for name in models}, limits)
     service.warm()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         started = threading.Event()

@@ -22,10 +22,9 @@ Found = dict[str, tuple[Tensor, Tensor]]
 """Values and logits by preset."""
 
 
-def explained(model: Model, batch: int, photos: int = 8) -> Found:
-    """The first of eight photos, in batches of that many."""
-    x = torch.stack([model.preprocess(Photo.read(path))[0] for path in SHIPPED])
-    x = torch.cat([x, x[:1].flip(3)])[:photos]
+def explained(model: Model, batch: int, photos: int = 4) -> Found:
+    """The first photos, in batches of that many."""
+    x = torch.stack([model.preprocess(Photo.read(path))[0] for path in SHIPPED[:photos]])
     found = {}
     for name, settings in PRESETS.items():
         fbi = ForwardBackward(model.module, x[:1], settings)
@@ -49,8 +48,8 @@ def assert_within_the_tolerance(found: Found, expected: Found) -> None:
         assert ((values - right).abs().flatten(1).amax(1) <= 0.01 * largest).all()
 
 
-def test_in_batches_of_eight(lite: Model, one_by_one: Found) -> None:
-    assert_within_the_tolerance(explained(lite, 8), one_by_one)
+def test_in_one_batch(lite: Model, one_by_one: Found) -> None:
+    assert_within_the_tolerance(explained(lite, 4), one_by_one)
 
 
 ELSEWHERE = """

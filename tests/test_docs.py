@@ -4,6 +4,7 @@ from an empty folder, as a shell would. What installs is held against what there
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib.util
 import re
 import shlex
@@ -16,8 +17,11 @@ import pytest
 import tomllib
 
 from torchfbi import errors
+from torchfbi.capture.capture import capture
 from torchfbi.cli.main import main
+from torchfbi.models import FORMATS, onnx
 from torchfbi.models.torchvision import import_torchvision
+from torchfbi.plot.files import encode
 
 ROOT = Path(__file__).parent.parent
 SERVED = ROOT / "docs" / "serve.md"
@@ -65,6 +69,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_networks: Non
     monkeypatch.setattr("typer.launch", lambda path: 0)  # of --open
     # Dozens of frames take longer than all else: tests/test_cli.py has some drawn.
     monkeypatch.setattr("torchfbi.plot.flow_animation", lambda *_, **__: None)
+    # Nor does each command read, and capture, a file of a hundred megabytes anew.
+    read = functools.cache(onnx.load)
+    monkeypatch.setattr(onnx, "load", lambda path, *how: read(str(path), *how))
+    monkeypatch.setitem(FORMATS, ".onnx", onnx.load)
+    # Nobody looks at the pictures: tests/test_plot.py does.
+    monkeypatch.setattr("torchfbi.plot.files.encode", lambda *drawn: encode(*drawn[:2], dpi=40))
+    # No page changes a network that it holds, so that it need not be captured anew to find out.
+    for user in ("batch.job", "evaluate.record"):
+        monkeypatch.setattr(f"torchfbi.{user}.capture", lambda *given, **_: capture(*given))
     return tmp_path
 
 
@@ -110,6 +123,7 @@ def shell(line: str, shown: str, where: str, capsys: pytest.CaptureFixture[str])
         return ""
     if words[0] == "torchfbi" and not {"|", "&&", ">"} & {*words}:
         quick = ["--no-verify"] if words[1] == "explain" and TESTED not in shown else []
+        quick += ["--workers", "0"] if words[1] == "batch" else []  # which would import it as well
         code = call([*words[1:], *quick])
         seen = "".join(capsys.readouterr())
     else:

@@ -151,7 +151,7 @@ def test_an_answer_that_is_not_finite_concerns_its_image_alone(photos: Path) -> 
 def test_an_image_that_kills_its_decoder_is_a_row(photos: Path) -> None:
     source = Deadly(sorted(photos.rglob("*.png")), os.getpid())
     job = Job(source, tiny(), Settings.contrast(), shard=4, batch=4)
-    rows = [row for _, part in local.explain(job, job.slices(range(3)), 2) for row in part]
+    rows = [row for _, part in local.explain(job, job.slices(range(3)), 1) for row in part]
     assert [row["index"] for row in rows] == list(range(9))
     assert [row["index"] for row in rows if row["error"]] == [1, 3]  # 1 is the damaged one
     assert "decoder crashed" in rows[3]["error"]

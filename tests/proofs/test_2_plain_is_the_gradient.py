@@ -44,9 +44,30 @@ def shaken(net: nn.Module) -> nn.Module:
 
 
 def torchvision_net(name: str) -> tuple[nn.Module, Tensor]:
+    """Dense layers of 4096 units have 64, and the deepest networks fewer blocks: more of the same
+    proves no more."""
     size = 75 if name == "inception_v3" else 64
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    net = import_torchvision().models.get_model(name, num_classes=10, **options)
+    options: dict[str, Any] = {
+        "googlenet": {"init_weights": False},
+        "inception_v3": {"init_weights": False},
+        "mobilenet_v2": {
+            "inverted_residual_setting": [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2)]
+        },
+        "densenet121": {"block_config": (2, 3, 2, 2)},
+    }
+    models = import_torchvision().models
+    build = models.DenseNet if name == "densenet121" else models.get_model_builder(name)
+    with torch.device("meta"):
+        net = build(num_classes=10, **options.get(name, {}))
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear) and 4096 in layer.weight.shape:
+            out, inside = (64 if units == 4096 else units for units in layer.weight.shape)
+            layer.weight = nn.Parameter(layer.weight.new_empty(out, inside))
+            layer.bias = nn.Parameter(layer.bias.new_empty(out))
+    net.to_empty(device="cpu")
+    for weight in net.parameters():
+        if weight.ndim > 1:
+            nn.init.kaiming_normal_(weight)
     return shaken(net), torch.randn(2, 3, size, size, dtype=torch.float64)
 
 
