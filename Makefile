@@ -30,8 +30,8 @@ lint: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# A hundred times the suite's random inputs, other ones each time; `make fuzz FUZZ=6` takes fewer.
-FUZZ ?= 100
+# Two hundred times the suite's random inputs, other ones each time; `make fuzz FUZZ=6` takes fewer.
+FUZZ ?= 200
 fuzz: $(READY)
 	FUZZ=$(FUZZ) $(BIN)/python -m pytest tests/test_fuzz.py
 

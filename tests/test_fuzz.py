@@ -1,6 +1,6 @@
 """Random input: whatever comes in, it is answered, or refused by one of our own errors.
 
-A fixed budget here, always the same; ``make fuzz`` takes a hundred times as many, other ones each
+A fixed budget here, always the same; ``make fuzz`` takes two hundred times as many, other ones each
 time. ``FUZZ=3 pytest tests/test_fuzz.py`` takes three times as many.
 """
 
@@ -125,14 +125,14 @@ FORMATS = (
 PICTURES = [pictures.encoded(format) for format in FORMATS]
 
 
-@budget(300)
+@budget(150)
 @given(damaged(PICTURES))
 def test_pictures(data: bytes) -> None:
     with contextlib.suppress(ImageError):
         assert Photo.read(data).pixels.dtype == np.uint8
 
 
-@budget(100)
+@budget(50)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_nothing(data: bytes) -> None:
     with pytest.raises(ImageError):
@@ -142,7 +142,7 @@ def test_bytes_that_are_nothing(data: bytes) -> None:
 SETTINGS = Settings.contrast().to_dict()
 
 
-@budget(150)
+@budget(80)
 @given(edited(SETTINGS) | st.dictionaries(st.sampled_from(sorted(SETTINGS)), ANYTHING) | ANYTHING)
 def test_settings(plain: Any) -> None:
     with contextlib.suppress(SettingsError):
@@ -177,7 +177,7 @@ def test_every_setting_is_drawn() -> None:
     assert LEGAL.keys() | {"preset"} == Settings().to_dict().keys()
 
 
-@budget(100)
+@budget(60)
 @given(
     preset=st.sampled_from(["paper", "contrast", "plain"]),
     changes=st.fixed_dictionaries({}, optional=LEGAL),
@@ -195,7 +195,7 @@ def test_any_legal_setting_walks(
             assert torch.isfinite(logits).all()
 
 
-@budget(150)
+@budget(60)
 @given(data=st.data())
 def test_saved_explanations(data: st.DataObject, folder: Path) -> None:
     honest = archives.honest(folder)
@@ -223,7 +223,7 @@ def onnx_file() -> Any:
     )
 
 
-@budget(60)
+@budget(40)
 @given(data=st.data())
 def test_onnx_files(data: st.DataObject, folder: Path) -> None:
     proto = onnx_file()
@@ -263,7 +263,7 @@ def saved_states() -> dict[str, list[bytes]]:
     return {"pt": pickled, "safetensors": [safetensors_bytes(state)]}
 
 
-@budget(100)
+@budget(60)
 @given(data=st.data())
 def test_state_dicts(data: st.DataObject, folder: Path) -> None:
     suffix = data.draw(st.sampled_from(["pt", "safetensors"]))
@@ -272,7 +272,7 @@ def test_state_dicts(data: st.DataObject, folder: Path) -> None:
         weights.fill(path)
 
 
-@budget(40)
+@budget(20)
 @given(data=st.data())
 def test_exported_programs(data: st.DataObject, folder: Path) -> None:
     names = [n for n in programs.parts() if n.endswith((".json", "weight_0"))]
@@ -290,7 +290,7 @@ def test_exported_programs(data: st.DataObject, folder: Path) -> None:
 NAMES = [b"cat\ndog\ncup\n", b'["cat", "dog", "cup"]', b'{"0": ["n", "cat"], "1": "dog"}']
 
 
-@budget(200)
+@budget(100)
 @given(data=st.data())
 def test_class_names(data: st.DataObject, folder: Path) -> None:
     content = data.draw(
@@ -301,7 +301,7 @@ def test_class_names(data: st.DataObject, folder: Path) -> None:
         assert len(Labels.read(path, 3)) == 3
 
 
-@budget(200)
+@budget(100)
 @given(text=st.text(), names=st.lists(st.text(), min_size=1, max_size=5))
 def test_class_names_are_found_or_not(text: str, names: list[str]) -> None:
     with contextlib.suppress(TorchFBIError):
@@ -321,7 +321,7 @@ VOC = b"""<annotation><size><width>8</width><height>8</height></size><object><na
 <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></object></annotation>"""
 
 
-@budget(150)
+@budget(80)
 @given(data=st.data())
 def test_annotations(data: st.DataObject, folder: Path) -> None:
     content = data.draw(edited(COCO).map(lambda plain: json.dumps(plain).encode()) | damaged([VOC]))
@@ -332,7 +332,7 @@ def test_annotations(data: st.DataObject, folder: Path) -> None:
         formats.voc(path, (8, 8))
 
 
-@budget(100)
+@budget(60)
 @example([("a" * 300, "é" * 300), ("A.png", "b"), ("a.jpg", "B")])
 @given(names=st.lists(st.tuples(st.text(min_size=1), st.text()), max_size=4))
 def test_results_stay_in_their_folder(names: list[tuple[str, str]]) -> None:
