@@ -197,6 +197,8 @@ def test_the_flow_from_the_class_to_the_pixels(opened: Any) -> None:
 def test_compare_and_sweep_by_keyboard(opened: Any) -> None:
     page = opened()
     claim(page, "espresso")
+    page.locator("#network").select_option("digits")  # the small one
+    claim(page, "9")
     said = page.get_by_role("status").filter(has=page.locator("#status"))  # and read aloud
     tab_to(page, "[role=tab]")
     page.keyboard.press("End")
