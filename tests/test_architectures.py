@@ -27,7 +27,7 @@ from torchfbi.models.untrained import shaken
 ONCE = {"layers": (1, 1, 1, 1)}
 """One block a stage, where that can be said: more of them are more of the same operators."""
 
-IS_THE_GRADIENT = {"timm:regnetx_002": {}, "timm:res2net50_14w_8s": ONCE, "timm:nf_resnet26": {}}
+IS_THE_GRADIENT = {"timm:res2net50_14w_8s": ONCE, "timm:nf_resnet26": {}}
 HOLDS_GATES = {
     "timm:test_convnext2": {},
     "timm:efficientnet_cc_b0_4e": {},  # an image's own filters
