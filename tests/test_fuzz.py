@@ -223,7 +223,7 @@ def onnx_file() -> Any:
     )
 
 
-@budget(40)
+@budget(80)
 @given(data=st.data())
 def test_onnx_files(data: st.DataObject, folder: Path) -> None:
     proto = onnx_file()
