@@ -61,9 +61,9 @@ from torchfbi import load
 
 lite = load("efficientnet-lite0")
 torch.set_num_threads(1)
-again = explained(lite, 1, 2)
+again = explained(lite, 1, 1)
 torch.set_num_threads(2)
-torch.save((again, explained(lite, 1, 3)), {path!r})
+torch.save((again, explained(lite, 1, 2)), {path!r})
 """
 
 
@@ -77,5 +77,5 @@ def test_the_same_bytes_again_and_on_two_threads(one_by_one: Found, tmp_path: Pa
     again, on_two_threads = torch.load(path)
     for name, tensors in again.items():
         for one, other in zip(tensors, one_by_one[name], strict=True):
-            assert torch.equal(one, other[:2])
+            assert torch.equal(one, other[:1])
     assert_within_the_tolerance(on_two_threads, one_by_one)
