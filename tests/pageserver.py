@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy as np
 import uvicorn
 
 from hostile.networks import model, node
-from torchfbi.models import load
+from torchfbi.models.source import Source
 from torchfbi.web.examples import examples
 from torchfbi.web.limits import Limits
 from torchfbi.web.server import configured, tidying
@@ -34,7 +33,7 @@ class Server:
 @contextlib.contextmanager
 def serving(limits: Limits, *models: str) -> Iterator[Server]:
     """The server, until the block ends."""
-    service = Service({name: functools.partial(load, name) for name in models}, limits)
+    service = Service({name: Source(name) for name in models}, limits)
     service.warm()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         started = threading.Event()

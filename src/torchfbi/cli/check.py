@@ -113,9 +113,9 @@ def _compared(network: Model, images: list[Path]) -> list[Tried]:
 
 def _print_preprocess(network: Model) -> None:
     """How photos become inputs, and what of it nobody said."""
-    for part in ("scaling", "framing"):
+    for part, words in network.preprocess.words().items():
         guess = part in network.assumed
-        text = f"{part}: {getattr(network.preprocess, part)()}"
+        text = f"{part}: {words}"
         report.console.print(
             f"{text}: assumed, nobody said so" if guess else text,
             style="bold yellow" if guess else None,

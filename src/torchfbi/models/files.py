@@ -19,7 +19,7 @@ from torchfbi.models.torchvision import import_torchvision
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""
 
-EVERYTHING: Assumed = ("scaling", "framing")
+EVERYTHING: Assumed = ("mean", "std", "framing")
 
 
 def from_function(place: str) -> Model:
