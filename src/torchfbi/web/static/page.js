@@ -62,7 +62,8 @@ function bring(file, inputs = "") {
   });
 }
 
-const listed = (numbers) => numbers.map((number) => Number(number.toPrecision(8))).join(", ");
+/** Numbers of channels, to be read and written; one where all are the same. */
+const listed = (numbers) => (new Set(numbers).size > 1 ? numbers : numbers.slice(0, 1)).map((number) => Number(number.toPrecision(8))).join(", ");
 
 /** Show another photo: a file of the visitor's, or the name of an example. */
 async function open(source) {
