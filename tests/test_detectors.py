@@ -316,7 +316,7 @@ def test_one_stage_says_of_a_box_what_torchvisions_detector_does(kind: str, monk
     best = int(answer["scores"].argmax())
     where, label = answer["boxes"][best], int(answer["labels"][best])
     x = (image[None] - 0.5) / 0.25
-    stage = OneStage(detector, x, where.tolist())
+    stage = OneStage(detector, x, [round(side, 1) for side in where.tolist()])
     scores = stage(x)[0].detach()
     score = answer["scores"][best].detach()
     if kind == "FCOS":  # its scores count how central the candidate lies as well

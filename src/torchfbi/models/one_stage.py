@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from torchfbi.errors import InputError
 from torchfbi.models.torchvision import import_torchvision
 
+NEAR = 0.9
+"""Of the largest overlap: boxes are written down in whole pixels, and neighbouring candidates are
+nearly the same. The surest of them is what suppression has left."""
+
 
 class OneStage(nn.Module):
     """What a detector of one stage says of one box: the scores of the candidate it came from.
@@ -40,12 +44,16 @@ class OneStage(nn.Module):
         # are of each class alone.
         self.shares = any(kind.__name__ == "SSD" for kind in type(detector).__mro__)
         with torch.no_grad():
-            boxes = _candidates(detector, image)
-        wanted = torch.as_tensor(box, dtype=boxes.dtype, device=boxes.device)
-        overlap = import_torchvision().ops.box_iou(boxes, wanted[None])[:, 0]
-        self.candidate = int(overlap.argmax())
-        if not overlap[self.candidate] > 0:
-            raise InputError(f"no candidate of the detector overlaps the box {wanted.tolist()}.")
+            boxes, found = _candidates(detector, image)
+            wanted = torch.as_tensor(box, dtype=boxes.dtype, device=boxes.device)
+            overlap = import_torchvision().ops.box_iou(boxes, wanted[None])[:, 0]
+            if not overlap.max() > 0:
+                raise InputError(f"no candidate of the detector overlaps the box {[*box]}.")
+            sure = self._scores(found["cls_logits"][0])[:, int(self.shares) :].amax(1)
+            if "bbox_ctrness" in found:
+                sure = sure * found["bbox_ctrness"][0, :, 0].sigmoid()
+            near = overlap >= NEAR * overlap.max()
+            self.candidate = int(sure.masked_fill(~near, -1).argmax())
 
     def forward(self, x: Tensor) -> Tensor:
         """The probability of each class at that candidate, (N, classes); of FCOS without its factor
@@ -54,21 +62,22 @@ class OneStage(nn.Module):
         Args:
             x: images, normalised and resized as the detector does it, (N, C, H, W).
         """
-        logits = self.head(_maps(self.backbone(x)))["cls_logits"][:, self.candidate]
-        scores: Tensor = logits.softmax(1) if self.shares else logits.sigmoid()
-        return scores
+        return self._scores(self.head(_maps(self.backbone(x)))["cls_logits"][:, self.candidate])
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1) if self.shares else logits.sigmoid()
 
 
-def _candidates(detector: Any, image: Tensor) -> Tensor:
+def _candidates(detector: Any, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The boxes that the detector has to choose from, as torchvision decodes them,
-    (candidates, 4)."""
+    (candidates, 4), and what its head says of each."""
     images = import_torchvision().models.detection.image_list.ImageList
     maps = _maps(detector.backbone(image))
     (anchors,) = detector.anchor_generator(images(image, [tuple(image.shape[2:])]), maps)
     coder = detector.box_coder
     decode = coder.decode_single if hasattr(coder, "decode_single") else coder.decode
-    boxes: Tensor = decode(detector.head(maps)["bbox_regression"][0], anchors)
-    return boxes
+    found = detector.head(maps)
+    return decode(found["bbox_regression"][0], anchors), found
 
 
 def _maps(found: Tensor | dict[str, Tensor]) -> list[Tensor]:
