@@ -143,12 +143,14 @@ function showSettings() {
   $("tau-value").textContent = tau?.toPrecision(3) ?? "";
 }
 
+let pause = 0; // Firefox says "change" of a slider that keys move only when it is left
 for (const name of KNOBS) {
   $(name).oninput = () => {
     settings[name] = Number($(name).value);
     showSettings();
+    clearTimeout(pause);
+    pause = setTimeout(() => ask(shown.target), 150);
   };
-  $(name).onchange = () => ask(shown.target);
 }
 
 $("reset").onclick = () => {
