@@ -15,6 +15,7 @@ from PIL import Image
 
 from torchfbi.batch.decode import Decoded
 from torchfbi.batch.job import Job
+from torchfbi.engine.support import support
 from torchfbi.method.evidence import support_of_values
 from torchfbi.models.images import Array
 from torchfbi.verification import Verdict
@@ -109,7 +110,7 @@ def explained(
         milliseconds: what it took.
         verdict: whether it holds, where that was tested.
     """
-    support = support_of_values(torch.from_numpy(values)[None], job.settings)[0].numpy()
+    carries = support_of_values(torch.from_numpy(values)[None], job.settings, support)[0].numpy()
     scale = np.float32(np.abs(values).max())
     relative = values / scale if scale > 0 else values
     return {
@@ -117,9 +118,9 @@ def explained(
         "target": target,
         "label": job.model.labels[target],
         "probability": probability,
-        "support": _picture(_png(support)),
-        "fraction": support.mean(),
-        "box": box(support),
+        "support": _picture(_png(carries)),
+        "fraction": carries.mean(),
+        "box": box(carries),
         "values": _half(relative).ravel(),
         "scale": scale,
         "logits": logits,
@@ -165,12 +166,13 @@ def to_parquet(rows: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     # Dictionaries and bounds of a column of arrays cost more time than they save anyone.
     names = ["label", "settings", "versions.torchfbi", "versions.torch", "versions.numpy"]
+    numbers = "values.list.element"
     bounds = ["index", "path", "target", "label", "probability", "fraction"]
     pq.write_table(
         rows,
         sink,
-        compression="zstd",
-        compression_level=1,
+        compression={numbers: "zstd"},  # pictures are compressed already
+        compression_level={numbers: 1},
         use_dictionary=names,
         write_statistics=bounds,
     )

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from torchfbi.capture import own
 from torchfbi.capture.captured import Captured
+from torchfbi.engine.support import support
 from torchfbi.engine.walk import Engine
 from torchfbi.errors import InputError
 from torchfbi.explanation.checks import check_images, check_values, check_walks
@@ -207,7 +208,7 @@ class ForwardBackward(Captured):
                 channel = graph.channel[node]
                 seen.append(finite(evidence.of_feature(step.signal, step.activation, channel)))
             if visit is not None and node in graph.features:
-                visit(observe(step, settings))
+                visit(observe(step, settings, support))
             if absorbed is not None:
                 reached(step, absorbed, len(x))
 
@@ -218,7 +219,7 @@ class ForwardBackward(Captured):
         if settings.values == "evidence":
             s = evidence.placed(s, seen, x)
         if visit is not None:
-            visit(observe(Step(graph.image, x, s, s, None, values), settings))
+            visit(observe(Step(graph.image, x, s, s, None, values), settings, support))
         return finite(s).contiguous()
 
     def flow(

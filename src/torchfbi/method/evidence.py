@@ -9,7 +9,7 @@ pixel's evidence is the sum of what all resolutions say of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -93,14 +93,6 @@ def of_values(values: Tensor, settings: Settings) -> Tensor:
     return values.sum(1) if settings.values == "evidence" else values.abs().sum(1)
 
 
-def support_of_values(values: Tensor, settings: Settings) -> Tensor:
-    """The pixels that carry an attribution (N, C, ...): the ``support`` of its evidence, or where
-    the values are a signal all that it reached, (N, ...) bool."""
-    if settings.values == "evidence":
-        return support(values.sum(1))
-    return (values != 0).any(1)
-
-
 def support(evidence: Tensor) -> Tensor:
     """The fewest positions that hold the share ``SHARE`` of what speaks for the class, with all
     that equal the least of them.
@@ -113,10 +105,30 @@ def support(evidence: Tensor) -> Tensor:
     """
     speaks = torch.relu(evidence).flatten(1)
     falling = speaks.sort(dim=1, descending=True).values
+    return holding(speaks, falling).reshape(evidence.shape)
+
+
+def holding(speaks: Tensor, falling: Tensor) -> Tensor:
+    """Which of the numbers hold the share ``SHARE`` of their sum, (N, positions) bool.
+
+    Args:
+        speaks: (N, positions), none negative.
+        falling: the same, sorted, the largest first.
+    """
     before = falling.cumsum(1) - falling  # what is held without this one
     needed = (before < SHARE * falling.sum(1, keepdim=True)).sum(1, keepdim=True)
     least = falling.gather(1, (needed - 1).clamp(min=0))
-    return ((speaks >= least) & (speaks > 0)).reshape(evidence.shape)
+    return (speaks >= least) & (speaks > 0)
+
+
+def support_of_values(
+    values: Tensor, settings: Settings, support: Callable[[Tensor], Tensor] = support
+) -> Tensor:
+    """The pixels that carry an attribution (N, C, ...): the ``support`` of its evidence, or where
+    the values are a signal all that it reached, (N, ...) bool."""
+    if settings.values == "evidence":
+        return support(values.sum(1))
+    return (values != 0).any(1)
 
 
 def density(evidence: Tensor) -> Tensor:
