@@ -1,5 +1,5 @@
 """A small vision transformer, trained here, and what explanations of it are worth: the tables in
-docs/transformers.md. A minute or two; the trained weights are kept in fbi-out."""
+docs/transformers.md. Some ten minutes, once: the trained weights are kept in fbi-out."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from marks import fill
 from torchfbi import ForwardBackward, Settings
 from torchfbi.evaluate.benchmark.digits import draw
+from torchfbi.evaluate.benchmark.shapes import NAMES, SIDE, sample
 from torchfbi.method import seeds
 from torchfbi.method.adjoints.excitation import excitation
 from torchfbi.metrics import (
@@ -55,8 +56,14 @@ def a_digit(rng: np.random.Generator, target: int) -> Scene:
     return found.picture[..., None], found.ink, target
 
 
+def a_shape(rng: np.random.Generator, target: int) -> Scene:
+    found = sample(rng, target)
+    return found.picture, found.mask, target
+
+
 TASKS = {
     "digits": Task(28, 4, 1, 10, 800, a_digit),
+    "shapes": Task(SIDE, 6, 3, len(NAMES), 6000, a_shape),
 }
 
 
