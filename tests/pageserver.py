@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ import numpy as np
 import uvicorn
 
 from hostile.networks import model, node
+from torchfbi.models import Model
+from torchfbi.models.source import Source
 from torchfbi.web.examples import examples
 from torchfbi.web.limits import Limits
 from torchfbi.web.server import configured, tidying
@@ -31,10 +32,17 @@ class Server:
         return int(self.url.rstrip("/").rpartition(":")[2])
 
 
+class Shared(Source):
+    """A network that all tests of this process share."""
+
+    def load(self) -> Model:
+        return trained(self.name)
+
+
 @contextlib.contextmanager
 def serving(limits: Limits, *models: str) -> Iterator[Server]:
     """The server, until the block ends."""
-    service = Service({name: functools.partial(trained, name) for name in models}, limits)
+    service = Service({name: Shared(name) for name in models}, limits)
     service.warm()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         started = threading.Event()

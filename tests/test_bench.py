@@ -204,7 +204,11 @@ def test_architectures_get_random_weights_that_are_alive_and_always_the_same() -
     assert not torch.equal(next(other.parameters()), next(first.module.parameters()))
 
 
-def test_a_photo_is_what_all_samples_show() -> None:
+def test_a_photo_is_what_all_samples_show(tmp_path: Path) -> None:
+    file, own = tmp_path / "w.pt", untrained("timm:test_resnet", seed=1).module.state_dict()
+    torch.save(own, file)
+    weighed = build(Case("timm:test_resnet", size=64, weights=file)).module.state_dict()
+    assert all(torch.equal(weighed[name], tensor) for name, tensor in own.items())
     case = Case("digits", batch=2, image=CAT)
     task = build(case)
     assert case.trained
@@ -367,6 +371,7 @@ def test_json_alone_is_printed(out: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["--models", "torchvision:resnet5O"], "no model 'torchvision:resnet5O'"),
         (["--models", " , "], "names no network"),
+        (["--models", "digits,digits", "--weights", "w.pt"], "belong to one network"),
         (["--dtype", "float8"], "dtype is 'float8': choose float32 or bfloat16"),
         (["--batch", "1,many"], "give whole numbers"),
         (["--batch", "0"], "at least 1"),

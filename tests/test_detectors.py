@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchfbi import ForwardBackward, Settings, explain, load
 from torchfbi.errors import InputError, TargetError, UnsupportedOperatorError
 from torchfbi.method.seeds import seed
+from torchfbi.models.one_stage import OneStage
 from torchfbi.models.second_stage import SecondStage
 from torchfbi.models.torchvision import import_torchvision
 from torchfbi.targets import box, overlapping
@@ -284,6 +285,52 @@ def test_the_second_stage_says_of_a_box_what_torchvisions_does(where, monkeypatc
     found = explain(stage, x, 2, "plain", output="cls_logits")
     torch.testing.assert_close(found.logits, logits)
     torch.testing.assert_close(found.values, gradient)
+
+
+@pytest.mark.parametrize("kind", ["SSD", "FCOS", "RetinaNet"])
+def test_one_stage_says_of_a_box_what_torchvisions_detector_does(kind: str, monkeypatch) -> None:
+    import_torchvision()
+    detection = importlib.import_module("torchvision.models.detection")
+    utils, module = (
+        detection.anchor_utils,
+        importlib.import_module(f"torchvision.models.detection.{kind.lower()}"),
+    )
+    # All candidates stay: suppression is of torchvision's compiled operators.
+    monkeypatch.setattr(module.box_ops, "batched_nms", lambda boxes, *_: torch.arange(len(boxes)))
+    torch.manual_seed(0)
+    body, sizes = Pyramid(32), tuple((8 * 2**i,) for i in range(4))
+    every = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3, "score_thresh": 0.0}
+    if kind == "SSD":
+        boxes = utils.DefaultBoxGenerator([[2]] * 4)
+        head = module.SSDHead([32] * 4, boxes.num_anchors_per_location(), CLASSES)
+        detector = module.SSD(body, boxes, (64, 64), CLASSES, head=head, **every)
+    else:
+        ratios = ((1.0,),) * 4 if kind == "FCOS" else ((0.5, 1.0, 2.0),) * 4
+        anchors = {"anchor_generator": utils.AnchorGenerator(sizes, ratios)}
+        detector = getattr(module, kind)(
+            body, CLASSES, min_size=64, max_size=64, **anchors, **every
+        )
+    detector = detector.double().eval()
+    image = torch.rand(3, 64, 64).double()
+    (answer,) = detector([image])
+    best = int(answer["scores"].argmax())
+    where, label = answer["boxes"][best], int(answer["labels"][best])
+    x = (image[None] - 0.5) / 0.25
+    stage = OneStage(detector, x, [round(side, 1) for side in where.tolist()])
+    scores = stage(x)[0].detach()
+    score = answer["scores"][best].detach()
+    if kind == "FCOS":  # its scores count how central the candidate lies as well
+        maps = list(detector.backbone(x).values())
+        central = detector.head(maps)["bbox_ctrness"][0, stage.candidate, 0].detach().sigmoid()
+        score = score**2 / central
+    torch.testing.assert_close(scores[label], score)
+    found = explain(stage, x, label, "plain")
+    torch.testing.assert_close(found.probabilities[0], scores)
+    assert found.support.any()
+    with pytest.raises(InputError, match="has no backbone"):
+        OneStage(nn.Linear(1, 1), x, (0, 0, 1, 1))
+    with pytest.raises(InputError, match="no candidate"):
+        OneStage(detector, x, (9e4, 9e4, 9e4 + 1, 9e4 + 1))
 
 
 def test_a_box_that_is_none_or_a_detector_of_one_stage_is_refused() -> None:

@@ -205,9 +205,10 @@ def test_what_was_assumed_of_the_preprocessing_is_said(
     expected = weights_hash(load(f"{factory}:make").module)
     arguments = ["explain", CAT, "--model", f"{factory}:make", "-o", tmp_path, "--no-verify"]
     for said, left in (
-        ([], ["scaling", "framing"]),
-        (["--mean", 0.5], ["framing"]),
-        (["--std", 0.5, "--stretch"], []),
+        ([], ["mean", "std", "framing"]),
+        (["--mean", 0.5], ["std", "framing"]),
+        (["--std", 0.5, "--bgr", "--stretch"], ["mean"]),
+        (["--mean", 0.5, "--std", 0.5, "--size", 256], []),
     ):
         code, _, err = run(capsys, *arguments, *said)
         assert code == 0
@@ -218,7 +219,9 @@ def test_what_was_assumed_of_the_preprocessing_is_said(
         kept = Explanation.load(tmp_path / "chelsea.npz")
         assert kept.assumed == tuple(left)
         assert kept.preprocess is not None
-        assert ("less 0.485" in " ".join(kept.warnings())) == ("scaling" in left)
+        told = " ".join(kept.warnings())
+        assert ("less 0.485" in told or "BGR of 0 to 1, less 0.406" in told) == ("mean" in left)
+        assert ("divided by 0.229" in told) == ("std" in left)
 
 
 def test_check_finds_the_scaling_that_batch_norms_remember(tmp_path: Path) -> None:
@@ -257,6 +260,9 @@ def test_check_prints_the_operators(factory: Path, capsys: pytest.CaptureFixture
     assert result["explainable"]
     assert result["operators"]["aten.convolution.default"] == 1
     assert result["features"] == ["1"]
+    code, _, err = run(capsys, "check", f"{factory}:make", CAT, "--device", "nowhere")
+    assert code == 2
+    assert "device 'nowhere' cannot be used" in err
     code, out, _ = run(capsys, "check", "torchvision:squeezenet1_1")
     assert code == 0
     assert "aten.cat.default" in out

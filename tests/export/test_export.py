@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,13 @@ def test_the_top_class_and_one_that_does_not_exist(tmp_path: Path, images: Tenso
 
 
 def test_a_file_tells_all_that_is_needed_to_use_it(tmp_path: Path) -> None:
-    written = export(model(Net()), tmp_path / "net.onnx", "onnx", Settings.plain(k=0.5))
+    described = replace(model(Net()), assumed=("std",))
+    written = export(described, tmp_path / "net.onnx", "onnx", Settings.plain(k=0.5))
     session = onnxruntime.InferenceSession(written.path)
     told = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
     assert told["labels"][4] == "é"
     assert Preprocess(**told["preprocess"]) == model(Net()).preprocess
+    assert told["assumed"] == list(described.warnings())
     assert Settings.from_dict(told["settings"]) == Settings.plain(k=0.5)
     assert told["versions"]["torch"] == torch.__version__
     assert [i.name for i in session.get_inputs()] == ["image", "target", "k"]

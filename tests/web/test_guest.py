@@ -16,6 +16,7 @@ from hostile.networks import ints, model, node, outside
 from pageserver import small
 from photos import CAT
 from torchfbi.errors import TorchFBIError
+from torchfbi.models.source import Source
 from torchfbi.web.guest import EndedError, Guest
 from torchfbi.web.limits import Limits
 from torchfbi.web.views import encoded, network_view
@@ -92,7 +93,7 @@ def test_what_is_said_about_its_inputs_holds(server: Any) -> None:
     encoded_photo = io.BytesIO()
     Image.fromarray(pixels).save(encoded_photo, "png")
     photo = httpx.post(f"{server.url}photo?name=a.png", content=encoded_photo.getvalue()).json()
-    sent = bring(mean="0.5, 0.25 0.125", std="0.5", stretch="1").json()
+    sent = bring(mean="0.125, 0.25 0.5", std="0.5", bgr="1", stretch="1").json()
     assert sent["about"]["assumed"] == []
     answer = httpx.get(
         f"{server.url}photo/{photo['photo']}/explanation",
@@ -100,19 +101,20 @@ def test_what_is_said_about_its_inputs_holds(server: Any) -> None:
         timeout=60,
     ).json()
 
-    # Squeezed, both halves count: colours are (0.4, 0.6, 0.5), inputs (-0.2, 0.7, 0.75), logits
-    # (-0.1 + 0.175 - 0.75, 0.1 + 0.35 + 0.5625) = (-0.675, 1.0125).
+    # Squeezed, both halves count: colours are (0.4, 0.6, 0.5), inputs, blue first, (0.75, 0.7,
+    # -0.2), logits (0.375 + 0.175 + 0.2, -0.375 + 0.35 - 0.15) = (0.75, -0.175).
     probabilities = {row["class"]: row["probability"] for row in answer["top"]}
-    assert probabilities[1] == pytest.approx(1 / (1 + np.exp(-0.675 - 1.0125)), abs=2e-3)
+    assert probabilities[1] == pytest.approx(1 / (1 + np.exp(0.75 + 0.175)), abs=2e-3)
     assert answer["assumed"] == []
     assert answer["region"] == [0, 0, 128, 64]
     assert (
         "    torchfbi.load('means.onnx').with_preprocess("
-        "mean=(0.5, 0.25, 0.125), std=(0.5, 0.5, 0.5), fit='stretch'),\n" in answer["program"]
+        "mean=[0.125, 0.25, 0.5], std=[0.5], channels='BGR', fit='stretch'),\n" in answer["program"]
     )
     manifest = httpx.get(server.url + answer["files"]["json"].lstrip("/"), timeout=60).json()
-    assert manifest["preprocess"]["mean"] == [0.5, 0.25, 0.125]
-    assert (manifest["preprocess"]["fit"], manifest["assumed"]) == ("stretch", [])
+    taken = manifest["preprocess"]
+    assert taken["mean"] == [0.125, 0.25, 0.5]
+    assert (taken["channels"], taken["fit"], manifest["assumed"]) == ("BGR", "stretch", [])
     httpx.post(f"{server.url}network/{sent['network']}/forget")
 
 
@@ -136,7 +138,7 @@ def made() -> Iterator[Any]:
     guests: list[Guest] = []
 
     def make(content: bytes, **limits: Any) -> Guest:
-        guests.append(Guest(content, "a.onnx", {}, Limits(**limits)))
+        guests.append(Guest(content, Source("a.onnx"), Limits(**limits)))
         return guests[-1]
 
     yield make

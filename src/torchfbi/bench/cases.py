@@ -29,6 +29,7 @@ class Case:
         size: the side of the square images in pixels; None for what the network was made for.
         image: a photo that all samples show; None for random numbers.
         device: where everything runs, ``"cpu"`` or ``"cuda"``.
+        weights: a file of weights for the network.
 
     Raises:
         SettingsError: an unknown dtype, or a batch or size below one.
@@ -40,6 +41,7 @@ class Case:
     size: int | None = None
     image: Path | None = None
     device: str = "cpu"
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(DType):
@@ -53,7 +55,7 @@ class Case:
     @property
     def trained(self) -> bool:
         """Whether the weights are trained ones."""
-        return self.model.partition(":")[0] not in LIBRARIES
+        return self.weights is not None or self.model.partition(":")[0] not in LIBRARIES
 
 
 class Task(NamedTuple):
@@ -83,7 +85,7 @@ def build(case: Case, seed: int = 0) -> Task:
         ImageError: the photo cannot be read.
         InputError: the network does not take such images, or is no classifier.
     """
-    model = load(case.model) if case.trained else untrained(case.model, seed)
+    model = load(case.model, weights=case.weights) if case.trained else untrained(case.model, seed)
     preprocess = model.preprocess
     if case.size is not None:
         preprocess = replace(preprocess, resize=case.size, crop=case.size)

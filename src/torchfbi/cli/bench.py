@@ -40,6 +40,9 @@ def bench(
     image: Annotated[
         Path | None, typer.Option(help="A photo to explain; random pixels without one.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="As for the other commands, where there is one network.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where everything runs: cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Of PyTorch.", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="How often each is timed.", min=1)] = 10,
@@ -56,7 +59,11 @@ def bench(
     """Time explanations against the forward pass, all in turn, and measure their memory."""
     names = [name.strip() for name in models.split(",") if name.strip()]
     kind: Any = dtype
-    cases = [Case(name, n, kind, size, image, device) for name in names for n in _numbers(batch)]
+    if weights is not None and len(names) > 1:
+        raise SettingsError("--weights belong to one network: give one name to --models.")
+    cases = [
+        Case(name, n, kind, size, image, device, weights) for name in names for n in _numbers(batch)
+    ]
     if not cases:
         raise SettingsError("--models names no network.")
     facts = machine()

@@ -37,6 +37,7 @@ def check(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="As for the other commands.")] = None,
     labels: Annotated[Path | None, typer.Option(help="As for the other commands.")] = None,
+    device: Annotated[str, typer.Option(help="As for the other commands.")] = "cpu",
     json: options.Json = False,
 ) -> None:
     """Say whether every operator of a network has an adjoint, without explaining anything.
@@ -49,7 +50,7 @@ def check(
     from torchfbi.models import load
 
     if images or weights or labels:
-        network = options.network(model, weights=weights, labels=labels)
+        network = options.network(model, weights=weights, labels=labels, device=device)
     else:
         network = load(model, pretrained=False)  # the weights do not matter here
     start = time.perf_counter()
@@ -113,9 +114,9 @@ def _compared(network: Model, images: list[Path]) -> list[Tried]:
 
 def _print_preprocess(network: Model) -> None:
     """How photos become inputs, and what of it nobody said."""
-    for part in ("scaling", "framing"):
+    for part, words in network.preprocess.words().items():
         guess = part in network.assumed
-        text = f"{part}: {getattr(network.preprocess, part)()}"
+        text = f"{part}: {words}"
         report.console.print(
             f"{text}: assumed, nobody said so" if guess else text,
             style="bold yellow" if guess else None,

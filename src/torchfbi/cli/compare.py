@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +14,8 @@ from torchfbi.errors import TargetError
 
 if TYPE_CHECKING:
     from torchfbi.evaluate.compare import Comparison
-    from torchfbi.models import Model
     from torchfbi.models.images import Photo
+    from torchfbi.models.source import Source
 
 DEFAULT_METHODS = ["fbi", "guided-backprop", "grad-cam"]
 
@@ -32,7 +31,7 @@ Seed = Annotated[int, typer.Option(help="Of what is random in methods.", min=0)]
 
 def compare(
     images: options.Images,
-    networks: dict[str, Callable[[], Model]],
+    networks: dict[str, Source],
     drawing: options.Drawing,
     methods: Annotated[
         list[str] | None,
@@ -80,8 +79,9 @@ def compare(
         raise TargetError("--target names no class.")
     asked = split(methods) if methods else DEFAULT_METHODS[: 3 if len(networks) == 1 else 1]
     apart = []
-    for load in networks.values():
-        network = load()
+    for source in networks.values():
+        network = source.load()
+        report.warn(network.warnings())
         with report.waiting(f"asking {network.name}"):
             apart.append(
                 run_compare(network, photos, asked, targets or [None], seed=seed, verify=verify)

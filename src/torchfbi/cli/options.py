@@ -12,18 +12,19 @@ import json as jsonlib
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from torchfbi.cli import report
-from torchfbi.errors import SettingsError, TargetError, usable
+from torchfbi.errors import SettingsError, TargetError
 from torchfbi.method.settings import PRESETS, Settings
 
 if TYPE_CHECKING:
     from torchfbi.models import Labels, Model
+    from torchfbi.models.source import Source
 
 DEFAULT = "efficientnet-lite0"
 """As in ``torchfbi.models``, which would import PyTorch."""
@@ -105,27 +106,36 @@ def network(
 ) -> Model:
     """The network where it is to run, with what was said about its weights, labels and
     preprocessing."""
-    from torchfbi import models
-    from torchfbi.models import Labels
-
-    loaded = models.load(model, weights=weights)
-    if labels is not None:
-        loaded = replace(loaded, labels=Labels.read(labels, len(loaded.labels)))
-    if device != "cpu":
-        with usable(device):
-            loaded.module.to(device)
-    return loaded.with_preprocess(
-        mean=mean or None,
-        std=std or None,
-        resize=size if size is not None else crop,
-        crop=crop,
-        channels="BGR" if bgr else None,
-        fit="stretch" if stretch else None,
-    )
+    return _source(model, weights, labels, mean, std, size, crop, bgr, stretch, device).load()
 
 
-def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[], Model]]:
-    """What loads each of several networks, by its name; all that is said holds for every one.
+def _source(
+    model: str,
+    weights: Path | None,
+    labels: Path | None,
+    mean: Numbers,
+    std: Numbers,
+    size: int | None,
+    crop: int | None,
+    bgr: bool,
+    stretch: bool,
+    device: str,
+) -> Source:
+    from torchfbi.models.source import Source
+
+    said = {
+        "mean": mean or None,
+        "std": std or None,
+        "resize": size if size is not None else crop,
+        "crop": crop,
+        "channels": "BGR" if bgr else None,
+        "fit": "stretch" if stretch else None,
+    }
+    return Source(model, weights, labels, said, device)
+
+
+def networks(model: list[str] | None = None, **how: Any) -> dict[str, Source]:
+    """Each of several networks, by its name; all that is said holds for every one.
 
     What was said is a part of the name: the name alone would load another network.
     """
@@ -134,13 +144,14 @@ def networks(model: list[str] | None = None, **how: Any) -> dict[str, Callable[[
         raise SettingsError("--weights and --labels belong to one network: give one --model.")
     plain: tuple[Any, ...] = (None, False, [], "cpu")
     said = ", ".join(name for name, value in how.items() if value not in plain)
-    loaders = {name: functools.partial(_warned, name, how) for name in names}
-    return {f"{name} with its own {said}" if said else name: loaders[name] for name in names}
+    return {f"{name} with its own {said}" if said else name: _source(name, **how) for name in names}
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """Its types of networks and settings are for people: they are not imported for it."""
-    unknown = dict.fromkeys(("Model", "Settings", "Labels", "Explanation", "Verdict"), Any)
+    unknown = dict.fromkeys(
+        ("Model", "Source", "Settings", "Labels", "Explanation", "Verdict"), Any
+    )
     return inspect.signature(function, eval_str=True, locals=unknown)
 
 
@@ -163,12 +174,6 @@ _ONE = _signature(network).parameters
 networks.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     [_SEVERAL, *(p.replace(kind=p.KEYWORD_ONLY) for n, p in _ONE.items() if n != "model")]
 )
-
-
-def _warned(name: str, how: dict[str, Any]) -> Model:
-    loaded = network(name, **how)
-    report.warn(loaded.warnings())
-    return loaded
 
 
 def chosen(target: Any, labels: Labels) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,14 +11,14 @@ from torchfbi.cli import report
 from torchfbi.errors import SettingsError, needs
 
 if TYPE_CHECKING:
-    from torchfbi.models import Model
+    from torchfbi.models.source import Source
 
 NETWORK_MIB = 200
 """Most networks are smaller; a VGG-16 is not."""
 
 
 def serve(
-    networks: dict[str, Callable[[], Model]],
+    networks: dict[str, Source],
     host: Annotated[
         str, typer.Option(help="The address to listen at; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
@@ -85,4 +84,5 @@ def serve(
             ready=lambda url: report.console.print(
                 f"Open {url} in a browser. Ctrl-C stops it.", soft_wrap=True
             ),
+            loaded=lambda model: report.warn(model.warnings()),
         )

@@ -24,11 +24,13 @@ def describe(
 ) -> dict[str, Any]:
     """Labels, preprocessing, settings and versions as plain JSON values.
 
-    Labels and preprocessing are None for a bare module, and so is a batch that is free.
+    Labels and preprocessing are None for a bare module, and so is a batch that is free. What nobody
+    said about the preprocessing stands in ``assumed``, in a sentence.
     """
     settings = walker.settings
-    name, preprocess, labels = type(model).__name__, None, None
+    name, preprocess, labels, assumed = type(model).__name__, None, None, list[str]()
     if isinstance(model, Model):
+        assumed = list(model.warnings())
         name, preprocess, labels = model.name, asdict(model.preprocess), list(model.labels)
     return {
         "schema": SCHEMA,
@@ -43,6 +45,7 @@ def describe(
         },
         "batch": batch,
         "preprocess": preprocess,
+        "assumed": assumed,
         "labels": labels,
         "versions": versions(),
     }

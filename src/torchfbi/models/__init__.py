@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def load(
     name: str = DEFAULT,
     pretrained: bool = True,
     weights: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Load a network, in eval mode and frozen, on the CPU.
 
@@ -81,10 +83,15 @@ def load(
         pretrained: False gives random weights (seed them with ``torch.manual_seed``).
         weights: a state dict for the network, of safetensors or ``torch.save``, or a checkpoint
             that holds one; for those of Keras ``.h5``.
+        labels: a file with the names of the classes, see ``Labels.read``.
 
     Raises:
-        ModelError: the name is unknown, or the package or the weights behind it are missing.
+        ModelError: the name is unknown, the package or the weights behind it are missing, or the
+            labels do not fit.
     """
+    if labels is not None:
+        model = load(name, pretrained, weights)
+        return replace(model, labels=Labels.read(Path(labels), len(model.labels)))
     if weights is not None:
         model = load(name, pretrained=False)
         of_keras = Path(weights).is_file() and state_dicts.kind_of(Path(weights)) == "HDF5"

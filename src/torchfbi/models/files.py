@@ -19,7 +19,7 @@ from torchfbi.models.torchvision import import_torchvision
 IMAGENET = Preprocess(resize=256, crop=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """What most networks were trained with; taken where nothing else is known."""
 
-EVERYTHING: Assumed = ("scaling", "framing")
+EVERYTHING: Assumed = ("mean", "std", "framing")
 
 
 def from_function(place: str) -> Model:
@@ -75,9 +75,11 @@ def wrap(
         with torch.no_grad():
             outputs = pytree.tree_leaves(plain(module(blank)))
     except Exception as error:
+        happened = first_line(error).rstrip(".")
         raise ModelError(
-            f"{name} does not take an image of {tuple(blank.shape)}: {first_line(error)}. Give "
-            "its size, or return a torchfbi.Model with its own preprocessing."
+            f"{name} does not take an image of {tuple(blank.shape)}: {happened}. What a "
+            "network takes is said by a torchfbi.Model: return torchfbi.Model(network, "
+            "torchfbi.Preprocess(resize, crop, mean, std), torchfbi.Labels(names)) from a function."
         ) from error
     scores = [out for out in outputs if isinstance(out, Tensor) and out.ndim > 0]
     if not scores:

@@ -13,7 +13,7 @@ from torchfbi.errors import ModelError
 from torchfbi.models.labels import Labels
 from torchfbi.models.preprocess import Preprocess
 
-Assumed = tuple[Literal["scaling", "framing"], ...]
+Assumed = tuple[Literal["mean", "std", "framing"], ...]
 """Which parts of a preprocessing nobody said."""
 
 
@@ -76,7 +76,8 @@ class Model:
 
         Args:
             said: fields of ``Preprocess``; None where nothing was said. One number of ``mean`` or
-                ``std`` stands for all channels.
+                ``std`` stands for all channels. Where ``channels`` turns the order around, a mean
+                and a standard deviation that nobody said go with their colours.
 
         Raises:
             SettingsError: as for ``Preprocess``.
@@ -85,14 +86,14 @@ class Model:
         for name in {"mean", "std"} & changes.keys():
             if len(changes[name]) == 1:
                 changes[name] = [*changes[name]] * len(self.preprocess.mean)
-        known = {
-            "scaling": not {"mean", "std"}.isdisjoint(changes),
-            "framing": not {"resize", "crop", "fit"}.isdisjoint(changes),
-        }
+        known = {*changes, "framing"} if {"resize", "crop", "fit"} & changes.keys() else {*changes}
+        if {self.preprocess.channels, changes.get("channels")} == {"RGB", "BGR"}:
+            for name in {"mean", "std"} - changes.keys():
+                changes[name] = getattr(self.preprocess, name)[::-1]
         return replace(
             self,
             preprocess=replace(self.preprocess, **changes),
-            assumed=tuple(part for part in self.assumed if not known[part]),
+            assumed=tuple(part for part in self.assumed if part not in known),
         )
 
     def __repr__(self) -> str:
@@ -108,8 +109,7 @@ def guessed(preprocess: Preprocess | None, assumed: Sequence[str]) -> tuple[str,
     """What of a preprocessing was assumed, as a sentence; empty where all of it is known."""
     if preprocess is None or not assumed:
         return ()
-    parts = {"scaling": preprocess.scaling, "framing": preprocess.framing}
-    told = "; ".join(words() for part, words in parts.items() if part in assumed)
+    told = "; ".join(words for part, words in preprocess.words().items() if part in assumed)
     return (
         f"Assumed, since nobody said how the network's inputs were made: {told}. Where that is "
         "wrong, so is what is shown: 'torchfbi check' compares the usual ways.",

@@ -95,17 +95,17 @@ class Preprocess:
         """Height and width of the network's input, in network pixels."""
         return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
 
-    def scaling(self) -> str:
-        """What the input is: channels, mean and standard deviation, in words."""
-        numbers = (", ".join(f"{x:.4g}" for x in dict.fromkeys(n)) for n in (self.mean, self.std))
-        return "{} of 0 to 1, less {}, divided by {}".format(self.channels, *numbers)
-
-    def framing(self) -> str:
-        """Which part of a photo is seen, and how large, in words."""
+    def words(self) -> dict[str, str]:
+        """How photos become inputs, in words: each part by the name that ``Model.assumed`` has."""
+        mean, std = (", ".join(f"{x:.4g}" for x in dict.fromkeys(n)) for n in (self.mean, self.std))
         height, width = self.size
-        if self.fit == "stretch":
-            return f"the whole photo, squeezed to {width} × {height}"
-        return f"the shorter side resized to {self.resize}, the centre {width} × {height} cut out"
+        cut = f"the shorter side resized to {self.resize}, the centre {width} × {height} cut out"
+        squeezed = f"the whole photo, squeezed to {width} × {height}"
+        return {
+            "mean": f"{self.channels} of 0 to 1, less {mean}",
+            "std": f"divided by {std}",
+            "framing": squeezed if self.fit == "stretch" else cut,
+        }
 
     def region(self, shape: tuple[int, int]) -> Region:
         """The part of a photo of this (height, width) that the network sees."""

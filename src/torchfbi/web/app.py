@@ -125,7 +125,7 @@ class _Addresses:
 
     async def network(self, request: Request) -> Response:
         """A visitor brings a network, as the body."""
-        asked = query.parts(request.query_params, "name", "stay", "mean", "std", "stretch")
+        asked = query.parts(request.query_params, "name", "stay", "mean", "std", "bgr", "stretch")
         name, said = asked.get("name") or "network.onnx", query.preprocessing(asked)
         view, content = views.encoded(views.network_view), await request.body()
         token, about = await self._service.welcome(content, name, said, view, stay="stay" in asked)

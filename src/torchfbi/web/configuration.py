@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torchfbi.evaluate.peers import METHODS
 from torchfbi.method.settings import PRESETS, Settings
+from torchfbi.models.conventions import USUAL
 from torchfbi.models.images import Photo
 from torchfbi.web.examples import NAMES
 from torchfbi.web.pictures import photo_uri
@@ -45,6 +46,15 @@ def configuration(service: Service, examples: dict[str, Photo]) -> dict[str, Any
         "methods": [
             {"name": name, "source": METHODS[name].source, "chosen": name in CHOSEN}
             for name in PEERS
+        ],
+        "scalings": [
+            {
+                "name": name,
+                "mean": scaling["mean"],
+                "std": scaling["std"],
+                "bgr": scaling.get("channels") == "BGR",
+            }
+            for name, scaling in USUAL.items()
         ],
         "examples": [
             {"name": name, "title": NAMES[name], "picture": photo_uri(photo.pixels, 160)}

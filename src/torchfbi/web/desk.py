@@ -17,6 +17,7 @@ from torchfbi.explanation.reuse import Forwards
 from torchfbi.method.settings import Settings
 from torchfbi.models import Model
 from torchfbi.models.images import Photo
+from torchfbi.models.source import Source
 from torchfbi.sweep import Sweep, sweep
 
 T = TypeVar("T")
@@ -32,6 +33,7 @@ class Question:
         model: the name of one of the service's networks.
         target: the class: a number, a name, ``top2``; None for the most probable one.
         settings: the method's.
+        source: where that network comes from.
         fit: where nothing exceeds tau, take one that something exceeds.
         fitted_from: the tau that was asked for, where another one was taken.
     """
@@ -41,6 +43,7 @@ class Question:
     model: str
     target: str | None
     settings: Settings
+    source: Source
     fit: bool = False
     fitted_from: float | None = None
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torchfbi.errors import LimitError, TorchFBIError, first_line
 from torchfbi.models import Model, onnx
+from torchfbi.models.source import Source
 from torchfbi.system import children
 from torchfbi.web.desk import Desk
 from torchfbi.web.limits import Limits
@@ -42,17 +43,16 @@ class Guest:
 
     Args:
         content: an ONNX file.
-        name: what it is called.
-        said: about its inputs, see ``Model.with_preprocess``.
+        source: what it is called, and what is said about its inputs.
         limits: of its memory, and of the seconds that an answer may take.
     """
 
-    def __init__(self, content: bytes, name: str, said: dict[str, Any], limits: Limits) -> None:
-        self._name, self._limits = name, limits
+    def __init__(self, content: bytes, source: Source, limits: Limits) -> None:
+        self.source, self._limits = source, limits
         processes = multiprocessing.get_context("spawn")
         self._pipe, theirs = processes.Pipe()
         self._gone = processes.Event()
-        of_process = theirs, self._gone, name, said, limits.memory
+        of_process = theirs, self._gone, source, limits.memory
         self.process = processes.Process(target=_host, args=of_process, daemon=True)
         self.process.start()
         theirs.close()
@@ -82,13 +82,13 @@ class Guest:
                     self._gone.set()
                 if time.monotonic() > end:
                     raise EndedError(
-                        f"{self._name} gave no answer within {self._limits.seconds:g} s and was "
-                        "put out: it is too large for this server."
+                        f"{self.source.name} gave no answer within {self._limits.seconds:g} s and "
+                        "was put out: it is too large for this server."
                     )
             answer = self._pipe.recv_bytes(MOST)
         except (EOFError, OSError):
             raise EndedError(
-                f"{self._name} was put out: it broke down, or took more memory than the "
+                f"{self.source.name} was put out: it broke down, or took more memory than the "
                 f"{self._limits.memory / 2**30:g} GiB that a visitor's network gets here."
             ) from None
         if answer[:1] == _REFUSED:
@@ -103,7 +103,7 @@ class Guest:
 _ANSWERED, _REFUSED = b"+", b"-"
 
 
-def _host(pipe: Connection, gone: Any, name: str, said: dict[str, Any], memory: int) -> None:
+def _host(pipe: Connection, gone: Any, source: Source, memory: int) -> None:
     """What runs in the process: answers, until nobody asks any longer."""
     children.belong()
     _limit(memory)
@@ -115,7 +115,7 @@ def _host(pipe: Connection, gone: Any, name: str, said: dict[str, Any], memory: 
     content = pipe.recv_bytes()
 
     def load(_: str) -> Model:
-        return onnx.loads(content, name).with_preprocess(**said)
+        return onnx.loads(content, source.name).with_preprocess(**source.said)
 
     desk = Desk(load, remembered=0, check=check)
     with contextlib.suppress(EOFError):
@@ -126,7 +126,7 @@ def _host(pipe: Connection, gone: Any, name: str, said: dict[str, Any], memory: 
             except TorchFBIError as error:
                 answer = _REFUSED + str(error).encode("utf-8", "replace")
             except Exception as error:  # of PyTorch, which the visitor's file provoked
-                text = f"{name} cannot be explained: {first_line(error)}"
+                text = f"{source.name} cannot be explained: {first_line(error)}"
                 answer = _REFUSED + text.encode("utf-8", "replace")
             del what, asked, how  # no photo stays
             pipe.send_bytes(answer)

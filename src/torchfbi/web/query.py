@@ -51,10 +51,10 @@ def question(service: Service, token: str, asked: Mapping[str, str]) -> Question
         SettingsError: no such preset or setting.
     """
     model = asked.get("model") or next(iter(service.networks))
-    service.check(model)
+    source = service.source(model)
     target = asked.get("target", "").strip() or None
     chosen, photo = settings(asked), service.photos.get(token)
-    return Question(token, photo, model, target, chosen, bool(asked.get("fit")))
+    return Question(token, photo, model, target, chosen, source, bool(asked.get("fit")))
 
 
 def settings(asked: Mapping[str, str]) -> Settings:
@@ -99,9 +99,13 @@ def preprocessing(asked: Mapping[str, str]) -> dict[str, Any]:
     scaling = {
         name: [number(name, part) for part in _separated(asked[name])]
         for name in ("mean", "std")
-        if name in asked
+        if asked.get(name)
     }
-    return {**scaling, "fit": "stretch" if asked.get("stretch") else None}
+    return {
+        **scaling,
+        "channels": "BGR" if asked.get("bgr") else None,
+        "fit": "stretch" if asked.get("stretch") else None,
+    }
 
 
 def taus(text: str) -> list[float | None]:

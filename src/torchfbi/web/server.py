@@ -14,6 +14,7 @@ import uvicorn
 
 from torchfbi.models import Model
 from torchfbi.models.images import Photo
+from torchfbi.models.source import Source
 from torchfbi.system.allocator import share_one_heap
 from torchfbi.web.app import application
 from torchfbi.web.connections import Connection, Connections
@@ -71,7 +72,7 @@ def stoppable() -> Iterator[None]:
 
 
 def serve(
-    networks: Mapping[str, Callable[[], Model]],
+    networks: Mapping[str, Source],
     host: str = "127.0.0.1",
     port: int = 7860,
     *,
@@ -79,6 +80,7 @@ def serve(
     auth: str | None = None,
     limits: Limits | None = None,
     ready: Callable[[str], None] = lambda url: None,
+    loaded: Callable[[Model], None] = lambda model: None,
 ) -> None:
     """Serve the page until it is interrupted (:func:`stoppable`). Nothing is written to the disk.
 
@@ -90,6 +92,7 @@ def serve(
         auth: ``user:password``, or None.
         limits: what a visitor may ask for.
         ready: called with the page's address as soon as it can be opened.
+        loaded: called with each of the networks as soon as it is loaded.
 
     Raises:
         ModelError, CaptureError: the first network cannot be loaded or explained.
@@ -98,7 +101,7 @@ def serve(
     share_one_heap()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     name = f"[{host}]" if ":" in host else host
-    service = Service(networks, limits or Limits())
+    service = Service(networks, limits or Limits(), loaded)
 
     async def run(listening: socket.socket) -> None:
         server = uvicorn.Server(configured(service, examples(), [name, *hosts], auth))

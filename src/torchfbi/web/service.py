@@ -13,6 +13,7 @@ from torchfbi.evaluate.compare import Comparison
 from torchfbi.evaluate.peers import METHODS
 from torchfbi.models import Model
 from torchfbi.models.images import Photo
+from torchfbi.models.source import Source
 from torchfbi.sweep import Sweep
 from torchfbi.web.desk import Answer, Desk, Question
 from torchfbi.web.guest import MARK, EndedError, Guest
@@ -47,12 +48,17 @@ class Service:
     """Answers questions about photos: one is decoded at a time, one is explained at a time.
 
     Args:
-        networks: what loads each network, by the name that it has here. It is called when the
-            network is first asked for.
+        networks: each network, by the name that it has here; loaded when it is first asked for.
         limits: what a visitor may ask for.
+        loaded: called with each network as soon as it is loaded.
     """
 
-    def __init__(self, networks: Mapping[str, Callable[[], Model]], limits: Limits) -> None:
+    def __init__(
+        self,
+        networks: Mapping[str, Source],
+        limits: Limits,
+        loaded: Callable[[Model], None] = lambda model: None,
+    ) -> None:
         self.networks = dict(networks)
         self.limits = limits
         self.photos: Store[Photo] = Store(
@@ -72,7 +78,13 @@ class Service:
             MARK,
         )
         self._reader, self._worker = Worker(limits), Worker(limits)
-        self._desk = Desk(lambda name: self.networks[name](), REMEMBERED, self._worker.check)
+
+        def load(name: str) -> Model:
+            model = self.networks[name].load()
+            loaded(model)
+            return model
+
+        self._desk = Desk(load, REMEMBERED, self._worker.check)
 
     async def keep(
         self, content: bytes, name: str, view: Callable[[str, Photo], T], *, stay: bool = False
@@ -147,7 +159,7 @@ class Service:
             )
 
         def work() -> tuple[str, bytes]:
-            token = self.guests.put(Guest(content, name, said, self.limits), stay)
+            token = self.guests.put(Guest(content, Source(name, said=said), self.limits), stay)
             try:
                 return token, self._ask_guest(token, "describe", token, view)
             except Exception:
@@ -212,19 +224,22 @@ class Service:
         Raises:
             ModelError: there is no such network here.
         """
-        self.check(model)
+        self.source(model)
         return await self._ask("describe", model, view)
 
-    def check(self, model: str) -> None:
-        """Raises:
-        ModelError: there is no such network here.
-        ForgottenError: it was a visitor's, and is no longer kept.
+    def source(self, model: str) -> Source:
+        """Where a network comes from, by the name that it has here.
+
+        Raises:
+            ModelError: there is no such network here.
+            ForgottenError: it was a visitor's, and is no longer kept.
         """
         if model.startswith(MARK):
-            self.guests.get(model)
-        elif model not in self.networks:
+            return self.guests.get(model).source
+        if model not in self.networks:
             known = ", ".join(self.networks)
             raise ModelError(f"This server has no model {model!r}: choose {known}.")
+        return self.networks[model]
 
     def warm(self) -> None:
         """Load and capture the first network, so that the first visitor does not wait for that."""

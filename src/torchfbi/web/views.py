@@ -77,7 +77,6 @@ def network_view(model: Model) -> dict[str, Any]:
         "assumed": list(model.warnings()),
         "mean": list(taken.mean),
         "std": list(taken.std),
-        "stretch": taken.fit == "stretch",
     }
 
 

@@ -5,6 +5,7 @@ const DIM = 0.22; // how bright the photo is where nothing speaks for the class
 const POWER = 0.35; // of the relative evidence, which has heavy tails
 const SMOOTHING = 3 / 224; // a Gaussian's standard deviation, by the longer side
 const LONGEST_SIDE = 1024;
+const DARK = 1 / 3; // photos darker than this on average are brightened: dimmed, they would be black
 
 /** Draw a photo and what its explanation reveals of it, by an opacity in [0, 1]. */
 export function draw(canvas, photo, explanation, opacity) {
@@ -14,6 +15,7 @@ export function draw(canvas, photo, explanation, opacity) {
   const context = canvas.getContext("2d");
   context.drawImage(photo.canvas, 0, 0, canvas.width, canvas.height);
   if (!explanation || !opacity) return;
+  const readable = brightened(canvas);
   const revealed = new OffscreenCanvas(canvas.width, canvas.height);
   const shown = revealed.getContext("2d");
   const { left, top, right, bottom } = explanation.region;
@@ -21,9 +23,9 @@ export function draw(canvas, photo, explanation, opacity) {
   shown.imageSmoothingQuality = "high";
   shown.drawImage(explanation.picture, ...place);
   shown.globalCompositeOperation = "source-in";
-  shown.drawImage(canvas, 0, 0);
+  shown.drawImage(readable, 0, 0);
   context.globalAlpha = opacity;
-  context.drawImage(dimmed(canvas), 0, 0);
+  context.drawImage(dimmed(readable), 0, 0);
   context.globalAlpha = 1;
   context.drawImage(revealed, 0, 0);
   if (explanation.whole) return;
@@ -81,16 +83,44 @@ function quantile(values, share) {
   return sorted[Math.floor(share * (sorted.length - 1))];
 }
 
-/** What the canvas shows, grey and dim. */
-function dimmed(canvas) {
-  const dim = new OffscreenCanvas(canvas.width, canvas.height);
-  const context = dim.getContext("2d", { willReadFrequently: true });
+/** The colours of a canvas, each pixel's changed in place by a function, as a canvas of their own. */
+function recoloured(canvas, change) {
+  const copy = new OffscreenCanvas(canvas.width, canvas.height);
+  const context = copy.getContext("2d", { willReadFrequently: true });
   context.drawImage(canvas, 0, 0);
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < image.data.length; i += 4) {
-    const [red, green, blue] = image.data.subarray(i, i + 3);
-    image.data.fill(DIM * (0.299 * red + 0.587 * green + 0.114 * blue), i, i + 3);
-  }
+  change(image.data);
   context.putImageData(image, 0, 0);
-  return dim;
+  return copy;
+}
+
+/** What the canvas shows, grey and dim. */
+function dimmed(canvas) {
+  return recoloured(canvas, (data) => {
+    for (let i = 0; i < data.length; i += 4) {
+      data.fill(DIM * (0.299 * data[i] + 0.587 * data[i + 1] + 0.114 * data[i + 2]), i, i + 3);
+    }
+  });
+}
+
+/** What the canvas shows, a dark photo with gamma as its mean would need it. */
+function brightened(canvas) {
+  return recoloured(canvas, (data) => {
+    const mean = Math.max(brightness(data), 1 / 255);
+    if (mean >= DARK) return;
+    const table = Array.from({ length: 256 }, (_, level) => 255 * (level / 255) ** (Math.log(DARK) / Math.log(mean)));
+    for (let i = 0; i < data.length; i++) if (i % 4 < 3) data[i] = table[data[i]];
+  });
+}
+
+/** Whether a photo is brightened where an explanation is drawn on it. */
+export function isDark({ data }) {
+  return brightness(data) < DARK;
+}
+
+/** The mean of red, green and blue, in [0, 1]. */
+function brightness(data) {
+  let sum = 0;
+  for (let i = 0; i < data.length; i++) if (i % 4 < 3) sum += data[i];
+  return sum / (0.75 * 255 * data.length);
 }

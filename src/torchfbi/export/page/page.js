@@ -1,6 +1,6 @@
 // The page: a photo in, the classes and the explanation of one of them out.
 
-import { draw, paint } from "./drawing.js";
+import { draw, isDark, paint } from "./drawing.js";
 import { $, element, listClasses, markClass, percent, save, takePhotos } from "./parts.js";
 import { decode, prepare } from "./photo.js";
 
@@ -12,6 +12,7 @@ const settings = Object.fromEntries(KNOBS.map((name) => [name, metadata.inputs[n
 // What is shown: the photo, its prepared input, and the answer of the network.
 const shown = { photo: null, input: null, target: null, explanation: null, classes: 0 };
 let asked = 0;
+let opened = 0;
 
 /** Explain a class of the photo; -1 asks for the top class. */
 function ask(target) {
@@ -27,7 +28,9 @@ function ask(target) {
 worker.onmessage = ({ data }) => {
   if (data.ready) {
     document.documentElement.dataset.ready = "true";
-    if (!shown.photo && !$("status").matches(".wrong")) say("");
+    if (shown.photo || $("status").matches(".wrong")) return;
+    say("");
+    if (!opened) $("examples").firstElementChild.click(); // not an empty frame
   } else if (data.error) {
     complain(data.error);
   } else if (data.id === asked) {
@@ -52,6 +55,7 @@ function answer({ logits, values, support, milliseconds }) {
   say(density ? "" : "Empty support: no pixel speaks for this class.");
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
   if (!whole) facts.Frame = "what the network saw";
+  if (isDark(shown.photo)) facts.Photo = "dark: brightened where the explanation is drawn";
   $("facts").replaceChildren(...Object.entries(facts).flatMap(([name, fact]) => [element("dt", name), element("dd", fact)]));
   const claim = `${label(shown.target)} (${percent(probabilities[shown.target])})`;
   $("canvas").ariaLabel = `${shown.photo.name}: highlighted are the ${percent(density)} of the pixels that made the network say ${claim}`;
@@ -63,16 +67,24 @@ function choose(number) {
   ask(number);
 }
 
-async function open(file) {
+/** Show another photo: a file, or a promise of one. */
+async function open(source) {
+  const turn = (opened += 1);
+  let file, photo, input;
   try {
-    const photo = await decode(file);
-    Object.assign(shown, { photo, input: prepare(photo, metadata.preprocess), explanation: null });
+    file = await source;
+    photo = await decode(file);
+    input = prepare(photo, metadata.preprocess);
   } catch (error) {
-    complain(error.message);
+    if (turn === opened) complain(error.message);
     return;
   }
+  if (turn !== opened) return; // another one was chosen meanwhile
+  Object.assign(shown, { photo, input, explanation: null });
   $("invitation").hidden = true;
+  $("other").value = "";
   $("canvas").hidden = false;
+  for (const button of $("examples").children) button.ariaPressed = String(button.value === file.name);
   $("canvas").ariaLabel = shown.photo.name;
   $("drop").classList.add("filled");
   redraw();
@@ -98,10 +110,18 @@ function label(number) {
   return metadata.labels?.[number] ?? `class ${number}`;
 }
 
-/** The classes that a number or a name fits. */
+/** The classes that a number or a name fits, or else words of a name, or else a part of one. */
 function named(text) {
   const plain = text.toLowerCase();
-  return [...Array(shown.classes).keys()].filter((number) => String(number) === text || label(number).toLowerCase() === plain);
+  const words = new RegExp(`(?<!\\w)${plain.replace(/[^\w\s]/g, "\\$&")}(?!\\w)`);
+  const classes = Array.from({ length: shown.classes }, (_, number) => [number, label(number).toLowerCase()]);
+  const rules = [
+    ([number, name]) => String(number) === text || name === plain,
+    ([, name]) => words.test(name),
+    ([, name]) => name.includes(plain),
+  ];
+  const found = rules.map((rule) => classes.filter(rule)).find(({ length }) => length) ?? [];
+  return found.map(([number]) => number);
 }
 
 function softmax(logits) {
@@ -123,12 +143,14 @@ function showSettings() {
   $("tau-value").textContent = tau?.toPrecision(3) ?? "";
 }
 
+let pause = 0; // Firefox says "change" of a slider that keys move only when it is left
 for (const name of KNOBS) {
   $(name).oninput = () => {
     settings[name] = Number($(name).value);
     showSettings();
+    clearTimeout(pause);
+    pause = setTimeout(() => ask(shown.target), 150);
   };
-  $(name).onchange = () => ask(shown.target);
 }
 
 $("reset").onclick = () => {
@@ -142,13 +164,20 @@ $("other").onchange = () => {
   if (!text || !shown.classes) return;
   const found = named(text);
   if (!found.length) return complain(`This network has no class called “${text}”.`);
-  if (found.length > 1) return complain(`“${text}” may be any of the classes ${found.join(", ")}: give a number.`);
+  if (found.length > 1) {
+    const few = found.slice(0, 8).map((number) => `${number} ${label(number)}`);
+    return complain(`“${text}” may be any of ${found.length} classes: give a number. ${few.join(", ")}${found.length > 8 ? ", …" : ""}`);
+  }
   $("other").value = "";
   choose(found[0]);
 };
 $("names").append(...(metadata.labels ?? []).map((value) => element("option", "", { value })));
 for (const button of $("examples").children) {
-  button.onclick = async () => open(new File([await (await fetch(button.value)).blob()], button.value));
+  button.onclick = () => open(example(button.value));
+}
+
+async function example(name) {
+  return new File([await (await fetch(name)).blob()], name);
 }
 
 $("opacity").oninput = redraw;
@@ -159,7 +188,9 @@ $("download").onclick = () => {
   $("canvas").toBlob((blob) => save(blob, name));
 };
 takePhotos($("file"), $("drop"), ([file]) => open(file));
+matchMedia("(prefers-color-scheme: dark)").onchange = () => shown.photo && redraw(); // the frame
 
+$("assumed").textContent = metadata.assumed.join(" ");
 const versions = metadata.versions;
 $("origin").textContent = `${metadata.model}, preset ${metadata.settings.preset}. Made by torchfbi ${versions.torchfbi} export.`;
 showSettings();

@@ -48,9 +48,10 @@ function bring(file, inputs = "") {
   return during(`Reading ${name} …`, async (latest) => {
     const found = await asking.bring(file, inputs, latest);
     if (!found) return;
+    if (file !== brought) $("inputs").reset();
     brought = file;
-    for (const name of ["mean", "std"]) $("inputs")[name].value = found.about[name].join(", ");
-    $("inputs").stretch.checked = found.about.stretch;
+    for (const name of ["mean", "std"]) $("inputs")[name].placeholder = listed(found.about[name]);
+    for (const part of $("inputs").querySelectorAll(".colours")) part.hidden = found.about.mean.length !== 3;
     $("network").querySelector(".own")?.remove();
     const option = element("option", `${found.about.name} (yours)`, { value: found.network, className: "own" });
     $("network").append(option);
@@ -60,6 +61,9 @@ function bring(file, inputs = "") {
     if (!asking.photo) say(`${name} answers from now on. Choose a photo.`);
   });
 }
+
+/** Numbers of channels, to be read and written; one where all are the same. */
+const listed = (numbers) => (new Set(numbers).size > 1 ? numbers : numbers.slice(0, 1)).map((number) => Number(number.toPrecision(8))).join(", ");
 
 /** Show another photo: a file of the visitor's, or the name of an example. */
 async function open(source) {
@@ -331,6 +335,12 @@ $("network").onchange = () => {
   $("classes").replaceChildren();
   listNames();
   explain();
+};
+for (const { name } of config.scalings) $("usual").append(element("option", name));
+$("usual").onchange = () => {
+  const chosen = config.scalings.find(({ name }) => name === $("usual").value);
+  for (const name of ["mean", "std"]) $("inputs")[name].value = chosen ? listed(chosen[name]) : "";
+  $("inputs").bgr.checked = Boolean(chosen?.bgr);
 };
 $("inputs").onsubmit = (event) => {
   event.preventDefault();
