@@ -1,12 +1,20 @@
-"""The house keeps its shape: its map is true, and what is public is there."""
+"""The house keeps its shape: imports point down, and what is public is there."""
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+def test_imports_point_down_the_layers() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_map_names_every_room() -> None:
