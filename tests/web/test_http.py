@@ -22,6 +22,7 @@ from photos import CAT, COFFEE
 from test_docs import SERVED, blocks
 from torchfbi.explanation.explanation import Explanation
 from torchfbi.method.settings import PRESETS, Settings
+from torchfbi.models.source import Source
 from torchfbi.web import views
 from torchfbi.web.configuration import controls, helps
 from torchfbi.web.desk import Answer, Question
@@ -445,7 +446,8 @@ def test_names_stay_names(server: Any) -> None:
     evil = torchfbi.Explanation(
         **{**vars(explanation), "labels": labels, "target": torch.tensor([0])}
     )
-    question = Question("token", photo, "efficientnet-lite0", None, explanation.settings)
+    name = "efficientnet-lite0"
+    question = Question("token", photo, name, None, explanation.settings, Source(name))
     answer = Answer(question, evil)
     shown = json.loads(views.encode(views.explanation_view(answer)))
     assert shown["label"] == labels[0]
