@@ -27,7 +27,7 @@ from torchfbi import ForwardBackward, batch, load
 from torchfbi.batch.decode import decode
 from torchfbi.batch.inputs import find
 
-COUNT, DAMAGED, KILLS, SHARD, BATCHES = 2000, 40, 20, 25, 6
+COUNT, DAMAGED, KILLS, SHARD, BATCHES = 2000, 40, 20, 25, 24
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "gif": "GIF", "tif": "TIFF"}
 PHOTOS = [
     *(Path(skimage.__file__).parent / "data" / name for name in (
