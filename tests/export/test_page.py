@@ -212,6 +212,23 @@ def test_weights_are_rounded_unless_that_changes_the_answer(
     assert kind(exact.path) == onnx.TensorProto.FLOAT
 
 
+def test_a_dark_photo_is_brightened_where_it_is_explained(
+    opened: tuple[Page, list[str]], tmp_path: Path
+) -> None:
+    page, _ = opened
+    Image.fromarray(np.full((64, 64, 3), 51, np.uint8)).save(tmp_path / "night.png")
+    explain(page, CAT)
+    assert "brightened" not in page.inner_text("#facts")
+    explain(page, tmp_path / "night.png")
+    assert "brightened" in page.inner_text("#facts")
+    darkest = page.evaluate(
+        "() => { const canvas = document.getElementById('canvas');"
+        "const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        "return data.reduce((least, level) => Math.min(least, level)); }"
+    )
+    assert darkest == pytest.approx(0.22 * 255 / 3, abs=1)  # 51 of 255 become a third, then dim
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it(browser: Browser, url: str, scheme: str) -> None:
     page, wrong = open_page(

@@ -15,7 +15,7 @@ export function draw(canvas, photo, explanation, opacity) {
   const context = canvas.getContext("2d");
   context.drawImage(photo.canvas, 0, 0, canvas.width, canvas.height);
   if (!explanation || !opacity) return;
-  const readable = brightened(canvas);
+  const readable = isDark(photo) ? brightened(canvas, photo.brightness) : canvas;
   const revealed = new OffscreenCanvas(canvas.width, canvas.height);
   const shown = revealed.getContext("2d");
   const { left, top, right, bottom } = explanation.region;
@@ -103,24 +103,16 @@ function dimmed(canvas) {
   });
 }
 
-/** What the canvas shows, a dark photo with gamma as its mean would need it. */
-function brightened(canvas) {
+/** What the canvas shows, with the gamma that its brightness needs. */
+function brightened(canvas, brightness) {
+  const gamma = Math.log(DARK) / Math.log(Math.max(brightness, 1 / 255));
+  const table = Array.from({ length: 256 }, (_, level) => 255 * (level / 255) ** gamma);
   return recoloured(canvas, (data) => {
-    const mean = Math.max(brightness(data), 1 / 255);
-    if (mean >= DARK) return;
-    const table = Array.from({ length: 256 }, (_, level) => 255 * (level / 255) ** (Math.log(DARK) / Math.log(mean)));
     for (let i = 0; i < data.length; i++) if (i % 4 < 3) data[i] = table[data[i]];
   });
 }
 
 /** Whether a photo is brightened where an explanation is drawn on it. */
-export function isDark({ data }) {
-  return brightness(data) < DARK;
-}
-
-/** The mean of red, green and blue, in [0, 1]. */
-function brightness(data) {
-  let sum = 0;
-  for (let i = 0; i < data.length; i++) if (i % 4 < 3) sum += data[i];
-  return sum / (0.75 * 255 * data.length);
+export function isDark(photo) {
+  return photo.brightness < DARK;
 }

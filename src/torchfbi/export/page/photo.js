@@ -23,7 +23,14 @@ export async function decode(file) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
   const { data } = context.getImageData(0, 0, width, height);
-  return { width, height, data, canvas, name: file.name || "photo" };
+  return { width, height, data, canvas, brightness: brightness(data), name: file.name || "photo" };
+}
+
+/** The mean of red, green and blue, in [0, 1]. */
+function brightness(data) {
+  let sum = 0;
+  for (let i = 0; i < data.length; i++) if (i % 4 < 3) sum += data[i];
+  return sum / (0.75 * 255 * data.length);
 }
 
 /** The network's input, Float32Array (channels, height, width), the region of the photo that it
