@@ -260,9 +260,10 @@ def test_check_prints_the_operators(factory: Path, capsys: pytest.CaptureFixture
     assert result["explainable"]
     assert result["operators"]["aten.convolution.default"] == 1
     assert result["features"] == ["1"]
-    code, _, err = run(capsys, "check", f"{factory}:make", CAT, "--device", "nowhere")
-    assert code == 2
-    assert "device 'nowhere' cannot be used" in err
+    for photos in ([CAT], []):
+        code, _, err = run(capsys, "check", f"{factory}:make", *photos, "--device", "nowhere")
+        assert code == 2
+        assert "device 'nowhere' cannot be used" in err
     code, out, _ = run(capsys, "check", "torchvision:squeezenet1_1")
     assert code == 0
     assert "aten.cat.default" in out

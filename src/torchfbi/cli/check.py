@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from torchfbi.cli import options, report
-from torchfbi.errors import ModelError, UnsupportedOperatorError
+from torchfbi.errors import ModelError, UnsupportedOperatorError, usable
 
 if TYPE_CHECKING:
     from torchfbi.models import Model
@@ -53,6 +53,8 @@ def check(
         network = options.network(model, weights=weights, labels=labels, device=device)
     else:
         network = load(model, pretrained=False)  # the weights do not matter here
+        with usable(device):
+            network.module.to(device)
     start = time.perf_counter()
     missing: dict[str, list[str]] = {}
     operators: dict[str, list[str]] = {}
