@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -60,10 +59,9 @@ class Decoders:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _start(self) -> ProcessPoolExecutor:
-        # Not by fork: PyTorch's threads do not survive it, and the lock on the folder would.
         return ProcessPoolExecutor(
             self._workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=children.context(__name__),
             initializer=_begin,
             initargs=(self._job.source, self._job.model.preprocess),
         )

@@ -18,18 +18,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import multiprocessing
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from torchfbi.bench.cases import Case, Task, build
 from torchfbi.bench.contenders import MAKERS
+from torchfbi.system import children
 
 _STATUS = Path("/proc/self/status")
 
@@ -50,7 +50,7 @@ def in_a_process(case: Case, contender: str, threads: int, timeout: float = 600)
         threads: of PyTorch.
         timeout: in seconds.
     """
-    processes = _context()
+    processes = children.context(__name__)
     ours, theirs = processes.Pipe(duplex=False)
     process = processes.Process(target=_work, args=(case, contender, threads, theirs), daemon=True)
     process.start()
@@ -62,14 +62,6 @@ def in_a_process(case: Case, contender: str, threads: int, timeout: float = 600)
     finally:
         process.kill()
         process.join()
-
-
-def _context() -> Any:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])
-    return processes
 
 
 def _work(case: Case, contender: str, threads: int, answer: Connection) -> None:

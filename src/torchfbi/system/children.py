@@ -7,6 +7,27 @@ import os
 import signal
 import threading
 from multiprocessing.connection import wait
+from typing import Any
+
+
+def context(*modules: str) -> Any:
+    """How to start processes that need modules whose import takes seconds: they are imported once.
+
+    They are forks of a process that has done nothing but that. It was begun anew, so that nothing
+    of this one is in it: no lock, no photo, and none of PyTorch's threads, which survive no fork.
+    Where there are no forks each process is begun anew.
+
+    Args:
+        modules: their names. Those of the first call are imported ahead.
+
+    Returns:
+        A context as of ``multiprocessing.get_context``.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(list(modules))
+    return processes
 
 
 def belong() -> None:

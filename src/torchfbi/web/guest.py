@@ -9,7 +9,6 @@ are never unpickled.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -33,6 +32,9 @@ LOOK = 0.02
 MOST = 2**26
 """Bytes of an answer: the flow of a deep network, with its pictures, has a few million."""
 
+_CAPTURING = ("torch.export._trace",)
+"""What PyTorch imports at the first capture, for a second."""
+
 
 class EndedError(LimitError):
     """The process was ended, and the network is gone with it."""
@@ -49,7 +51,7 @@ class Guest:
 
     def __init__(self, content: bytes, source: Source, limits: Limits) -> None:
         self.source, self._limits = source, limits
-        processes = multiprocessing.get_context("spawn")
+        processes = children.context(__name__, *_CAPTURING)
         self._pipe, theirs = processes.Pipe()
         self._gone = processes.Event()
         of_process = theirs, self._gone, source, limits.memory
