@@ -564,6 +564,36 @@ def test_unequal_windows_are_a_table_of_places(side: int, tmp_path: Path) -> Non
         torch.testing.assert_close(*explained)
 
 
+def test_a_mean_over_channels_last_is_one_for_any_batch(tmp_path: Path) -> None:
+    """The newer exporter picks its entries by a table of places, which the batch's size decides."""
+    pooling, head = nn.AdaptiveAvgPool2d(1), nn.Linear(4, 3)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), pooling, nn.Flatten(), head).eval()
+    module.to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 8, 9).to(memory_format=torch.channels_last)
+    path = exported(module, x, tmp_path / "net.onnx", "dynamo")
+    assert "Gather" in {node.op_type for node in onnx.load(path).graph.node}
+    ours = loader.load(path).module
+    for count in (1, 5):
+        more = torch.randn(count, 3, 8, 9)
+        assert off(ours(more), runtime(path, more.numpy())[0]) < 2e-6
+        explained = [
+            ForwardBackward(net, more, Settings.plain())(more)[0] for net in (ours, module)
+        ]
+        torch.testing.assert_close(*explained)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mish_that_is_spelt_out_is_one(turned: bool, tmp_path: Path) -> None:
+    factors = ("x t", "t x")[turned]
+    nodes = [node("Softplus", "x", "s"), node("Tanh", "s", "t"), node("Mul", factors, "y")]
+    nodes.append(node("Flatten", "y", "z"))
+    path = file(tmp_path / "net.onnx", nodes, {}, ("n", 3, 4, 5), outputs=("z",))
+    read, x = loader.load(path).module, random(2, 3, 4, 5)
+    assert off(read(torch.tensor(x)), nn.Mish()(torch.tensor(x)).flatten(1).numpy()) < 1e-6
+    captured = ForwardBackward(read, torch.tensor(x)).graph.nodes
+    assert torch.ops.aten.mish.default in {step.target for step in captured}
+
+
 # Files
 
 
