@@ -582,18 +582,6 @@ def test_a_mean_over_channels_last_is_one_for_any_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(*explained)
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_mish_that_is_spelt_out_is_one(turned: bool, tmp_path: Path) -> None:
-    factors = ("x t", "t x")[turned]
-    nodes = [node("Softplus", "x", "s"), node("Tanh", "s", "t"), node("Mul", factors, "y")]
-    nodes.append(node("Flatten", "y", "z"))
-    path = file(tmp_path / "net.onnx", nodes, {}, ("n", 3, 4, 5), outputs=("z",))
-    read, x = loader.load(path).module, random(2, 3, 4, 5)
-    assert off(read(torch.tensor(x)), nn.Mish()(torch.tensor(x)).flatten(1).numpy()) < 1e-6
-    captured = ForwardBackward(read, torch.tensor(x)).graph.nodes
-    assert torch.ops.aten.mish.default in {step.target for step in captured}
-
-
 # Files
 
 
