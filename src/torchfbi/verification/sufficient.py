@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfbi.verification.blur import blur
 from torchfbi.verification.occlusion import Occlusion, Prediction, joined
 
 FIRST = (0.08, 0.2)
@@ -22,15 +21,11 @@ PASSES, TRIES = 16, 3
 """Trimming: images that the network is shown at most, and how many ways a round to leave patches
 out are tested; one of them at most under the other removal too."""
 
-LEAST, LARGEST = 0.2, 0.5
+LEAST, LARGEST = 0.25, 0.65
 """Trimming: the ways leave out shares from the one to the other of the part."""
 
-COHERENCE = 1 / 7
-"""Trimming: the standard deviation of the random fields whose peaks are left out, in sides of the
-image. Pieces, not crumbs: they take less of what the rest needs."""
-
-LOYALTY = 0.5
-"""Trimming: how much the map's own order counts beside chance in what is left out."""
+LOYALTY = 0.25
+"""Trimming: how much the map's own order counts beside the direction of a cut."""
 
 
 class Found(NamedTuple):
@@ -97,17 +92,17 @@ def likely(occlusion: Occlusion, prediction: Prediction) -> Tensor:
 def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.Generator) -> Found:
     """The part without patches that it does not need, as far as ``PASSES`` tests tell.
 
-    Tests of groups: each round tries several ways to leave out more or less of the part, in
-    coherent pieces drawn at random, rather where the map has less evidence. The way that leaves
-    out most and keeps the class is taken; where none does, the next round leaves out less. All are
-    tested under the removal under which the part is nearest to losing the class, and what passes
-    under the others.
+    Tests of groups: each round tries several cuts in directions drawn at random, which leave out
+    more or less of the part on one side, rather where the map has less evidence. What is left is
+    in one piece; holes take more of what the rest needs. The cut that leaves out most and keeps
+    the class is taken; where none does, the next round leaves out less. All are tested under the
+    removal under which the part is nearest to losing the class, and what passes under the others.
 
     Args:
         occlusion: the image, the class, the network.
         found: a part that keeps the class.
         order: the place of each patch.
-        generator: of the pieces.
+        generator: of the directions.
     """
     scale, last = 1.0, occlusion.passes + PASSES - TRIES - 1
     while occlusion.passes <= last:
@@ -116,9 +111,9 @@ def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.
         counts = [max(1, round(share * size)) for share in shares.tolist()]
         if size <= counts[0]:
             break
-        fields = _fields(found.patches, order, generator)
+        sides = _sides(found.patches, order, generator)
         tried = torch.stack(
-            [_without(found.patches, *way) for way in zip(fields, counts, strict=True)]
+            [_without(found.patches, *way) for way in zip(sides, counts, strict=True)]
         )
         better = _smallest(occlusion, tried, found)
         scale = 0.6 * scale if better is None else min(1.0, 1.2 * scale)
@@ -143,19 +138,18 @@ def _smallest(occlusion: Occlusion, tried: Tensor, before: Found) -> Found | Non
     return Found(patches, prediction) if prediction.kept.item() else None
 
 
-def _fields(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:
-    """For each try, how much each patch of the part is to be left out, (TRIES, patches) float64."""
-    noise = torch.randn(TRIES, 1, *patches.shape, generator=generator, dtype=torch.float64)
-    sigma = COHERENCE * patches.numel() ** (1 / patches.ndim)
-    random = blur(noise, sigma).flatten(1)[:, patches.flatten()]
+def _sides(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:
+    """For each cut, how far on its side each patch of the part is, (TRIES, patches) float64."""
+    directions = torch.randn(TRIES, patches.ndim, generator=generator, dtype=torch.float64)
+    along = directions @ patches.nonzero().double().T
     late = order[patches].argsort().argsort().double()
-    return _standard(random) + LOYALTY * _standard(late)
+    return _standard(along) + LOYALTY * _standard(late)
 
 
-def _without(patches: Tensor, field: Tensor, count: int) -> Tensor:
-    """The part without the ``count`` patches at which the field is largest."""
+def _without(patches: Tensor, side: Tensor, count: int) -> Tensor:
+    """The part without the ``count`` patches that are furthest on one side."""
     kept = patches.flatten().clone()
-    kept[kept.nonzero()[field.topk(count).indices, 0]] = False
+    kept[kept.nonzero()[side.topk(count).indices, 0]] = False
     return kept.view_as(patches)
 
 
