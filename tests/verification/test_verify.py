@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 from dataclasses import replace
@@ -164,6 +165,20 @@ def test_the_same_seed_gives_the_same_verdict_and_few_passes(suite) -> None:
     occlusion = Occlusion(predict, scene.x[None], scene.target)
     verdict = examine(occlusion, torch.ones(48, 48), "ring", seed=3)
     assert sum(asked) == verdict.passes <= 60
+
+
+def test_chance_is_another_one_for_each_class(suite) -> None:
+    """Else one lucky random order would be what chance gives for a whole data set."""
+    drawn = []
+    for scene in {scene.target: scene for scene in suite.scenes}.values():
+        own = explain(suite.model, scene.x[None], scene.target)
+        (verdict,) = own.verify()
+        if verdict.random is not None:
+            drawn.append(verdict.random.mask)
+    assert len(drawn) >= 3
+    for one, other in itertools.combinations(drawn, 2):
+        assert (one & ~other).any()
+        assert (other & ~one).any()
 
 
 def test_the_batch_changes_nothing(suite) -> None:

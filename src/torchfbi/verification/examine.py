@@ -71,9 +71,10 @@ def examine(
         label: the class's name.
         rival: how the map differs from the strongest rival's, if that is known.
         again: what the method says of the changed image, if it could be asked.
-        seed: of everything that is drawn at random.
+        seed: of everything that is drawn at random. Each class has its own draws, lest a lucky
+            random order be what chance gives for a whole data set.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + occlusion.target)
     occlusion.passes += EXPLAINED * ((rival is not None) + 2 * (again is not None))
     found = _tested(occlusion, evidence, again, generator) if occlusion.removals else _Tested()
     return Verdict(
