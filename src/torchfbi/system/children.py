@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from multiprocessing.connection import wait
 from typing import Any
@@ -15,7 +16,7 @@ def context(*modules: str) -> Any:
 
     They are forks of a process that has done nothing but that. It was begun anew, so that nothing
     of this one is in it: no lock, no photo, and none of PyTorch's threads, which survive no fork.
-    Where there are no forks each process is begun anew.
+    Elsewhere than on Linux, where forks are not safe or do not exist, each is begun anew.
 
     Args:
         modules: their names. Those of the first call are imported ahead.
@@ -23,7 +24,7 @@ def context(*modules: str) -> Any:
     Returns:
         A context as of ``multiprocessing.get_context``.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(list(modules))
