@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import uvicorn
 
 from hostile.networks import model, node
@@ -80,3 +81,15 @@ def small() -> bytes:
     ]
     content: bytes = model(nodes, weights, (1, 3, 32, 32)).SerializeToString()
     return content
+
+
+class TwoThreads:
+    """Whoever unpickles this asks PyTorch for two threads."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return torch.set_num_threads, (2,)
+
+
+def threads(*_: object) -> dict[str, int]:
+    """A view that says with how many threads its process explains."""
+    return {"threads": torch.get_num_threads()}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from hostile.networks import ints, model, node, outside
-from pageserver import small
+from pageserver import TwoThreads, small, threads
 from photos import CAT
 from torchfbi.errors import TorchFBIError
 from torchfbi.models.source import Source
@@ -148,6 +150,13 @@ def made() -> Iterator[Any]:
 
 def described(guest: Guest) -> bytes:
     return guest.ask(lambda: None, "describe", "", encoded(network_view))
+
+
+def test_it_computes_on_all_threads(made: Any) -> None:
+    """Though its process is a fork: of one that has computed nothing."""
+    view = encoded(partial(threads, TwoThreads()))
+    answer = made(small()).ask(lambda: None, "describe", "", view)
+    assert json.loads(answer) == {"threads": 2}
 
 
 def test_hostile_networks_harm_nobody(made: Any, tmp_path: Path) -> None:

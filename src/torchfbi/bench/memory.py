@@ -29,7 +29,7 @@ from torch import nn
 
 from torchfbi.bench.cases import Case, Task, build
 from torchfbi.bench.contenders import MAKERS
-from torchfbi.system import children
+from torchfbi.system import children, forked
 
 _STATUS = Path("/proc/self/status")
 
@@ -65,6 +65,7 @@ def in_a_process(case: Case, contender: str, threads: int, timeout: float = 600)
 
 
 def _work(case: Case, contender: str, threads: int, answer: Connection) -> None:
+    forked.unharmed()
     torch.set_num_threads(threads)
     make = MAKERS[contender]
     task = build(case)

@@ -19,3 +19,9 @@ def on_one_thread() -> None:
     if os.getpid() != _process:
         _process = os.getpid()
         torch.set_num_threads(1)
+
+
+def unharmed() -> None:
+    """In a process forked from one that has computed nothing: no thread was lost, all are used."""
+    global _process
+    _process = os.getpid()

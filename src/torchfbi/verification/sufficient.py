@@ -93,8 +93,8 @@ def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.
     """The part without patches that it does not need, as far as ``PASSES`` tests tell.
 
     Tests of groups: each round tries several cuts in directions drawn at random, which leave out
-    more or less of the part on one side, rather where the map has less evidence. What is left is
-    in one piece; holes take more of what the rest needs. The cut that leaves out most and keeps
+    more or less of the part on one side, rather where the map has less evidence. What is left
+    hangs together; holes take more of what the rest needs. The cut that leaves out most and keeps
     the class is taken; where none does, the next round leaves out less. All are tested under the
     removal under which the part is nearest to losing the class, and what passes under the others.
 

@@ -19,7 +19,7 @@ from typing import Any
 from torchfbi.errors import LimitError, TorchFBIError, first_line
 from torchfbi.models import Model, onnx
 from torchfbi.models.source import Source
-from torchfbi.system import children
+from torchfbi.system import children, forked
 from torchfbi.web.desk import Desk
 from torchfbi.web.limits import Limits
 
@@ -31,9 +31,6 @@ LOOK = 0.02
 
 MOST = 2**26
 """Bytes of an answer: the flow of a deep network, with its pictures, has a few million."""
-
-_CAPTURING = ("torch.export._trace",)
-"""What PyTorch imports at the first capture, for a second."""
 
 
 class EndedError(LimitError):
@@ -51,7 +48,8 @@ class Guest:
 
     def __init__(self, content: bytes, source: Source, limits: Limits) -> None:
         self.source, self._limits = source, limits
-        processes = children.context(__name__, *_CAPTURING)
+        # The second is what PyTorch imports at the first capture, for a second.
+        processes = children.context(__name__, "torch.export._trace")
         self._pipe, theirs = processes.Pipe()
         self._gone = processes.Event()
         of_process = theirs, self._gone, source, limits.memory
@@ -108,6 +106,7 @@ _ANSWERED, _REFUSED = b"+", b"-"
 def _host(pipe: Connection, gone: Any, source: Source, memory: int) -> None:
     """What runs in the process: answers, until nobody asks any longer."""
     children.belong()
+    forked.unharmed()
     _limit(memory)
 
     def check(*_: object) -> None:
