@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from survey.examine import Row, examine
 from survey.names import family
+from torchfbi.system import children
 
 
 def run(
@@ -85,7 +85,4 @@ def _work(name: str, answer: Connection) -> None:
         answer.send(Row(name, family(name), refused=f"{type(error).__name__}: {error}"))
 
 
-_forks = "forkserver" in multiprocessing.get_all_start_methods()
-_processes: Any = multiprocessing.get_context("forkserver" if _forks else "spawn")
-if _forks:
-    _processes.set_forkserver_preload(["survey.warm"])
+_processes: Any = children.context("survey.warm")
