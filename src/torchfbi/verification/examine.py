@@ -13,7 +13,7 @@ from torchfbi.verification.necessary import remove
 from torchfbi.verification.occlusion import Occlusion
 from torchfbi.verification.rival import correlation
 from torchfbi.verification.stability import Stability, stability
-from torchfbi.verification.sufficient import Found, beginnings, likely, trimmed
+from torchfbi.verification.sufficient import PASSES, Found, beginnings, likely, trimmed
 from torchfbi.verification.verdict import PARTS, Part, Rival, Verdict
 from torchfbi.verification.words import REASONS
 
@@ -109,10 +109,11 @@ def _tested(
 ) -> _Tested:
     grid = occlusion.grid
     order = grid.order(evidence, generator)
+    end = occlusion.passes + PASSES
     tried = beginnings(occlusion, order)
     claimed = tried.first(tried.prediction.kept)
-    sufficient = trimmed(occlusion, claimed, order, generator)
-    removed = remove(occlusion, order, sufficient.patches)
+    sufficient = trimmed(occlusion, claimed, order, generator, end - occlusion.passes)
+    removed = remove(occlusion, order, sufficient)
     length = int(claimed.patches.sum())
     each = [grid.order(one.cpu(), generator) for one in controls.edges(occlusion.image)]
     edges = max(each, key=lambda other: correlation(order, other))

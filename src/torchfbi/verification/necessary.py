@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from torchfbi.verification.occlusion import Occlusion, Prediction, joined
+from torchfbi.verification.occlusion import Occlusion
 from torchfbi.verification.sufficient import Found
 
-FIRST, SHORTER, LONGER = 0.2, (0.05, 0.1), (0.33, 0.5)
-"""Shares of the patches that are removed, those with the most evidence first: the first one, and
-depending on what it does the shorter or the longer ones."""
+FIRST, SHORTER, HALF, BETWEEN = 0.2, (0.1, 0.05), 0.5, (0.33,)
+"""Shares of the patches that are removed, those with the most evidence first: the first one; the
+shorter ones as long as they lose the class where it does; else half, and what is between if that
+does."""
 
 
 class Removed(NamedTuple):
@@ -35,31 +35,35 @@ class Removed(NamedTuple):
         return self.rest is not None and bool(self.rest.prediction.kept.item())
 
 
-def remove(occlusion: Occlusion, order: Tensor, sufficient: Tensor) -> Removed:
+def remove(occlusion: Occlusion, order: Tensor, sufficient: Found) -> Removed:
     """Remove what has the most evidence, and the sufficient part.
 
     Args:
         occlusion: the image, the class, the network.
         order: the place of each patch, (*grid.shape) int64.
-        sufficient: patches that keep the class, (*grid.shape) bool.
+        sufficient: patches that keep the class.
     """
-    parts = torch.stack([order < FIRST * order.numel(), sufficient])
-    without = occlusion.keep(~parts)
-    lengths = SHORTER if _lost(without)[0] else LONGER
-    more = torch.stack([order < length * order.numel() for length in lengths])
-    again = occlusion.keep(~more)
-    parts = torch.cat([parts, more])
-    prediction = joined(without, again)
-    sizes = parts.flatten(1).sum(1)
-    losing = _lost(prediction).nonzero()[:, 0]
-    necessary = None
-    if len(losing):
-        best = int(losing[sizes[losing].argmin()])
-        necessary = Found(parts[best], prediction.one(best))
-    rest = Found(~parts[-1], prediction.one(len(parts) - 1)) if lengths is LONGER else None
-    return Removed(necessary, rest)
+    removals = occlusion.hardest(sufficient.prediction)[::-1]
+    tried: list[Found] = []
+    rest = None
 
+    def first(share: float) -> Tensor:
+        return order < share * order.numel()
 
-def _lost(prediction: Prediction) -> Tensor:
-    """Whether the class is lost under every removal, (M,) bool."""
-    return (prediction.margin <= 0).all(0)
+    def loses(part: Tensor) -> bool:
+        tried.append(Found(part, occlusion.losing(~part[None], removals)))
+        return bool(tried[-1].prediction.lost.item())
+
+    loses(sufficient.patches)
+    lengths: tuple[float, ...] = SHORTER
+    if not loses(first(FIRST)):
+        without = occlusion.keep(~first(HALF)[None])
+        tried.append(Found(first(HALF), without))
+        rest = Found(~first(HALF), without)
+        lengths = BETWEEN if without.lost.item() else ()
+    for length in lengths:
+        if not loses(first(length)):
+            break
+    losing = [found for found in tried if found.prediction.lost.item()]
+    smallest = min(losing, key=lambda found: int(found.patches.sum()), default=None)
+    return Removed(smallest, rest)

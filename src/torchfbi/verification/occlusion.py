@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple, TypeAlias
 
@@ -32,9 +32,9 @@ class Prediction(NamedTuple):
     """What the network says, for each altered image (M,) and each removal.
 
     Args:
-        probability: of the class, (removals, M) float64.
+        probability: of the class, (removals, M) float64; NaN where that was not asked.
         margin: how far the class is from being lost, (removals, M) float64 in nats; it is kept
-            above 0.
+            above 0. NaN where that was not asked.
     """
 
     probability: Tensor
@@ -44,6 +44,11 @@ class Prediction(NamedTuple):
     def kept(self) -> Tensor:
         """Whether the class is kept under every removal, (M,) bool."""
         return (self.margin > 0).all(0)
+
+    @property
+    def lost(self) -> Tensor:
+        """Whether the class is lost under every removal, (M,) bool."""
+        return (self.margin <= 0).all(0)
 
     def at(self, indices: Tensor) -> Prediction:
         """Some of the altered images, in this order."""
@@ -120,6 +125,47 @@ class Occlusion:
         answers = self._answers(altered)
         shape = len(filled), len(patches)
         return Prediction(answers[:, self.target].view(shape), self._margins(answers).view(shape))
+
+    def keeping(
+        self, patches: Tensor, removals: Sequence[str], most: int | None = None
+    ) -> Prediction:
+        """Which parts keep the class under every removal? Those that lose it under one are not
+        asked about under the next.
+
+        Args:
+            patches: (M, *grid.shape) bool.
+            removals: all of ``self.removals``; with the one first that loses the class soonest
+                least is asked.
+            most: how many parts go on to the next removal, the first ones; all by default.
+        """
+        return self._in_turn(patches, removals, torch.gt, most)
+
+    def losing(self, patches: Tensor, removals: Sequence[str]) -> Prediction:
+        """Which parts lose the class under every removal? Asked as ``keeping`` asks."""
+        return self._in_turn(patches, removals, torch.le)
+
+    def hardest(self, prediction: Prediction) -> tuple[str, ...]:
+        """The removals, the one first under which a part, M = 1, is nearest to losing the class."""
+        return tuple(self.removals[i] for i in prediction.margin[:, 0].argsort().tolist())
+
+    def _in_turn(
+        self,
+        patches: Tensor,
+        removals: Sequence[str],
+        passes: Callable[[Tensor, float], Tensor],
+        most: int | None = None,
+    ) -> Prediction:
+        shape = len(removals), len(patches)
+        probability = torch.full(shape, torch.nan, dtype=torch.float64)
+        margin = probability.clone()
+        left = torch.arange(len(patches))
+        for name in removals:
+            if not len(left):
+                break
+            row, asked = self.removals.index(name), self.keep(patches[left], (name,))
+            probability[row, left], margin[row, left] = asked.probability[0], asked.margin[0]
+            left = left[passes(asked.margin[0], 0.0)][:most]
+        return Prediction(probability, margin)
 
     def _removed(self) -> dict[str, Tensor]:
         """The image without anything of the class, one for each removal that achieves it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,12 +18,11 @@ both keep the class, the second one alone, or neither."""
 MOST = 0.9
 """The share of the whole image's probability that ``Verdict.most`` keeps."""
 
-PASSES, TRIES = 16, 3
-"""Trimming: images that the network is shown at most, and how many ways a round to leave patches
-out are tested; one of them at most under the other removal too."""
+PASSES = 30
+"""Images that the network is shown at most, from the first beginning to the last cut."""
 
-LEAST, LARGEST = 0.25, 0.65
-"""Trimming: the ways leave out shares from the one to the other of the part."""
+CUTS = (0.55, 0.3)
+"""Trimming: the shares of the part that the cuts of a round leave out."""
 
 LOYALTY = 0.25
 """Trimming: how much the map's own order counts beside the direction of a cut."""
@@ -60,28 +60,37 @@ class Beginnings(NamedTuple):
 def beginnings(occlusion: Occlusion, order: Tensor) -> Beginnings:
     """Ask about beginnings of an order: a bisection, since what is longer rarely keeps less.
 
-    Where none that it comes across keeps most of the probability, long ones are asked about too.
+    Where none that it comes across keeps most of the probability, longer ones are asked about too.
 
     Args:
         occlusion: the image, the class, the network.
         order: the place of each patch, (*grid.shape) int64.
     """
 
-    def first(lengths: tuple[float, ...]) -> Tensor:
-        return torch.stack([order < max(1, round(share * order.numel())) for share in lengths])
+    lengths: list[float] = []
+    parts: list[Prediction] = []
 
-    prediction = occlusion.keep(first(FIRST))
-    short, long = prediction.kept.tolist()
+    def ask(*more: float) -> Prediction:
+        lengths.extend(more)
+        parts.append(occlusion.keeping(_first(order, more), occlusion.removals))
+        return parts[-1]
+
+    short, long = ask(*FIRST).kept.tolist()
     more = SHORTER if short else BETWEEN if long else LONGER
-    prediction = joined(prediction, occlusion.keep(first(more)))
-    lengths: tuple[float, ...] = FIRST + more
-    if more is not LONGER and not likely(occlusion, prediction).any():
-        prediction = joined(prediction, occlusion.keep(first(LONGER)))
-        lengths += LONGER
-    every = torch.cat([first(lengths), torch.ones_like(order[None], dtype=torch.bool)])
-    prediction = joined(prediction, occlusion.whole)
+    ask(*more)
+    if more is not LONGER and not likely(occlusion, joined(*parts)).any():
+        for length in reversed(LONGER):
+            if not likely(occlusion, ask(length)).any():
+                break
+    prediction = joined(*parts, occlusion.whole)
+    every = _first(order, (*lengths, 1.0))
     ascending = every.flatten(1).sum(1).argsort()
     return Beginnings(every[ascending], prediction.at(ascending))
+
+
+def _first(order: Tensor, shares: Sequence[float]) -> Tensor:
+    """The beginnings of an order, (shares, *grid.shape) bool."""
+    return torch.stack([order < max(1, round(share * order.numel())) for share in shares])
 
 
 def likely(occlusion: Occlusion, prediction: Prediction) -> Tensor:
@@ -89,13 +98,15 @@ def likely(occlusion: Occlusion, prediction: Prediction) -> Tensor:
     return prediction.kept & (prediction.probability >= MOST * occlusion.probability).all(0)
 
 
-def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.Generator) -> Found:
-    """The part without patches that it does not need, as far as ``PASSES`` tests tell.
+def trimmed(
+    occlusion: Occlusion, found: Found, order: Tensor, generator: torch.Generator, passes: int
+) -> Found:
+    """The part without patches that it does not need, as far as tests tell.
 
-    Tests of groups: each round tries several cuts in directions drawn at random, which leave out
-    more or less of the part on one side, rather where the map has less evidence. What is left
-    hangs together; holes take more of what the rest needs. The cut that leaves out most and keeps
-    the class is taken; where none does, the next round leaves out less. All are tested under the
+    Tests of groups: each round tries two cuts in directions drawn at random, which leave out more
+    or less of the part on one side, rather where the map has less evidence. What is left hangs
+    together; holes take more of what the rest needs. The cut that leaves out most and keeps the
+    class is taken; where none does, the next round leaves out less. All are tested under the
     removal under which the part is nearest to losing the class, and what passes under the others.
 
     Args:
@@ -103,44 +114,36 @@ def trimmed(occlusion: Occlusion, found: Found, order: Tensor, generator: torch.
         found: a part that keeps the class.
         order: the place of each patch.
         generator: of the directions.
+        passes: images that the network may be shown.
     """
-    scale, last = 1.0, occlusion.passes + PASSES - TRIES - 1
-    while occlusion.passes <= last:
+    scale, end = 1.0, occlusion.passes + passes
+    while (left := end - occlusion.passes - len(occlusion.removals) + 1) > 0:
         size = int(found.patches.sum())
-        shares = torch.linspace(LARGEST, LEAST, TRIES) * scale
-        counts = [max(1, round(share * size)) for share in shares.tolist()]
+        counts = [max(1, round(share * scale * size)) for share in CUTS[-left:]]
         if size <= counts[0]:
             break
-        sides = _sides(found.patches, order, generator)
-        tried = torch.stack(
+        sides = _sides(found.patches, order, len(counts), generator)
+        cut = torch.stack(
             [_without(found.patches, *way) for way in zip(sides, counts, strict=True)]
         )
-        better = _smallest(occlusion, tried, found)
+        better = _smallest(occlusion, cut, found)
         scale = 0.6 * scale if better is None else min(1.0, 1.2 * scale)
         found = better or found
     return found
 
 
-def _smallest(occlusion: Occlusion, tried: Tensor, before: Found) -> Found | None:
+def _smallest(occlusion: Occlusion, cut: Tensor, before: Found) -> Found | None:
     """The smallest that keeps the class under the harder removal, if also under the others."""
-    weak = int(before.prediction.margin[:, 0].argmin())
-    names = occlusion.removals
-    others = names[:weak] + names[weak + 1 :]
-    asked = occlusion.keep(tried, (names[weak],))
-    if not asked.kept.any():
+    prediction = occlusion.keeping(cut, occlusion.hardest(before.prediction), most=1)
+    if not prediction.kept.any():
         return None
-    index = int(asked.kept.int().argmax())
-    patches, prediction = tried[index], asked.one(index)
-    if others:
-        rest = occlusion.keep(patches[None], others)
-        parts = [torch.cat([r[:weak], f, r[weak:]]) for f, r in zip(prediction, rest, strict=True)]
-        prediction = Prediction(*parts)
-    return Found(patches, prediction) if prediction.kept.item() else None
+    index = int(prediction.kept.int().argmax())
+    return Found(cut[index], prediction.one(index))
 
 
-def _sides(patches: Tensor, order: Tensor, generator: torch.Generator) -> Tensor:
-    """For each cut, how far on its side each patch of the part is, (TRIES, patches) float64."""
-    directions = torch.randn(TRIES, patches.ndim, generator=generator, dtype=torch.float64)
+def _sides(patches: Tensor, order: Tensor, cuts: int, generator: torch.Generator) -> Tensor:
+    """For each cut, how far on its side each patch of the part is, (cuts, patches) float64."""
+    directions = torch.randn(cuts, patches.ndim, generator=generator, dtype=torch.float64)
     along = directions @ patches.nonzero().double().T
     late = order[patches].argsort().argsort().double()
     return _standard(along) + LOYALTY * _standard(late)
