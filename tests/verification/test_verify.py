@@ -167,6 +167,32 @@ def test_the_same_seed_gives_the_same_verdict_and_few_passes(suite) -> None:
     assert sum(asked) == verdict.passes <= 60
 
 
+def test_asked_in_turn_parts_are_kept_and_lost_as_when_asked_at_once(suite) -> None:
+    """And what was not asked is neither."""
+    scene = suite.scenes[0]
+    generator = torch.Generator().manual_seed(0)
+    occlusion = Occlusion(
+        lambda images: suite.model.module(images).softmax(1), scene.x[None], scene.target
+    )
+    shares = torch.rand(40, *[1] * len(occlusion.grid.shape), generator=generator)
+    patches = torch.rand(40, *occlusion.grid.shape, generator=generator) < shares
+    whole = occlusion.keep(patches)
+    assert whole.kept.any()
+    assert whole.lost.any()
+    for removals in (occlusion.removals, occlusion.removals[::-1]):
+        before = occlusion.passes
+        keeping, losing = occlusion.keeping(patches, removals), occlusion.losing(patches, removals)
+        assert torch.equal(keeping.kept, whole.kept)
+        assert torch.equal(losing.lost, whole.lost)
+        assert occlusion.passes - before == sum(
+            int(one.margin.isfinite().sum()) for one in (keeping, losing)
+        )
+        assert occlusion.passes - before < 4 * len(patches)
+        one = occlusion.keeping(patches, removals, most=1)
+        first = (one.margin[occlusion.removals.index(removals[0])] > 0).int().argmax()
+        assert one.kept.nonzero().flatten().tolist() == [first] * int(whole.kept[first])
+
+
 def test_chance_is_another_one_for_each_class(suite) -> None:
     """Else one lucky random order would be what chance gives for a whole data set."""
     drawn = []

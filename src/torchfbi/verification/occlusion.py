@@ -152,7 +152,7 @@ class Occlusion:
         self,
         patches: Tensor,
         removals: Sequence[str],
-        passes: Callable[[Tensor, float], Tensor],
+        goes_on: Callable[[Tensor, float], Tensor],
         most: int | None = None,
     ) -> Prediction:
         shape = len(removals), len(patches)
@@ -164,7 +164,7 @@ class Occlusion:
                 break
             row, asked = self.removals.index(name), self.keep(patches[left], (name,))
             probability[row, left], margin[row, left] = asked.probability[0], asked.margin[0]
-            left = left[passes(asked.margin[0], 0.0)][:most]
+            left = left[goes_on(asked.margin[0], 0.0)][:most]
         return Prediction(probability, margin)
 
     def _removed(self) -> dict[str, Tensor]:
