@@ -17,7 +17,7 @@ import torchfbi
 from torchfbi import Explanation, Labels, Model, Preprocess, explain, targets, verify
 from torchfbi.errors import InputError, NonFiniteError, TargetError
 from torchfbi.evaluate.benchmark.synthetic import synthetic
-from torchfbi.verification import PARTS, Occlusion, examine
+from torchfbi.verification import PARTS, Again, Occlusion, Rival, examine
 
 COUNT = 12
 
@@ -165,6 +165,28 @@ def test_the_same_seed_gives_the_same_verdict_and_few_passes(suite) -> None:
     occlusion = Occlusion(predict, scene.x[None], scene.target)
     verdict = examine(occlusion, torch.ones(48, 48), "ring", seed=3)
     assert sum(asked) == verdict.passes <= 60
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_a_network_answers_the_passes_suffice(seed: int) -> None:
+    """Answers without any sense lead through all that can be asked next."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(1, 3, 48, 48, dtype=torch.float64, generator=generator)
+    sure = 0.2 + seed / 30  # from hardly ever the answer to nearly always
+
+    def predict(images: Tensor) -> Tensor:
+        phase = (1e4 * (images.double() * weights).sum((1, 2, 3))).sin()
+        return torch.stack([phase + sure, -phase], 1).softmax(1)
+
+    x = torch.rand(1, 3, 48, 48, generator=generator)
+    occlusion = Occlusion(predict, x, int(predict(x).argmax()))
+    evidence = torch.rand(48, 48, generator=generator)
+    rival, again = Rival("other", 0.1, 0.1), Again(evidence, evidence)
+    verdict = examine(occlusion, evidence, "this", rival, again)
+    assert verdict.passes <= 60
+    if verdict.stability is not None:
+        assert verdict.stability.trials >= len(occlusion.removals)
+        assert all(part.share > 0 for part in (verdict.sufficient, verdict.claimed, verdict.most))
 
 
 def test_asked_in_turn_parts_are_kept_and_lost_as_when_asked_at_once(suite) -> None:

@@ -20,6 +20,10 @@ from torchfbi.verification.words import REASONS
 MOST_PASSES, MOST_TRIALS = 60, 12
 """Images that the network is shown at most, and how many of them test random additions."""
 
+AFTERWARDS = 18
+"""What may be needed once the sufficient part is found: eight passes for the necessary one, eight
+for the controls, and a random addition under each removal."""
+
 EXPLAINED = 3
 """Forward passes that one explanation takes: one of its own, and a walk back as long as two."""
 
@@ -109,7 +113,7 @@ def _tested(
 ) -> _Tested:
     grid = occlusion.grid
     order = grid.order(evidence, generator)
-    end = occlusion.passes + PASSES
+    end = min(occlusion.passes + PASSES, MOST_PASSES - AFTERWARDS)
     tried = beginnings(occlusion, order)
     claimed = tried.first(tried.prediction.kept)
     sufficient = trimmed(occlusion, claimed, order, generator, end - occlusion.passes)
