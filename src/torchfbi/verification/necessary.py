@@ -57,9 +57,10 @@ def remove(occlusion: Occlusion, order: Tensor, sufficient: Found) -> Removed:
     loses(sufficient.patches)
     lengths: tuple[float, ...] = SHORTER
     if not loses(first(FIRST)):
-        without = occlusion.keep(~first(HALF)[None])
-        tried.append(Found(first(HALF), without))
-        rest = Found(~first(HALF), without)
+        half = first(HALF)
+        without = occlusion.keep(~half[None])
+        tried.append(Found(half, without))
+        rest = Found(~half, without)
         lengths = () if without.kept.item() else BETWEEN
     for length in lengths:
         if not loses(first(length)):
