@@ -206,9 +206,13 @@ def test_asked_in_turn_parts_are_kept_and_lost_as_when_asked_at_once(suite) -> N
         keeping, losing = occlusion.keeping(patches, removals), occlusion.losing(patches, removals)
         assert torch.equal(keeping.kept, whole.kept)
         assert torch.equal(losing.lost, whole.lost)
-        assert occlusion.passes - before == sum(
-            int(one.margin.isfinite().sum()) for one in (keeping, losing)
-        )
+        asked = 0
+        for found in (keeping, losing):
+            known = found.margin.isfinite()
+            assert torch.allclose(found.margin[known], whole.margin[known])
+            assert torch.allclose(found.probability[known], whole.probability[known])
+            asked += int(known.sum())
+        assert occlusion.passes - before == asked
         assert occlusion.passes - before < 4 * len(patches)
         one = occlusion.keeping(patches, removals, most=1)
         first = (one.margin[occlusion.removals.index(removals[0])] > 0).int().argmax()
