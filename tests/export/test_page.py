@@ -197,6 +197,23 @@ def test_what_is_no_photo_is_answered_in_words(
     page.locator("#status.wrong", has_text="notes.txt is no picture").wait_for()
 
 
+def test_an_answer_that_comes_later_does_not_wipe_a_complaint_away(
+    opened: tuple[Page, list[str]],
+) -> None:
+    page, _ = opened
+    explain(page, CAT)
+    page.evaluate(
+        "() => { document.querySelector('#classes button').click();"
+        "const other = document.getElementById('other'); other.value = 'no such class';"
+        "other.dispatchEvent(new Event('change')); }"
+    )
+    page.wait_for_function("() => window.torchfbi.shown.explanation")
+    assert "no such class" in page.inner_text("#status")
+    page.click("#classes button")
+    page.wait_for_function("() => window.torchfbi.shown.explanation")
+    assert page.inner_text("#status") == ""
+
+
 def test_weights_are_rounded_unless_that_changes_the_answer(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

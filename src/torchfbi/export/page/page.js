@@ -52,7 +52,9 @@ function answer({ logits, values, support, milliseconds }) {
   shown.explanation = { picture, region, whole, values, support, logits };
   $("picture").classList.remove("busy");
   $("results").hidden = $("tools").hidden = false;
-  say(density ? "" : "Empty support: no pixel speaks for this class.");
+  if (!$("status").matches(".wrong")) { // no complaint came meanwhile
+    say(density ? "" : "Empty support: no pixel speaks for this class.");
+  }
   const facts = { Support: `${percent(density)} of the pixels the network saw`, Time: `${(milliseconds / 1000).toFixed(1)} s` };
   if (!whole) facts.Frame = "what the network saw";
   if (isDark(shown.photo)) facts.Photo = "dark: brightened where the explanation is drawn";
